@@ -1,0 +1,1 @@
+"""One outside system each: the only files that await it."""

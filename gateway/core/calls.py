@@ -1,0 +1,218 @@
+"""Calls: one request to a metered endpoint, as read from its body; and the table of what each path is.
+
+Only the fields that admission, estimate and metering need are read; everything else is the upstream's to judge.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from gateway.core.errors import FeatureNotAllowed, InvalidRequest
+
+# No vendor accepts more; a larger number is a mistake or an attack on the arithmetic.
+OUTPUT_LIMIT_TOKENS_MAX = 10_000_000
+CHOICES_MAX = 128
+
+# Tools that run in the caller's code cost tokens only; hosted tools have prices of their own that usage does not show.
+METERED_TOOL_TYPES = frozenset({"function", "custom"})
+
+
+class Endpoint(StrEnum):
+    """The metered endpoints, by path."""
+
+    CHAT = "/v1/chat/completions"
+    COMPLETIONS = "/v1/completions"
+    RESPONSES = "/v1/responses"
+    EMBEDDINGS = "/v1/embeddings"
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """The authenticated origin of one request."""
+
+    account_id: str
+    key_id: str
+    suspended: bool = False
+    on_disconnect: str = "drain"  # or "cancel"
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A metered call. `body` is what goes upstream; `content` the raw JSON values that hold text."""
+
+    endpoint: Endpoint
+    model: str
+    body: bytes
+    stream: bool
+    choices: int
+    output_limit: int | None  # tokens per choice, as asked
+    service_tier: str | None
+    strip_usage_event: bool  # the usage event was injected: the caller did not ask for it
+    unknown_context: bool  # the upstream adds input that the body does not show
+    content: tuple[bytes, ...]  # raw JSON of messages, input, prompt, instructions …
+    extras: tuple[bytes, ...]  # raw JSON of tools, response_format …: counted by bytes
+
+
+class _Body(msgspec.Struct):
+    model: str
+    stream: bool | None = None
+    stream_options: msgspec.Raw = msgspec.Raw(b"null")
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    max_output_tokens: int | None = None
+    n: int | None = None
+    best_of: int | None = None
+    service_tier: str | None = None
+    background: bool | None = None
+    messages: msgspec.Raw = msgspec.Raw(b"")
+    input: msgspec.Raw = msgspec.Raw(b"")
+    prompt: msgspec.Raw = msgspec.Raw(b"")
+    suffix: msgspec.Raw = msgspec.Raw(b"")
+    instructions: msgspec.Raw = msgspec.Raw(b"")
+    tools: msgspec.Raw = msgspec.Raw(b"null")
+    functions: msgspec.Raw = msgspec.Raw(b"")
+    response_format: msgspec.Raw = msgspec.Raw(b"")
+    text: msgspec.Raw = msgspec.Raw(b"")
+    prediction: msgspec.Raw = msgspec.Raw(b"")
+    previous_response_id: str | None = None
+    conversation: msgspec.Raw = msgspec.Raw(b"null")
+    web_search_options: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Tool(msgspec.Struct):
+    type: str = ""
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+_decode_body = msgspec.json.Decoder(_Body).decode
+_decode_tools = msgspec.json.Decoder(list[_Tool] | None).decode
+_decode_stream_options = msgspec.json.Decoder(_StreamOptions | None).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+_INCLUDE_USAGE = b'"stream_options":{"include_usage":true},'
+
+
+def parse(endpoint: Endpoint, body: bytes) -> Call:
+    """Read a metered call from its body; raises `InvalidRequest` or `FeatureNotAllowed`, naming the field."""
+    try:
+        fields = _decode_body(body)
+        tools = _decode_tools(fields.tools)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"Invalid request body: {error}", param=_field_of(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest("The request body is not valid JSON.") from error
+    _refuse_unmetered_features(endpoint, fields, tools)
+    stream = bool(fields.stream)
+    sent, injected = body, False
+    if stream and endpoint in (Endpoint.CHAT, Endpoint.COMPLETIONS):
+        sent, injected = _with_usage_event(body, fields.stream_options)
+    return Call(
+        endpoint=endpoint,
+        model=fields.model,
+        body=sent,
+        stream=stream,
+        choices=_choices(endpoint, fields),
+        output_limit=_output_limit(endpoint, fields),
+        service_tier=fields.service_tier,
+        strip_usage_event=injected,
+        unknown_context=_has_unknown_context(endpoint, fields),
+        content=_present(fields.messages, fields.input, fields.prompt, fields.suffix, fields.instructions),
+        extras=_present(fields.tools, fields.functions, fields.response_format, fields.text, fields.prediction),
+    )
+
+
+def _field_of(error: msgspec.ValidationError) -> str | None:
+    """The field that msgspec's message points at: "… - at `$.max_tokens`" → "max_tokens"."""
+    _, _, path = str(error).rpartition("`$.")
+    if path:
+        return path.split("`")[0].split("[")[0].split(".")[0]
+    return "model" if "`model`" in str(error) else None
+
+
+def _refuse_unmetered_features(endpoint: Endpoint, fields: _Body, tools: list[_Tool] | None) -> None:
+    if fields.background:
+        raise FeatureNotAllowed("Background responses are not offered by this gateway.", param="background")
+    if bytes(fields.web_search_options) != b"null":
+        raise FeatureNotAllowed("Web search is not offered by this gateway.", param="web_search_options")
+    for tool in tools or ():
+        if tool.type not in METERED_TOOL_TYPES:
+            raise FeatureNotAllowed(
+                f"Hosted tool {tool.type[:64]!r} is not offered by this gateway; function and custom tools are.",
+                param="tools",
+            )
+
+
+def _choices(endpoint: Endpoint, fields: _Body) -> int:
+    if endpoint in (Endpoint.RESPONSES, Endpoint.EMBEDDINGS):
+        return 1
+    choices = 1 if fields.n is None else fields.n
+    if endpoint is Endpoint.COMPLETIONS and fields.best_of is not None:
+        choices = max(choices, fields.best_of)
+    for name, asked in (("n", fields.n), ("best_of", fields.best_of)):
+        if asked is not None and not 1 <= asked <= CHOICES_MAX:
+            raise InvalidRequest(f"{name} must be between 1 and {CHOICES_MAX}.", param=name)
+    if endpoint is Endpoint.COMPLETIONS:
+        choices *= _prompts(fields.prompt)
+    return choices
+
+
+def _prompts(prompt: bytes | msgspec.Raw) -> int:
+    """How many prompts a completions call carries: each gets its own `n` answers."""
+    raw = bytes(prompt)
+    if not raw.startswith(b"["):
+        return 1
+    prompts = msgspec.json.decode(raw)
+    return len(prompts) if prompts and isinstance(prompts[0], str | list) else 1
+
+
+def _output_limit(endpoint: Endpoint, fields: _Body) -> int | None:
+    """The asked output limit, in tokens per choice. Where an endpoint knows two names, the larger is the bound."""
+    names: tuple[str, ...] = {
+        Endpoint.CHAT: ("max_tokens", "max_completion_tokens"),
+        Endpoint.COMPLETIONS: ("max_tokens",),
+        Endpoint.RESPONSES: ("max_output_tokens",),
+        Endpoint.EMBEDDINGS: (),
+    }[endpoint]
+    least = 0 if endpoint is Endpoint.COMPLETIONS else 1
+    asked: list[int] = []
+    for name in names:
+        limit = getattr(fields, name)
+        if limit is None:
+            continue
+        if not least <= limit <= OUTPUT_LIMIT_TOKENS_MAX:
+            raise InvalidRequest(f"{name} must be between {least} and {OUTPUT_LIMIT_TOKENS_MAX}.", param=name)
+        asked.append(limit)
+    return max(asked) if asked else None
+
+
+def _has_unknown_context(endpoint: Endpoint, fields: _Body) -> bool:
+    if endpoint is not Endpoint.RESPONSES:
+        return False
+    return (
+        fields.previous_response_id is not None
+        or bytes(fields.conversation) != b"null"
+        or bytes(fields.prompt) not in (b"", b"null")
+    )
+
+
+def _with_usage_event(body: bytes, options: msgspec.Raw) -> tuple[bytes, bool]:
+    """Ask for the usage event; returns the body to send, and whether the caller had not asked for it."""
+    try:
+        asked = _decode_stream_options(options)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"Invalid stream_options: {error}", param="stream_options") from error
+    if asked is not None and asked.include_usage:
+        return body, False
+    if bytes(options) == b"null" and b'"stream_options"' not in body:
+        start = body.index(b"{") + 1
+        return body[:start] + _INCLUDE_USAGE + body[start:], True
+    fields = _decode_fields(body)
+    given: dict[str, Any] = msgspec.json.decode(options) or {}
+    fields["stream_options"] = msgspec.Raw(msgspec.json.encode(given | {"include_usage": True}))
+    return msgspec.json.encode(fields), True
+
+
+def _present(*values: msgspec.Raw) -> tuple[bytes, ...]:
+    return tuple(raw for raw in map(bytes, values) if raw and raw != b"null")

@@ -1,0 +1,144 @@
+"""What the gateway itself refuses, each error with the HTTP status it means.
+
+The docstring of a class is its default message. A message never holds a host name, a key or another account's data.
+"""
+
+from typing import ClassVar
+
+import msgspec
+
+
+class GatewayError(Exception):
+    """The gateway could not serve this request."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "gateway_error"
+    type: ClassVar[str] = "api_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        param: str | None = None,
+        retry_after_s: int | None = None,
+        **details: str | int,
+    ) -> None:
+        self.message = message or (self.__doc__ or "").strip().split("\n")[0]
+        self.param = param
+        self.retry_after_s = retry_after_s
+        self.details = details
+        super().__init__(self.message)
+
+    def body(self) -> bytes:
+        """The OpenAI error shape, with what the caller can act on (`needed`, `available` …) beside the message."""
+        error: dict[str, str | int | None] = {
+            "message": self.message,
+            "type": self.type,
+            "code": self.code,
+            "param": self.param,
+        }
+        return msgspec.json.encode({"error": error | self.details})
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers an error adds: when to come back, or that no retry can mend it."""
+        headers = [] if self.retryable else [(b"x-should-retry", b"false")]
+        if self.retry_after_s is not None:
+            headers.append((b"retry-after", b"%d" % self.retry_after_s))
+        return headers
+
+
+class InvalidRequest(GatewayError):
+    """The request is not one the gateway can read."""
+
+    status, code, type = 400, "invalid_request", "invalid_request_error"
+
+
+class ModelNotFound(GatewayError):
+    """The model does not exist here or has no price."""
+
+    status, code, type = 404, "model_not_found", "invalid_request_error"
+
+
+class NotFound(GatewayError):
+    """There is no such path on this gateway."""
+
+    status, code, type = 404, "not_found", "invalid_request_error"
+
+
+class MethodNotAllowed(GatewayError):
+    """This path does not take that method."""
+
+    status, code, type = 405, "method_not_allowed", "invalid_request_error"
+
+
+class EndpointNotAllowed(GatewayError):
+    """This endpoint of the OpenAI API is not offered by this gateway."""
+
+    status, code, type = 403, "endpoint_not_allowed", "permission_error"
+
+
+class FeatureNotAllowed(GatewayError):
+    """The call uses a feature that this gateway cannot meter, so it does not offer it."""
+
+    status, code, type = 403, "feature_not_allowed", "permission_error"
+
+
+class Unauthenticated(GatewayError):
+    """Incorrect API key provided. Pass a valid key as 'Authorization: Bearer sk-tg-…'."""
+
+    status, code, type = 401, "invalid_api_key", "invalid_request_error"
+
+
+class AccountSuspended(GatewayError):
+    """This account is suspended or under review; its operator can tell more."""
+
+    status, code, type = 403, "account_suspended", "permission_error"
+
+
+class InsufficientCredits(GatewayError):
+    """The account does not hold enough credits for this call."""
+
+    status, code, type = 402, "insufficient_credits", "insufficient_quota"  # not 429: SDKs retry that
+
+
+class RequestTimeout(GatewayError):
+    """The request did not arrive in time."""
+
+    status, code, type = 408, "request_timeout", "invalid_request_error"
+
+
+class BodyTooLarge(GatewayError):
+    """The request body is larger than this gateway accepts."""
+
+    status, code, type = 413, "request_too_large", "invalid_request_error"
+
+
+class HeadersTooLarge(GatewayError):
+    """The request headers are larger than this gateway accepts."""
+
+    status, code, type = 431, "headers_too_large", "invalid_request_error"
+
+
+class UpstreamUnreachable(GatewayError):
+    """The model provider could not be reached; nothing was charged."""
+
+    status, code, retryable = 502, "upstream_unreachable", True
+
+
+class UpstreamTimeout(GatewayError):
+    """The model provider did not answer in time."""
+
+    status, code, retryable = 504, "upstream_timeout", True
+
+
+class BillingUnavailable(GatewayError):
+    """Credits cannot be checked right now; nothing was charged."""
+
+    status, code, retryable = 503, "billing_unavailable", True
+
+
+class ShuttingDown(GatewayError):
+    """This gateway is stopping; another one will take the request."""
+
+    status, code, retryable = 503, "shutting_down", True

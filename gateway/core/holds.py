@@ -1,0 +1,91 @@
+"""Holds and how they end: the records that travel from the gateway through Redis' outbox into Postgres.
+
+    open → captured | voided | lapsed → (late settlement) corrected
+
+Everything here is data; the state changes happen in `lua/`, each in one atomic script.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from gateway.core.money import MicroCredits
+from gateway.core.usage import Usage
+
+
+class Outcome(StrEnum):
+    """How a call ended, as every ledger line says it."""
+
+    EXACT = "exact"  # usage was reported and the caller got the answer
+    DRAINED = "drained"  # the caller left; upstream was read to its end and usage was reported
+    ESTIMATED = "estimated"  # no usable usage: counted from what was delivered, or the held estimate; flagged
+    VOID = "void"  # nothing was consumed
+    LAPSED = "lapsed"  # the gateway died: last renewed progress is charged
+
+
+class Flag(StrEnum):
+    """Why a settlement wants a second look. Stored with the line; reconciliation lists them."""
+
+    OVERRUN = "overrun"  # the cost passed the hold
+    USAGE_MISSING = "usage_missing"
+    USAGE_ABSURD = "usage_absurd"
+    CUT = "cut"  # upstream died, or the caller's leaving cut it
+    UNPRICED = "unpriced"  # the served model or tier has no rate; the requested one's was used
+    LAPSED = "lapsed"
+    LATE = "late"  # settled after its lease had lapsed
+
+
+class Phase(StrEnum):
+    """Which of a request's at most two ledger movements this is."""
+
+    END = "end"  # capture, void or lapse: exactly one for each hold
+    CORRECTION = "correction"  # a late settlement after a lapse: at most one
+
+
+class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a hold was opened under; stored in the hold, so that a lapse can be posted without its gateway."""
+
+    account_id: str
+    key_id: str
+    endpoint: str
+    model: str
+    rate_version: str
+    opened_at_ms: int  # Unix time of the gateway that opened it: `event_at` of a lapse, never a lease
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """A hold to reserve. `fingerprint` is a hash of the request: one id never stands for two requests."""
+
+    request_id: str  # UUIDv7, made by the gateway
+    amount: MicroCredits
+    fingerprint: str
+    terms: Terms
+    attempt: int = 1  # 2 when the exact bound is tried after the cheap one was refused
+
+
+class Settlement(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What ends a hold: the event of the outbox, the row of the journal, the source of the ledger lines."""
+
+    request_id: str
+    terms: Terms
+    outcome: Outcome
+    held: MicroCredits
+    cost: MicroCredits  # in full, also above the hold; 0 for a void
+    event_at_ms: int
+    rounding: MicroCredits = 0  # the part of `cost` that rounding up to whole credits added
+    usage: Usage = Usage()
+    rate_key: str = ""  # which row and column of the card priced it: "gpt-4o-mini/flex"
+    flags: tuple[Flag, ...] = ()
+    status: int = 0  # upstream's HTTP status; 0 if it never answered
+    upstream_request_id: str = ""
+
+
+class Balance(msgspec.Struct, frozen=True):
+    """An account's money at one moment, in µcr: available = balance − held."""
+
+    balance: MicroCredits
+    held: MicroCredits
+
+    @property
+    def available(self) -> MicroCredits:
+        return self.balance - self.held

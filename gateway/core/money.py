@@ -1,0 +1,58 @@
+"""Micro-credits: the one unit of money inside Tollgate, and its reading and printing.
+
+1 credit = 1,000,000 µcr = $0.001. Whole numbers only: no float ever holds money.
+"""
+
+from decimal import Decimal, InvalidOperation
+from typing import NewType, TypeAlias
+
+MicroCredits: TypeAlias = int
+AccountId = NewType("AccountId", str)
+
+UCR_PER_CREDIT = 1_000_000
+UCR_PER_DOLLAR = 1_000_000_000
+
+# Lua compares doubles, so every amount that a script compares stays below 2**53 (about $9.0 million).
+AMOUNT_UCR_MAX = 2**53 - 1
+
+
+class InvalidAmount(ValueError):
+    """The text is not an amount of credits with at most six decimals."""
+
+
+def format_credits(amount: MicroCredits) -> str:
+    """Print µcr as credits, exactly, with no more decimals than it has.
+
+    >>> format_credits(5_000_000_000), format_credits(-1), format_credits(1_500_000)
+    ('5000', '-0.000001', '1.5')
+    """
+    sign = "-" if amount < 0 else ""
+    whole, rest = divmod(abs(amount), UCR_PER_CREDIT)
+    return f"{sign}{whole}" + (f".{rest:06d}".rstrip("0") if rest else "")
+
+
+def parse_credits(text: str) -> MicroCredits:
+    """Read a decimal number of credits as µcr, or raise `InvalidAmount`; nothing is rounded.
+
+    >>> parse_credits("5000"), parse_credits("0.000001")
+    (5000000000, 1)
+    """
+    try:
+        scaled = Decimal(text) * UCR_PER_CREDIT
+        amount = int(scaled)
+    except (InvalidOperation, ValueError, OverflowError) as error:
+        raise InvalidAmount(f"{text!r} is not a number of credits") from error
+    if amount != scaled:
+        raise InvalidAmount(f"{text!r} has more than six decimals; one credit is 1,000,000 micro-credits")
+    if abs(amount) > AMOUNT_UCR_MAX:
+        raise InvalidAmount(f"{text!r} is beyond the largest amount, {format_credits(AMOUNT_UCR_MAX)} credits")
+    return amount
+
+
+def divide_half_up(numerator: int, denominator: int) -> int:
+    """Divide non-negative `numerator` by positive `denominator`, a half rounding up.
+
+    >>> divide_half_up(5, 10), divide_half_up(4, 10), divide_half_up(15, 10)
+    (1, 0, 2)
+    """
+    return (2 * numerator + denominator) // (2 * denominator)

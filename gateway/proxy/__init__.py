@@ -1,0 +1,1 @@
+"""The data plane: edge, exchange (the straight line of one call), relay."""

@@ -1,0 +1,1 @@
+"""What makes a laptop enough: embedded Postgres and Redis, a simulated OpenAI."""

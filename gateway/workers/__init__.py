@@ -1,0 +1,1 @@
+"""What runs beside the calls: each worker exports a `step() -> int`, the work it did."""
