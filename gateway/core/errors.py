@@ -132,6 +132,18 @@ class UpstreamTimeout(GatewayError):
     status, code, retryable = 504, "upstream_timeout", True
 
 
+class UpstreamBroken(GatewayError):
+    """The model provider broke off its answer."""
+
+    status, code, retryable = 502, "upstream_broken", True
+
+
+class UpstreamRejected(GatewayError):
+    """The model provider refused this gateway's own credentials; its operator has been told."""
+
+    status, code = 502, "upstream_rejected"
+
+
 class BillingUnavailable(GatewayError):
     """Credits cannot be checked right now; nothing was charged."""
 

@@ -1,0 +1,344 @@
+"""Passing one call's bytes both ways, metering them as they flow. Decides nothing about money.
+
+Whatever happens on either side ends in a `Relayed`: the facts for the settlement, and how to finish the answer with the
+headers that only the settlement knows.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+import structlog
+
+from gateway.core.calls import Call, Caller
+from gateway.core.encodings import CorruptEncoding, Decode, UnknownEncoding, decoder
+from gateway.core.endings import Ended
+from gateway.core.errors import GatewayError, UpstreamBroken, UpstreamRejected, UpstreamTimeout, UpstreamUnreachable
+from gateway.core.meter import Meter, Reading, TailMeter, read_answer, stream_meter
+from gateway.proxy.http1.client import (
+    Answer,
+    AnswerBroken,
+    AnswerTooLarge,
+    ConnectFailed,
+    HeadTimeout,
+    Pool,
+    PoolExhausted,
+)
+from gateway.proxy.http1.headers import forwardable
+from gateway.proxy.http1.server import Headers, Request
+from gateway.proxy.tally import Tally
+
+log = structlog.get_logger(__name__)
+
+# Delivered text is counted by the tokenizer in pieces of this size, so a long stream holds no more of it.
+FOLD_TEXT_BYTES = 16 * 1024
+
+EVENT_STREAM = b"text/event-stream"
+IDENTITY = (b"accept-encoding", b"identity")
+
+
+class Disconnect(msgspec.Struct, frozen=True):
+    """How long, and for how many at once, upstream is read to its end after the caller left."""
+
+    drain_s: float
+    drains_max: int
+
+
+class Relayed:
+    """How a relayed call went. `respond` finishes the answer; a streamed one is finished already."""
+
+    __slots__ = ("_respond", "ended")
+
+    def __init__(self, ended: Ended, respond: Callable[[Headers], None] | None = None) -> None:
+        self.ended = ended
+        self._respond = respond
+
+    def respond(self, closing: Headers) -> None:
+        if self._respond is not None:
+            self._respond(closing)
+
+
+class Relay:
+    def __init__(
+        self, pool: Pool, *, upstream_key: str, disconnect: Disconnect, answer_buffer_bytes_max: int, tally: Tally
+    ) -> None:
+        self._pool = pool
+        self._key = upstream_key.encode()
+        self._authorization = (b"authorization", b"Bearer " + self._key) if upstream_key else None
+        self._disconnect = disconnect
+        self._answer_buffer_bytes_max = answer_buffer_bytes_max
+        self._tally = tally
+
+    # --- free endpoints ------------------------------------------------------------------------------------------
+
+    async def free(self, request: Request, id_header: tuple[bytes, bytes]) -> None:
+        """Relay an unmetered request, both bodies streamed; raises the `GatewayError` of an upstream that fails."""
+        body: AsyncIterator[bytes] | None = request.chunks() if request.method == b"POST" else None
+        answer = await self._send(request, self._upstream_headers(request, None), body)
+        request.on_gone(answer.abort)
+        request.start(answer.status, answer.reason, [*self._caller_headers(answer), id_header], length=_length(answer))
+        try:
+            await self._pump(request, answer, lambda data: data)
+        except AnswerBroken:
+            request.abort()
+        else:
+            request.end()
+
+    # --- metered endpoints ---------------------------------------------------------------------------------------
+
+    async def metered(self, request: Request, caller: Caller, call: Call, opening: Headers, watch: "Watch") -> Relayed:
+        """Relay a metered call; never raises for what upstream or the caller do."""
+        ended = Ended()
+        try:
+            async with asyncio.timeout(None) as patience:
+                with self._departure(request, caller, patience):
+                    return await self._exchange(request, call, opening, watch, ended)
+        except TimeoutError:  # the caller left, and upstream was not done within the drain's bounds
+            ended.cut = True
+        except GatewayError as error:
+            ended.cut = True
+            return Relayed(ended, _refusal(request, error, opening, self._tally))
+        finally:
+            ended.caller_gone = request.gone
+        return Relayed(ended)
+
+    async def _exchange(
+        self, request: Request, call: Call, opening: Headers, watch: "Watch", ended: Ended
+    ) -> Relayed:
+        answer = await self._send(request, self._upstream_headers(request, call), call.body)
+        ended.status = answer.status
+        headers = self._caller_headers(answer)
+        ended.upstream_request_id = (_value(headers, b"x-request-id") or b"").decode("latin-1")
+        if answer.status == 401:
+            log.error("upstream refuses the gateway's key", upstream_request_id=ended.upstream_request_id)
+            answer.abort()
+            raise UpstreamRejected
+        headers += opening
+        if answer.status == 200 and (_value(headers, b"content-type") or b"").startswith(EVENT_STREAM):
+            meter = stream_meter(call.endpoint, call.strip_usage_event)
+            ended.reading = meter.reading
+            watch.reading = meter.reading
+            await self._stream(request, answer, headers, meter, call.strip_usage_event, ended)
+            return Relayed(ended)
+        return await self._document(request, answer, headers, ended)
+
+    async def _stream(
+        self, request: Request, answer: Answer, headers: Headers, meter: Meter, strips: bool, ended: Ended
+    ) -> None:
+        decode = _decoder(headers, meter.reading)
+        if decode is not None and strips:
+            # An event can only be taken out of decoded bytes, and every caller can read those.
+            headers = _without(headers, b"content-encoding")
+        request.start(answer.status, answer.reason, headers, length=None if strips else _length(answer))
+
+        def relay_decoded(data: bytes) -> bytes:
+            return meter.feed(decode(data)) if decode else meter.feed(data)
+
+        def relay_encoded(data: bytes) -> bytes:
+            if decode and not meter.reading.usage_unreadable:
+                try:
+                    meter.feed(decode(data))
+                except CorruptEncoding:
+                    meter.reading.usage_unreadable = True
+            return data
+
+        transform = relay_encoded if decode and not strips else relay_decoded
+        try:
+            await self._pump(request, answer, transform, ended)
+        except (AnswerBroken, CorruptEncoding):
+            ended.cut = True
+            answer.abort()
+            _write(request, meter.finish())
+            request.abort()
+        else:
+            _write(request, meter.finish())
+            request.end()
+
+    async def _document(self, request: Request, answer: Answer, headers: Headers, ended: Ended) -> Relayed:
+        is_metered = 200 <= answer.status < 300
+        try:
+            body = await answer.read(self._answer_buffer_bytes_max)
+        except AnswerTooLarge as held:
+            await self._large_document(request, answer, headers, held.received, ended)
+            return Relayed(ended)
+        except AnswerBroken as error:
+            raise UpstreamBroken from error
+        if is_metered:
+            ended.reading = _read_document(body, headers)
+
+        def respond(closing: Headers) -> None:
+            if not request.gone:
+                request.respond(answer.status, headers + closing, self._redacted(body), answer.reason)
+
+        return Relayed(ended, respond)
+
+    async def _large_document(
+        self, request: Request, answer: Answer, headers: Headers, received: bytes, ended: Ended
+    ) -> None:
+        """An answer too large to hold is passed on as it comes, without the headers that tell its cost."""
+        meter = TailMeter()
+        decode = _decoder(headers, meter.reading)
+        request.start(answer.status, answer.reason, headers, length=_length(answer))
+
+        def transform(data: bytes) -> bytes:
+            meter.feed(decode(data) if decode else data)
+            return data
+
+        try:
+            _write(request, transform(received))
+            await self._pump(request, answer, transform, ended)
+            meter.finish()
+            request.end()
+        except (AnswerBroken, CorruptEncoding):
+            ended.cut = True
+            answer.abort()
+            request.abort()
+        ended.reading = meter.reading
+
+    # --- both ----------------------------------------------------------------------------------------------------
+
+    async def _send(self, request: Request, headers: Headers, body: bytes | AsyncIterator[bytes] | None) -> Answer:
+        try:
+            return await self._pool.send(request.method, request.target, headers, body)
+        except ConnectFailed as error:
+            raise UpstreamUnreachable(retry_after_s=1) from error
+        except PoolExhausted as error:
+            raise UpstreamUnreachable("Too many calls are under way to the model provider.", retry_after_s=1) from error
+        except HeadTimeout as error:
+            raise UpstreamTimeout from error
+        except AnswerBroken as error:
+            raise UpstreamBroken from error
+
+    async def _pump(
+        self, request: Request, answer: Answer, transform: Callable[[bytes], bytes], ended: Ended | None = None
+    ) -> None:
+        """Write what upstream sends as it comes, and let a slow caller slow upstream down."""
+
+        def sink(data: bytes) -> None:
+            out = transform(data)
+            if not out or request.gone:
+                return
+            request.write(out)
+            if ended is not None:
+                ended.sent_any = True
+            if request.paused:
+                answer.pause()
+
+        request.on_resume(answer.resume)
+        await answer.pump(sink)
+
+    def _departure(self, request: Request, caller: Caller, patience: asyncio.Timeout) -> "_Departure":
+        cancel = caller.on_disconnect == "cancel"
+        return _Departure(request, patience, self._tally, Disconnect(0, 0) if cancel else self._disconnect)
+
+    def _upstream_headers(self, request: Request, call: Call | None) -> Headers:
+        """The caller's headers for upstream: its key replaced by ours, its codings limited where we must edit."""
+        headers = _without(forwardable(request.headers), b"authorization")
+        if call is not None and call.strip_usage_event:
+            headers = [*_without(headers, b"accept-encoding"), IDENTITY]
+        if self._authorization is not None:
+            headers.append(self._authorization)
+        return headers
+
+    def _caller_headers(self, answer: Answer) -> Headers:
+        headers = forwardable(answer.headers)
+        if self._key and any(self._key in value for _, value in headers):
+            headers = [(name, self._redacted(value)) for name, value in headers]
+        return headers
+
+    def _redacted(self, data: bytes) -> bytes:
+        """The upstream's key never comes back, not even if upstream echoes it."""
+        return data.replace(self._key, b"*" * len(self._key)) if self._key else data
+
+
+class Watch:
+    """Where a running call's reading can be seen from outside, for the progress of its lease."""
+
+    __slots__ = ("reading",)
+
+    def __init__(self) -> None:
+        self.reading: Reading | None = None
+
+
+class _Departure:
+    """While a call runs: when its caller leaves, upstream gets as long as the policy allows, then the call is ended."""
+
+    def __init__(self, request: Request, patience: asyncio.Timeout, tally: Tally, allowed: Disconnect) -> None:
+        self._patience = patience
+        self._tally = tally
+        self._allowed = allowed
+        self._is_draining = False
+        self._is_over = False
+        self._request = request
+
+    def __enter__(self) -> None:
+        self._request.on_gone(self._left)
+
+    def _left(self) -> None:
+        if self._is_over:
+            return
+        allowed_s = 0.0
+        if self._tally.draining < self._allowed.drains_max:
+            self._tally.draining += 1
+            self._is_draining = True
+            allowed_s = self._allowed.drain_s
+        self._patience.reschedule(asyncio.get_running_loop().time() + allowed_s)
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over = True
+        if self._is_draining:
+            self._tally.draining -= 1
+
+
+def _refusal(request: Request, error: GatewayError, opening: Headers, tally: Tally) -> Callable[[Headers], None]:
+    def respond(_: Headers) -> None:
+        tally.refused(error.code)
+        if not request.gone:
+            headers = [(b"content-type", b"application/json"), *error.headers(), opening[0]]
+            request.respond(error.status, headers, error.body())
+
+    return respond
+
+
+def _read_document(body: bytes, headers: Headers) -> Reading:
+    reading = Reading()
+    decode = _decoder(headers, reading)
+    if reading.usage_unreadable:
+        return reading
+    try:
+        return read_answer(decode(body) if decode else body)
+    except CorruptEncoding:
+        reading.usage_unreadable = True
+        return reading
+
+
+def _decoder(headers: Headers, reading: Reading) -> Decode | None:
+    coding = _value(headers, b"content-encoding")
+    if coding is None:
+        return None
+    try:
+        return decoder(coding.decode("latin-1"))
+    except UnknownEncoding:
+        reading.usage_unreadable = True
+        return None
+
+
+def _write(request: Request, data: bytes) -> None:
+    if data and not request.gone:
+        request.write(data)
+
+
+def _value(headers: Headers, name: bytes) -> bytes | None:
+    for key, value in headers:
+        if key.lower() == name:
+            return value
+    return None
+
+
+def _without(headers: Headers, name: bytes) -> Headers:
+    return [(key, value) for key, value in headers if key.lower() != name]
+
+
+def _length(answer: Answer) -> int | None:
+    value = _value(answer.headers, b"content-length")
+    return int(value) if value is not None and value.isdigit() else None

@@ -1,0 +1,24 @@
+"""Counters of the data plane: plain integers on the hot path, exported by the operations listener."""
+
+from collections import Counter
+
+from gateway.core.calls import Endpoint
+from gateway.core.holds import Flag, Outcome, Settlement
+
+
+class Tally:
+    def __init__(self) -> None:
+        self.calls: Counter[tuple[Endpoint, Outcome]] = Counter()
+        self.refusals: Counter[str] = Counter()
+        self.flags: Counter[Flag] = Counter()
+        self.captured_ucr = 0
+        self.draining = 0  # answers being read to their end after their caller left
+
+    def settled(self, endpoint: Endpoint, settlement: Settlement) -> None:
+        self.calls[endpoint, settlement.outcome] += 1
+        self.captured_ucr += settlement.cost
+        for flag in settlement.flags:
+            self.flags[flag] += 1
+
+    def refused(self, code: str) -> None:
+        self.refusals[code] += 1
