@@ -1,0 +1,99 @@
+"""The stores that tests run on: an embedded pair for the whole session, or the servers that the environment names.
+
+TOLLGATE_DATABASE_URL and TOLLGATE_REDIS_URL choose real servers; their user must be allowed to create databases, and
+the Redis database of the URL is emptied before each test. A server that is missing fails the tests: none is skipped.
+"""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+from redis import Redis
+
+from gateway.sandbox.postgres import EmbeddedPostgres
+from gateway.sandbox.valkey import EmbeddedRedis
+
+
+@pytest.fixture(scope="session")
+def postgres_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A database of the session's PostgreSQL server, for making others; tests use `database_url`."""
+    given = os.environ.get("TOLLGATE_DATABASE_URL")
+    if given:
+        yield given
+        return
+    with running(EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), durable=False)) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The session's Redis server; tests use `redis_url`."""
+    given = os.environ.get("TOLLGATE_REDIS_URL")
+    if given:
+        yield given
+        return
+    with running(EmbeddedRedis(tmp_path_factory.mktemp("redis"), durable=False)) as url:
+        yield url
+
+
+@contextmanager
+def running(store: EmbeddedPostgres | EmbeddedRedis) -> Iterator[str]:
+    """Run `store` outside of every test's event loop; its processes are bound to the main thread, not to a loop."""
+    asyncio.run(store.start())
+    try:
+        yield store.url
+    finally:
+        asyncio.run(store.stop())
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server_url: str) -> Iterator[str]:
+    """The name of a database that carries the whole schema, migrated once a session, to be copied."""
+    from gateway.adapters.schema import migrate  # slow to import, and most tests need no database
+
+    with fresh_database(postgres_server_url) as url:
+        migrate(url)
+        yield Path(urlsplit(url).path).name
+
+
+@pytest.fixture
+def database_url(postgres_server_url: str, migrated_template: str) -> Iterator[str]:
+    """A fresh database with the whole schema, dropped after the test."""
+    with fresh_database(postgres_server_url, template=migrated_template) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(postgres_server_url: str) -> Iterator[str]:
+    """A fresh database without any table, dropped after the test."""
+    with fresh_database(postgres_server_url) as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(redis_server_url: str) -> str:
+    """A Redis database that holds nothing when the test starts."""
+    with closing(Redis.from_url(redis_server_url)) as client:
+        client.flushdb()
+    return redis_server_url
+
+
+@contextmanager
+def fresh_database(server_url: str, template: str = "template1") -> Iterator[str]:
+    """Create a database as a copy of `template`; yields its URL, drops it even if clients are still connected."""
+    name = f"test_{uuid4().hex}"
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+    drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+    with closing(psycopg.connect(server_url, autocommit=True)) as server:
+        server.execute(create)
+        try:
+            yield urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
+        finally:
+            server.execute(drop)
