@@ -2,8 +2,11 @@
 
 A card is dated, versioned by the hash of its text and never changed: a hold is settled under the version it was opened
 under. Rates are whole µcr per million tokens, so a price is exact until it is rounded, once per call.
+Nothing here guesses: a model or tier that the card does not name has no price.
 """
 
+import re
+from datetime import date
 from enum import StrEnum
 
 import msgspec
@@ -13,9 +16,32 @@ from gateway.core.usage import Usage
 
 TOKENS_PER_RATE = 1_000_000
 
+DEFAULT_TIER = "default"
+
+# What a `service_tier` is priced as, asked or served; what is not here is not sold ("ultrafast" has no public price).
+# Scale tier is capacity bought from OpenAI in advance: its tokens cost the caller what the default tier's do.
+# Source: ServiceTier and ServiceTierResponses of OpenAI's published OpenAPI document.
+PRICED_TIERS = {
+    "default": "default",
+    "scale": "default",
+    "flex": "flex",
+    "priority": "priority",
+    "fast": "priority",
+}
+
+_DATED = re.compile(r"-[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_DATED_LENGTH = len("-2024-08-06")
+
+# The dearest image that any model's documentation names: eight tiles on gpt-4o-mini.
+IMAGE_TOKENS_MAX = 2_833 + 8 * 5_667
+
+
+class UnsoldTier(LookupError):
+    """The rate card has no price for this service tier of this model."""
+
 
 class Rate(msgspec.Struct, frozen=True):
-    """µcr per million tokens for each class of `Usage`; every class is written out, so no fallback happens at pricing."""
+    """µcr per million tokens for each class of `Usage`; every class is written out: pricing knows no fallback."""
 
     input: int
     input_cached: int
@@ -42,11 +68,79 @@ class ModelRates(msgspec.Struct, frozen=True):
     tiers: dict[str, tuple[Bracket, ...]]  # "default" always; "flex", "priority" where sold
     context_tokens: int  # the largest input
     output_tokens_max: int  # the largest output of one choice; 0 for embeddings
+    image_tokens_max: int = IMAGE_TOKENS_MAX  # the most input tokens that one image counts for
 
 
 class Rounding(StrEnum):
     EXACT = "exact"  # to the µcr, half up
     CEIL = "ceil"  # up to a whole credit
+
+
+class RateCard(msgspec.Struct, frozen=True):
+    """All that is sold, at which rates, from when; made by `rate_card.load_card` and never changed."""
+
+    name: str  # "2026-11-21-openai": the file's name without its suffix
+    hash: str  # SHA-256 of the file's text, in hex
+    effective_from: date
+    rounding: Rounding
+    rows: dict[str, ModelRates]  # by model
+    aliases: dict[str, str]  # other ids of a model → the model
+
+    @property
+    def version(self) -> str:
+        """The name that every hold and ledger line keeps: the card's name and the first 12 hex digits of its hash."""
+        return f"{self.name}@{self.hash[:12]}"
+
+    def find(self, model: str) -> ModelRates | None:
+        """Return the row that prices `model`, or None: then it is not sold.
+
+        A row or alias of that very id comes first; a dated snapshot ("gpt-4o-2024-08-06") costs what its family does.
+        A fine-tuned model ("ft:…") is sold only under its own id, since its price is not its base model's.
+        """
+        row = self._exact(model)
+        if row is None and not model.startswith("ft:") and _DATED.fullmatch(model[-_DATED_LENGTH:]):
+            row = self._exact(model[:-_DATED_LENGTH])
+        return row
+
+    def _exact(self, model: str) -> ModelRates | None:
+        return self.rows.get(self.aliases.get(model, model))
+
+    def rate(self, row: ModelRates, service_tier: str | None, input_tokens: int) -> Rate:
+        """Return the rate of a call of `input_tokens` (all classes); raises `UnsoldTier`, never falls back."""
+        return _bracket(row, service_tier, input_tokens).rate
+
+    def rate_key(self, row: ModelRates, service_tier: str | None, input_tokens: int) -> str:
+        """Name the row and column that `rate` picks: "gpt-5.4/flex", or "gpt-5.4/flex/272001" for a long context."""
+        bracket = _bracket(row, service_tier, input_tokens)
+        key = f"{row.model}/{priced_tier(service_tier)}"
+        return f"{key}/{bracket.input_tokens_min}" if bracket.input_tokens_min else key
+
+
+def priced_tier(service_tier: str | None, auto_tier: str = DEFAULT_TIER) -> str:
+    """Return the tier that prices a call which asked for, or was served in, `service_tier`; raises `UnsoldTier`.
+
+    None and "auto" mean what the upstream project is set to: `auto_tier`.
+
+    >>> priced_tier(None), priced_tier("fast"), priced_tier("auto", auto_tier="flex")
+    ('default', 'priority', 'flex')
+    """
+    name = auto_tier if service_tier is None or service_tier == "auto" else service_tier
+    tier = PRICED_TIERS.get(name)
+    if tier is None:
+        raise UnsoldTier(f"service tier {name[:64]!r} is not sold")
+    return tier
+
+
+def _bracket(row: ModelRates, service_tier: str | None, input_tokens: int) -> Bracket:
+    tier = priced_tier(service_tier)
+    brackets = row.tiers.get(tier)
+    if brackets is None:
+        raise UnsoldTier(f"{row.model} is not sold in service tier {tier!r}")
+    found = brackets[0]
+    for bracket in brackets:
+        if bracket.input_tokens_min <= input_tokens:
+            found = bracket
+    return found
 
 
 class Price(msgspec.Struct, frozen=True):
