@@ -11,7 +11,13 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from gateway.resources import shipped
 
@@ -145,18 +151,6 @@ class Config(BaseSettings):
     poster: Poster
     workers: Workers
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # The files come in as init arguments; the environment wins over them.
-        return env_settings, init_settings
-
     @field_validator("upstream_url")
     @classmethod
     def _is_origin(cls, url: str) -> str:
@@ -209,19 +203,34 @@ def load(file: Path | None = None, **overrides: Any) -> Config:
         for key, value in _read(file).items():
             section = settings.get(key)
             settings[key] = section | value if isinstance(section, dict) and isinstance(value, dict) else value
+
+    class Layered(Config):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=settings)
+
+    _refuse_unknown_variables()
     try:
-        config = Config(**settings)
+        return Layered(**{key: value for key, value in overrides.items() if value is not None})
     except ValidationError as error:
-        raise ConfigError(_explain(error, file)) from error
+        raise ConfigError(_explain(error, file, overrides)) from error
     except SettingsError as error:
-        raise ConfigError(f"environment: {error}; write sections as TOLLGATE_SECTION__KEY=value") from error
-    given = {key: value for key, value in overrides.items() if value is not None}
-    if not given:
-        return config
-    try:
-        return Config.model_validate(config.model_dump() | {"OPENAI_API_KEY": config.upstream_key} | given)
-    except ValidationError as error:
-        raise ConfigError(_explain(error, None)) from error
+        raise ConfigError(f"environment: {error}; write a section's keys as TOLLGATE_SECTION__KEY=value") from error
+
+
+def _refuse_unknown_variables() -> None:
+    """A misspelt variable would be a setting that silently does nothing."""
+    for variable in os.environ:
+        key = variable.removeprefix("TOLLGATE_").partition("__")[0].lower()
+        if variable.startswith("TOLLGATE_") and key not in Config.model_fields and not key.startswith("test_"):
+            raise ConfigError(f"environment variable {variable}: no such setting; config/gateway.toml lists them all")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -233,12 +242,16 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
 
 
-def _explain(error: ValidationError, file: Path | None) -> str:
+def _explain(error: ValidationError, file: Path | None, overrides: dict[str, Any]) -> str:
     """One line for the first mistake: where it stands, what is wrong; the message says what would be right."""
     first = error.errors()[0]
     keys = [str(part) for part in first["loc"]]
-    variable = "OPENAI_API_KEY" if keys == ["OPENAI_API_KEY"] else "TOLLGATE_" + "__".join(keys).upper()
-    where = f"environment variable {variable}" if variable in os.environ else str(file or "configuration")
+    variable = "TOLLGATE_" + "__".join(keys).upper()
+    where = str(file or "configuration")
+    if overrides.get(keys[0] if keys else "") is not None:
+        where = f"option --{keys[0].replace('_', '-')}"
+    elif variable in os.environ:
+        where = f"environment variable {variable}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "no such key; config/gateway.toml lists them all"

@@ -1,0 +1,59 @@
+# Two commands do everything: `make demo` runs Tollgate on embedded defaults, `make test` proves it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+UV_VERSION := 0.13.8
+
+.PHONY: demo test bench lock format clean
+
+demo: $(VENV)/.run
+	@$(BIN)/tollgate demo $(ARGS)
+
+test: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q $(ARGS)
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m bench $(ARGS)
+
+# Locked, hash-checked dependencies; the project itself editable, so that a checkout runs what it holds.
+define install
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/$(1).txt
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $(VENV)/.$(1)
+endef
+
+$(VENV)/.uv: Makefile
+	@echo "setting up $(VENV) (once)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Tollgate needs Python 3.11 or newer; name one with make PYTHON=…" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.uv requirements/run.txt pyproject.toml
+	$(call install,run)
+
+$(VENV)/.test: $(VENV)/.uv requirements/test.txt pyproject.toml
+	$(call install,test)
+
+$(VENV)/.bench: $(VENV)/.uv requirements/bench.txt pyproject.toml
+	$(call install,bench)
+
+lock: $(VENV)/.uv
+	@for set in run test bench; do \
+		extra=$$([ $$set = run ] || echo "--extra $$set"); \
+		$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+			--no-annotate --no-emit-find-links pyproject.toml requirements/build.in $$extra -o requirements/$$set.txt; \
+	done
+
+format: $(VENV)/.test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist

@@ -1,0 +1,63 @@
+"""What an operator's command talks to: a running `up` by its data directory, or the configured Postgres and Redis."""
+
+import asyncio
+import json
+from collections.abc import Coroutine, Iterable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gateway.config import Config, ConfigError, load
+from gateway.sandbox.stores import read_state
+
+T = TypeVar("T")
+
+Data = Annotated[Path | None, typer.Option("--data", help="The data directory of a running `tollgate up`.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file over config/gateway.toml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+DEFAULT_DATA = Path(".tollgate")
+
+
+class CommandFailed(Exception):
+    """What the operator asked for cannot be done; the message is one line and says why."""
+
+
+def target(data: Path | None, config_file: Path | None) -> Config:
+    """The configuration to act on; raises `ConfigError` when nothing says where the databases are."""
+    config = load(config_file)
+    if data is None and config.database_url and config.redis_url:
+        return config
+    directory = data or DEFAULT_DATA
+    state = read_state(directory) if directory.is_dir() else None
+    if state is None:
+        asked = f"no `tollgate up` is running on {directory}" if data else "no database is named"
+        raise ConfigError(
+            f"{asked}; give --data DIR of a running `tollgate up`, or TOLLGATE_DATABASE_URL and TOLLGATE_REDIS_URL"
+        )
+    return load(config_file, database_url=state["database_url"], redis_url=state["redis_url"])
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(coroutine)
+
+
+def show(as_json: bool, values: dict[str, Any] | list[dict[str, Any]], table: Table | str) -> None:
+    """Print a result: the values as one JSON line, or the table for people."""
+    if as_json:
+        print(json.dumps(values))
+    else:
+        Console().print(table)
+
+
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], right: Iterable[str] = ()) -> Table:
+    made = Table(title=title, title_justify="left")
+    aligned_right = set(right)
+    for column in columns:
+        made.add_column(column, justify="right" if column in aligned_right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(str(value) for value in row))
+    return made

@@ -1,0 +1,51 @@
+"""What /metrics shows: gauges and counters read from the running parts at the moment of the scrape."""
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.proxy.tally import Tally
+
+Gauge = Callable[[], float]
+
+
+class _Parts(Collector):
+    def __init__(self, collect: Callable[[], Iterator[Metric]]) -> None:
+        self._collect = collect
+
+    def collect(self) -> Iterator[Metric]:
+        return self._collect()
+
+
+def registry(collect: Callable[[], Iterator[Metric]]) -> CollectorRegistry:
+    made = CollectorRegistry()
+    made.register(_Parts(collect))
+    ProcessCollector(registry=made)
+    PlatformCollector(registry=made)
+    GCCollector(registry=made)
+    return made
+
+
+def gauges(values: dict[str, tuple[str, Gauge]]) -> Iterator[Metric]:
+    """Families of one sample each: name → (help, current value)."""
+    for name, (documentation, value) in values.items():
+        yield GaugeMetricFamily(name, documentation, value())
+
+
+def tally_metrics(tally: Tally) -> Iterator[Metric]:
+    calls = CounterMetricFamily("tollgate_calls", "Settled calls.", labels=["endpoint", "outcome"])
+    for (endpoint, outcome), count in tally.calls.items():
+        calls.add_metric([endpoint, outcome], count)
+    yield calls
+    refusals = CounterMetricFamily("tollgate_refusals", "Requests the gateway refused.", labels=["code"])
+    for code, count in tally.refusals.items():
+        refusals.add_metric([code], count)
+    yield refusals
+    flags = CounterMetricFamily("tollgate_flagged", "Settlements that want a second look.", labels=["flag"])
+    for flag, count in tally.flags.items():
+        flags.add_metric([flag], count)
+    yield flags
+    yield CounterMetricFamily("tollgate_captured_ucr", "Micro-credits captured.", tally.captured_ucr)
+    yield GaugeMetricFamily("tollgate_draining", "Answers read to their end after their caller left.", tally.draining)
