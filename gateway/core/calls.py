@@ -98,12 +98,11 @@ def parse(endpoint: Endpoint, body: bytes) -> Call:
     """Read a metered call from its body; raises `InvalidRequest` or `FeatureNotAllowed`, naming the field."""
     try:
         fields = _decode_body(body)
-        tools = _decode_tools(fields.tools)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"Invalid request body: {error}", param=_field_of(error)) from error
+        raise InvalidRequest(f"Invalid request body: {error}", param=_field_of(str(error))) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest("The request body is not valid JSON.") from error
-    _refuse_unmetered_features(endpoint, fields, tools)
+    _refuse_unmetered_features(fields)
     stream = bool(fields.stream)
     sent, injected = body, False
     if stream and endpoint in (Endpoint.CHAT, Endpoint.COMPLETIONS):
@@ -123,19 +122,30 @@ def parse(endpoint: Endpoint, body: bytes) -> Call:
     )
 
 
-def _field_of(error: msgspec.ValidationError) -> str | None:
-    """The field that msgspec's message points at: "… - at `$.max_tokens`" → "max_tokens"."""
-    _, _, path = str(error).rpartition("`$.")
-    if path:
-        return path.split("`")[0].split("[")[0].split(".")[0]
-    return "model" if "`model`" in str(error) else None
+def _field_of(message: str) -> str | None:
+    """The field that msgspec's message names.
+
+    >>> _field_of("Expected `int`, got `str` - at `$.max_tokens`"), _field_of("Expected `object`, got `array`")
+    ('max_tokens', None)
+    >>> _field_of("Object missing required field `model`")
+    'model'
+    """
+    before, _, path = message.rpartition(" - at `$.")
+    if before:
+        return path.rstrip("`")
+    _, missing, name = message.rpartition("missing required field `")
+    return name.rstrip("`") if missing else None
 
 
-def _refuse_unmetered_features(endpoint: Endpoint, fields: _Body, tools: list[_Tool] | None) -> None:
+def _refuse_unmetered_features(fields: _Body) -> None:
     if fields.background:
         raise FeatureNotAllowed("Background responses are not offered by this gateway.", param="background")
     if bytes(fields.web_search_options) != b"null":
         raise FeatureNotAllowed("Web search is not offered by this gateway.", param="web_search_options")
+    try:
+        tools = _decode_tools(fields.tools)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"Invalid tools: {error}", param="tools") from error
     for tool in tools or ():
         if tool.type not in METERED_TOOL_TYPES:
             raise FeatureNotAllowed(

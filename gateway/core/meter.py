@@ -20,31 +20,31 @@ TAIL_BYTES = 64 * 1024
 class Delivered:
     """The output that reached the caller, for when upstream never says: text still to be counted, and tokens counted."""
 
-    __slots__ = ("events", "text_bytes", "texts", "tokens")
+    __slots__ = ("events", "text_chars", "texts", "tokens")
 
     def __init__(self) -> None:
         self.events = 0
         self.tokens = 0
         self.texts: list[str] = []
-        self.text_bytes = 0
+        self.text_chars = 0
 
     def add(self, text: str) -> None:
         self.texts.append(text)
-        self.text_bytes += len(text)
+        self.text_chars += len(text)
 
     def take_texts(self) -> list[str]:
         """Hand out the uncounted text, to be counted by the tokenizer and added to `tokens`."""
-        texts, self.texts, self.text_bytes = self.texts, [], 0
+        texts, self.texts, self.text_chars = self.texts, [], 0
         return ["".join(texts)] if texts else []
 
     @property
     def tokens_about(self) -> int:
-        """A cheap running figure for the progress of a hold: no less than one token an event, or four bytes a token."""
-        return self.tokens + max(len(self.texts), self.text_bytes // 4)
+        """A cheap running figure for the progress of a hold: no less than one token an event, or four characters a token."""
+        return self.tokens + max(len(self.texts), self.text_chars // 4)
 
     @property
     def anything(self) -> bool:
-        return self.tokens > 0 or self.text_bytes > 0
+        return self.tokens > 0 or self.text_chars > 0
 
 
 class Reading:

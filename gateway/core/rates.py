@@ -70,6 +70,13 @@ class ModelRates(msgspec.Struct, frozen=True):
     output_tokens_max: int  # the largest output of one choice; 0 for embeddings
     image_tokens_max: int = IMAGE_TOKENS_MAX  # the most input tokens that one image counts for
 
+    def brackets(self, tier: str) -> tuple[Bracket, ...]:
+        """The brackets of a priced tier, ascending; raises `UnsoldTier`."""
+        brackets = self.tiers.get(tier)
+        if brackets is None:
+            raise UnsoldTier(f"{self.model} is not sold in service tier {tier!r}")
+        return brackets
+
 
 class Rounding(StrEnum):
     EXACT = "exact"  # to the µcr, half up
@@ -132,15 +139,8 @@ def priced_tier(service_tier: str | None, auto_tier: str = DEFAULT_TIER) -> str:
 
 
 def _bracket(row: ModelRates, service_tier: str | None, input_tokens: int) -> Bracket:
-    tier = priced_tier(service_tier)
-    brackets = row.tiers.get(tier)
-    if brackets is None:
-        raise UnsoldTier(f"{row.model} is not sold in service tier {tier!r}")
-    found = brackets[0]
-    for bracket in brackets:
-        if bracket.input_tokens_min <= input_tokens:
-            found = bracket
-    return found
+    brackets = row.brackets(priced_tier(service_tier))
+    return next(bracket for bracket in reversed(brackets) if bracket.input_tokens_min <= input_tokens)
 
 
 class Price(msgspec.Struct, frozen=True):

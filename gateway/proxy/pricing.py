@@ -9,6 +9,7 @@ from gateway.core.estimate import Estimate, texts_to_count
 from gateway.core.holds import Flag, Settlement, Terms
 from gateway.core.rates import ModelRates, Price, RateCard, price
 from gateway.core.usage import Usage
+from gateway.proxy.watch import Watch
 
 
 class Priced(msgspec.Struct, frozen=True):
@@ -22,7 +23,7 @@ class Priced(msgspec.Struct, frozen=True):
 
 
 async def settlement_of(
-    priced: Priced, ended: Ended, ending: Ending, card: RateCard, tokenizer: Tokenizer, now_ms: int
+    priced: Priced, ended: Ended, ending: Ending, card: RateCard, watch: Watch, tokenizer: Tokenizer, now_ms: int
 ) -> Settlement:
     """Turn how a call ended into what is posted. The price is that of the card the hold was opened under."""
     held = priced.estimate.amount
@@ -34,7 +35,7 @@ async def settlement_of(
             cost = Price(held, 0)
         case Charge.USAGE | Charge.DELIVERED:
             if ending.charge is Charge.DELIVERED:
-                usage = await count_delivered(priced, ended, tokenizer)
+                usage = await count_delivered(priced, watch, tokenizer)
             tier = served_tier(priced, ended)
             cost = price(usage, card.rate(row, tier, usage.input_total), card.rounding)
             rate_used = rate_key
@@ -70,10 +71,8 @@ def _served_row(priced: Priced, ended: Ended, card: RateCard) -> tuple[ModelRate
     return chosen, f"{chosen.model}/{served_tier(priced, ended)}", row is not None
 
 
-async def count_delivered(priced: Priced, ended: Ended, tokenizer: Tokenizer) -> Usage:
+async def count_delivered(priced: Priced, watch: Watch, tokenizer: Tokenizer) -> Usage:
     """Count what was sent and what was delivered, with the tokenizer: what an answer without usage is charged."""
     sent = await tokenizer.count(priced.call.model, texts_to_count(priced.call))
-    delivered = ended.reading.delivered
-    made = await tokenizer.count(priced.call.model, delivered.take_texts())
-    delivered.tokens += made.tokens
-    return Usage(input=min(sent.tokens, priced.estimate.input_tokens_max), output=delivered.tokens)
+    made_tokens = await watch.delivered_tokens()
+    return Usage(input=min(sent.tokens, priced.estimate.input_tokens_max), output=made_tokens)

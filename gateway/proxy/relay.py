@@ -27,11 +27,9 @@ from gateway.proxy.http1.client import (
 from gateway.proxy.http1.headers import forwardable
 from gateway.proxy.http1.server import Headers, Request
 from gateway.proxy.tally import Tally
+from gateway.proxy.watch import Watch
 
 log = structlog.get_logger(__name__)
-
-# Delivered text is counted by the tokenizer in pieces of this size, so a long stream holds no more of it.
-FOLD_TEXT_BYTES = 16 * 1024
 
 EVENT_STREAM = b"text/event-stream"
 IDENTITY = (b"accept-encoding", b"identity")
@@ -86,7 +84,7 @@ class Relay:
 
     # --- metered endpoints ---------------------------------------------------------------------------------------
 
-    async def metered(self, request: Request, caller: Caller, call: Call, opening: Headers, watch: "Watch") -> Relayed:
+    async def metered(self, request: Request, caller: Caller, call: Call, opening: Headers, watch: Watch) -> Relayed:
         """Relay a metered call; never raises for what upstream or the caller do."""
         ended = Ended()
         try:
@@ -102,9 +100,7 @@ class Relay:
             ended.caller_gone = request.gone
         return Relayed(ended)
 
-    async def _exchange(
-        self, request: Request, call: Call, opening: Headers, watch: "Watch", ended: Ended
-    ) -> Relayed:
+    async def _exchange(self, request: Request, call: Call, opening: Headers, watch: Watch, ended: Ended) -> Relayed:
         answer = await self._send(request, self._upstream_headers(request, call), call.body)
         ended.status = answer.status
         headers = self._caller_headers(answer)
@@ -117,13 +113,20 @@ class Relay:
         if answer.status == 200 and (_value(headers, b"content-type") or b"").startswith(EVENT_STREAM):
             meter = stream_meter(call.endpoint, call.strip_usage_event)
             ended.reading = meter.reading
-            watch.reading = meter.reading
-            await self._stream(request, answer, headers, meter, call.strip_usage_event, ended)
+            watch.follow(meter.reading)
+            await self._stream(request, answer, headers, meter, call.strip_usage_event, watch, ended)
             return Relayed(ended)
         return await self._document(request, answer, headers, ended)
 
     async def _stream(
-        self, request: Request, answer: Answer, headers: Headers, meter: Meter, strips: bool, ended: Ended
+        self,
+        request: Request,
+        answer: Answer,
+        headers: Headers,
+        meter: Meter,
+        strips: bool,
+        watch: Watch,
+        ended: Ended,
     ) -> None:
         decode = _decoder(headers, meter.reading)
         if decode is not None and strips:
@@ -132,12 +135,15 @@ class Relay:
         request.start(answer.status, answer.reason, headers, length=None if strips else _length(answer))
 
         def relay_decoded(data: bytes) -> bytes:
-            return meter.feed(decode(data)) if decode else meter.feed(data)
+            out = meter.feed(decode(data) if decode else data)
+            watch.fold()
+            return out
 
         def relay_encoded(data: bytes) -> bytes:
             if decode and not meter.reading.usage_unreadable:
                 try:
                     meter.feed(decode(data))
+                    watch.fold()
                 except CorruptEncoding:
                     meter.reading.usage_unreadable = True
             return data
@@ -158,6 +164,9 @@ class Relay:
         is_metered = 200 <= answer.status < 300
         try:
             body = await answer.read(self._answer_buffer_bytes_max)
+        except asyncio.CancelledError:
+            answer.abort()
+            raise
         except AnswerTooLarge as held:
             await self._large_document(request, answer, headers, held.received, ended)
             return Relayed(ended)
@@ -225,7 +234,12 @@ class Relay:
                 answer.pause()
 
         request.on_resume(answer.resume)
-        await answer.pump(sink)
+        request.on_gone(answer.resume)  # nobody is left to be slow
+        try:
+            await answer.pump(sink)
+        except asyncio.CancelledError:
+            answer.abort()
+            raise
 
     def _departure(self, request: Request, caller: Caller, patience: asyncio.Timeout) -> "_Departure":
         cancel = caller.on_disconnect == "cancel"
@@ -249,15 +263,6 @@ class Relay:
     def _redacted(self, data: bytes) -> bytes:
         """The upstream's key never comes back, not even if upstream echoes it."""
         return data.replace(self._key, b"*" * len(self._key)) if self._key else data
-
-
-class Watch:
-    """Where a running call's reading can be seen from outside, for the progress of its lease."""
-
-    __slots__ = ("reading",)
-
-    def __init__(self) -> None:
-        self.reading: Reading | None = None
 
 
 class _Departure:

@@ -1,0 +1,54 @@
+import gzip
+import itertools
+import zlib
+
+import brotli
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.encodings import CorruptEncoding, UnknownEncoding, decoder
+
+
+def raw_deflate(data: bytes) -> bytes:
+    squeeze = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return squeeze.compress(data) + squeeze.flush()
+
+
+CODINGS = {
+    "gzip": [gzip.compress],
+    "deflate": [zlib.compress, raw_deflate],
+    "br": [brotli.compress],
+    "zstd": [zstandard.ZstdCompressor().compress],
+}
+
+
+@given(st.binary(max_size=2000), st.lists(st.integers(0, 3000), max_size=10))
+@pytest.mark.parametrize("coding", CODINGS)
+def test_any_split_decodes_to_the_same(coding: str, data: bytes, cuts: list[int]) -> None:
+    for encode in CODINGS[coding]:
+        packed = encode(data)
+        places = sorted({0, len(packed), *(at % (len(packed) + 1) for at in cuts)})
+        decode = decoder(coding)
+        assert decode is not None
+        assert b"".join(decode(packed[a:b]) for a, b in itertools.pairwise(places)) == data
+
+
+def test_codings_stack_in_the_order_they_were_applied() -> None:
+    decode = decoder("gzip, br")
+    assert decode is not None
+    assert decode(brotli.compress(gzip.compress(b"data"))) == b"data"
+
+
+def test_an_unknown_coding_is_named() -> None:
+    with pytest.raises(UnknownEncoding, match="compress"):
+        decoder("compress")
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_corrupt_bytes_are_one_error(coding: str) -> None:
+    decode = decoder(coding)
+    assert decode is not None
+    with pytest.raises(CorruptEncoding):
+        decode(b"\x08not compressed at all, by anything")

@@ -1,0 +1,95 @@
+import msgspec
+import pytest
+
+from gateway.core.endings import Charge, Ended, ending
+from gateway.core.holds import Flag, Outcome
+from gateway.core.meter import Reading
+from gateway.core.rates import ModelRates
+from gateway.core.usage import ReportedUsage, Usage
+
+ROW = ModelRates(model="m", tiers={}, context_tokens=1000, output_tokens_max=100)
+
+
+def ended(
+    status: int = 200,
+    *,
+    usage: dict[str, object] | None = None,
+    unreadable: bool = False,
+    complete: bool = True,
+    failed: bool = False,
+    text: str = "",
+    cut: bool = False,
+    sent_any: bool = True,
+    gone: bool = False,
+) -> Ended:
+    reading = Reading()
+    reading.usage = msgspec.convert(usage, ReportedUsage) if usage else None
+    reading.usage_unreadable, reading.complete, reading.failed = unreadable, complete, failed
+    if text:
+        reading.delivered.add(text)
+    return Ended(status=status, cut=cut, sent_any=sent_any, caller_gone=gone, reading=reading)
+
+
+GOOD: dict[str, object] = {"prompt_tokens": 10, "completion_tokens": 5}
+
+
+@pytest.mark.parametrize(
+    ("facts", "outcome", "charge", "flags"),
+    [
+        (ended(usage=GOOD), Outcome.EXACT, Charge.USAGE, ()),
+        (ended(usage=GOOD, gone=True), Outcome.DRAINED, Charge.USAGE, ()),
+        (ended(usage=GOOD, cut=True), Outcome.EXACT, Charge.USAGE, ()),
+        (ended(0), Outcome.VOID, Charge.NOTHING, ()),
+        (ended(0, cut=True), Outcome.VOID, Charge.NOTHING, ()),
+        (ended(0, cut=True, gone=True), Outcome.ESTIMATED, Charge.DELIVERED, (Flag.CUT,)),
+        (ended(400), Outcome.VOID, Charge.NOTHING, ()),
+        (ended(429, usage=GOOD), Outcome.VOID, Charge.NOTHING, ()),
+        (ended(503, gone=True), Outcome.VOID, Charge.NOTHING, ()),
+        (ended(302), Outcome.VOID, Charge.NOTHING, ()),
+        (ended(), Outcome.ESTIMATED, Charge.HELD, (Flag.USAGE_MISSING,)),
+        (ended(complete=False), Outcome.ESTIMATED, Charge.HELD, (Flag.USAGE_MISSING,)),
+        (ended(unreadable=True), Outcome.ESTIMATED, Charge.HELD, (Flag.USAGE_ABSURD,)),
+        (ended(complete=False, cut=True, text="hi"), Outcome.ESTIMATED, Charge.DELIVERED, (Flag.CUT,)),
+        (ended(complete=False, cut=True, gone=True), Outcome.ESTIMATED, Charge.DELIVERED, (Flag.CUT,)),
+        (ended(complete=False, cut=True, sent_any=False), Outcome.VOID, Charge.NOTHING, (Flag.CUT,)),
+        (ended(complete=False, failed=True), Outcome.VOID, Charge.NOTHING, ()),
+        (
+            ended(complete=False, failed=True, text="hi"),
+            Outcome.ESTIMATED,
+            Charge.DELIVERED,
+            (Flag.USAGE_MISSING,),
+        ),
+    ],
+)
+def test_every_way_a_call_ends_has_one_charge(
+    facts: Ended, outcome: Outcome, charge: Charge, flags: tuple[Flag, ...]
+) -> None:
+    end = ending(facts, ROW, choices=1)
+    assert (end.outcome, end.charge, end.flags) == (outcome, charge, flags)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": -1, "completion_tokens": 5},
+        {"prompt_tokens": 10, "completion_tokens": -5},
+        {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 11}},
+        {"prompt_tokens": 10, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 6}},
+        {"prompt_tokens": 2001, "completion_tokens": 5},
+        {"prompt_tokens": 10, "completion_tokens": 201},
+        {"completion_tokens": 5},
+    ],
+)
+def test_absurd_usage_is_quarantined_under_the_hold(usage: dict[str, object]) -> None:
+    end = ending(ended(usage=usage), ROW, choices=1)
+    assert (end.charge, end.flags) == (Charge.HELD, (Flag.USAGE_ABSURD,))
+
+
+def test_zero_usage_is_not_missing_usage() -> None:
+    end = ending(ended(usage={"prompt_tokens": 0, "completion_tokens": 0}), ROW, choices=1)
+    assert (end.outcome, end.charge, end.usage) == (Outcome.EXACT, Charge.USAGE, Usage())
+
+
+def test_more_choices_may_use_more_output() -> None:
+    end = ending(ended(usage={"prompt_tokens": 1, "completion_tokens": 400}), ROW, choices=2)
+    assert end.charge is Charge.USAGE

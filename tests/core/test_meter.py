@@ -1,0 +1,114 @@
+import itertools
+from collections.abc import Sequence
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.calls import Endpoint
+from gateway.core.meter import Meter, TailMeter, read_answer, stream_meter
+
+USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+
+
+def chunk(text: str | None = None, usage: object = None, **more: object) -> bytes:
+    choices = [] if text is None else [{"index": 0, "delta": {"content": text}}]
+    document = {"model": "gpt-4o-mini-2024-07-18", "service_tier": "default", "choices": choices, "usage": usage} | more
+    return b"data: " + msgspec.json.encode(document) + b"\n\n"
+
+
+CONTENT = chunk("Hel") + chunk("lo")
+USAGE_EVENT = chunk(usage=USAGE)
+DONE = b"data: [DONE]\n\n"
+
+
+def run(meter: Meter, stream: bytes, cuts: Sequence[int] = ()) -> bytes:
+    places = sorted({0, len(stream), *(at % (len(stream) + 1) for at in cuts)})
+    out = b"".join(meter.feed(stream[a:b]) for a, b in itertools.pairwise(places))
+    return out + meter.finish()
+
+
+@given(st.lists(st.integers(0, 10_000)), st.booleans())
+def test_any_split_of_a_stream_gives_the_same_usage_and_bytes(cuts: list[int], strip: bool) -> None:
+    meter = stream_meter(Endpoint.CHAT, strip_usage_event=strip)
+    out = run(meter, CONTENT + USAGE_EVENT + DONE, cuts)
+    assert out == CONTENT + (b"" if strip else USAGE_EVENT) + DONE
+    assert meter.reading.usage is not None
+    assert (meter.reading.usage.prompt_tokens, meter.reading.usage.completion_tokens) == (9, 3)
+    assert meter.reading.complete
+    assert meter.reading.model == "gpt-4o-mini-2024-07-18"
+    assert "".join(meter.reading.delivered.texts) == "Hello"
+
+
+def test_only_the_event_without_choices_is_taken_out() -> None:
+    with_choices = chunk("x", usage=USAGE)
+    meter = stream_meter(Endpoint.CHAT, strip_usage_event=True)
+    assert run(meter, with_choices + DONE) == with_choices + DONE
+
+
+def test_a_usage_event_that_the_cut_left_unfinished_is_taken_out_too() -> None:
+    meter = stream_meter(Endpoint.CHAT, strip_usage_event=True)
+    assert run(meter, CONTENT + USAGE_EVENT.rstrip()) == CONTENT
+    assert meter.reading.usage is not None
+    assert not meter.reading.complete
+
+
+def test_what_is_no_json_passes_unread() -> None:
+    noise = b": ping\n\ndata: {nope\n\ndata: [1]\n\nretry: 5\n\n"
+    meter = stream_meter(Endpoint.CHAT, strip_usage_event=True)
+    assert run(meter, noise) == noise
+
+
+def test_an_error_inside_the_stream_is_noticed() -> None:
+    meter = stream_meter(Endpoint.CHAT, strip_usage_event=False)
+    run(meter, b'data: {"error":{"message":"overloaded"}}\n\n')
+    assert meter.reading.failed
+
+
+def test_tool_calls_and_refusals_are_delivered_text() -> None:
+    meter = stream_meter(Endpoint.CHAT, strip_usage_event=False)
+    call = {"index": 0, "function": {"name": "f", "arguments": "{}"}}
+    run(meter, b"data: " + msgspec.json.encode({"choices": [{"delta": {"tool_calls": [call]}}]}) + b"\n\n")
+    run(meter, b"data: " + msgspec.json.encode({"choices": [{"delta": {"refusal": "no"}}]}) + b"\n\n")
+    assert "".join(meter.reading.delivered.texts) == "f{}no"
+
+
+@given(st.lists(st.integers(0, 10_000)))
+def test_a_response_is_metered_by_its_terminal_event(cuts: list[int]) -> None:
+    usage = {"input_tokens": 5, "output_tokens": 2, "total_tokens": 7, "output_tokens_details": {"reasoning_tokens": 1}}
+    events = [
+        {"type": "response.created", "response": {"model": "gpt-5", "usage": None}},
+        {"type": "response.output_text.delta", "delta": "Hi"},
+        {"type": "response.completed", "response": {"model": "gpt-5", "service_tier": "flex", "usage": usage}},
+    ]
+    stream = b"".join(b"event: %s\ndata: %s\n\n" % (str(e["type"]).encode(), msgspec.json.encode(e)) for e in events)
+    meter = stream_meter(Endpoint.RESPONSES, strip_usage_event=False)
+    assert run(meter, stream, cuts) == stream
+    reading = meter.reading
+    assert reading.usage is not None
+    assert (reading.usage.input_tokens, reading.service_tier, reading.complete) == (5, "flex", True)
+    assert reading.delivered.texts == ["Hi"]
+
+
+def test_a_whole_answer_is_read() -> None:
+    reading = read_answer(msgspec.json.encode({"model": "m", "usage": USAGE, "service_tier": "flex"}))
+    assert reading.usage is not None
+    assert (reading.model, reading.service_tier, reading.complete) == ("m", "flex", True)
+
+
+def test_a_usage_that_is_none_is_told_from_one_that_is_missing() -> None:
+    assert read_answer(b'{"usage":{"prompt_tokens":"many"}}').usage_unreadable
+    assert not read_answer(b'{"usage":null}').usage_unreadable
+    assert not read_answer(b"{}").usage_unreadable
+
+
+def test_usage_is_found_in_the_tail_of_a_large_answer_and_never_in_its_text() -> None:
+    text = '"usage":{"prompt_tokens":1,"completion_tokens":1}'
+    inner = {"content": text, "usage": {"prompt_tokens": 77}}
+    document = msgspec.json.encode({"data": "x" * 100_000, "choices": [inner], "usage": USAGE, "model": "m"})
+    meter = TailMeter()
+    for start in range(0, len(document), 4096):
+        meter.feed(document[start : start + 4096])
+    meter.finish()
+    assert meter.reading.usage is not None
+    assert meter.reading.usage.prompt_tokens == 9
