@@ -18,6 +18,7 @@ from psycopg import sql
 from redis import Redis
 
 from gateway.sandbox.postgres import EmbeddedPostgres
+from gateway.sandbox.store import EmbeddedStore
 from gateway.sandbox.valkey import EmbeddedRedis
 
 
@@ -44,7 +45,7 @@ def redis_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def running(store: EmbeddedPostgres | EmbeddedRedis) -> Iterator[str]:
+def running(store: EmbeddedStore) -> Iterator[str]:
     """Run `store` outside of every test's event loop; its processes are bound to the main thread, not to a loop."""
     asyncio.run(store.start())
     try:

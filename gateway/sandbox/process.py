@@ -1,97 +1,50 @@
-"""One store's process and its home directory: who it runs as, its port and password, its log, its life and its end.
+"""One server process of a store: spawned, watched and ended.
 
-Never blocks the event loop longer than a fork takes, and never leaves a process behind: on Linux the kernel ends the
-children when the thread that started them dies, so `start` is called on the thread that lives as long as the program.
+Never blocks the event loop longer than a spawn takes, and never leaves a process behind: on Linux the kernel ends the
+children when the thread that started them ends, so they are started on a thread that lives as long as the program.
 """
 
 import asyncio
 import os
-import secrets
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import msgspec
-
 from gateway.sandbox import child
 from gateway.sandbox.errors import SandboxError
-from gateway.sandbox.files import FileLock, make_private_directory, write_private
+from gateway.sandbox.home import StoreHome
 
 POLL_INTERVAL_S = 0.01
-START_TIMEOUT_S = 60.0
+STOP_STEP_TIMEOUT_S = 10.0
+LEFTOVER_GRACE_S = 1.0
 LEFTOVER_TIMEOUT_S = 15.0
 LOG_TAIL_BYTES_MAX = 16_384
 LOG_BYTES_MAX = 8_000_000
 
-# Below the ranges from which systems take ports for outgoing connections, so a remembered port stays free.
-PORT_MIN, PORT_MAX = 15_000, 32_000
-PORT_TRIES = 50
-
 _ENVIRONMENT_KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
-class Connection(msgspec.Struct, frozen=True):
-    """What a store keeps over restarts, in a 0600 file of its home."""
-
-    password: str
-    port: int
-
-
-class StoreHome:
-    """The private directory of one store."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory.absolute()
-        self.log = self.directory / "server.log"
-        self.lock = FileLock(self.directory / "server.lock")
-        self._connection_file = self.directory / "connection.json"
-
-    def open(self) -> Connection:
-        """Create what is missing; returns the kept connection, its port exchanged if another program has it now."""
-        make_private_directory(self.directory)
-        try:
-            kept = msgspec.json.decode(self._connection_file.read_bytes(), type=Connection)
-        except FileNotFoundError:
-            return self.keep(Connection(password=secrets.token_urlsafe(32), port=free_port()))
-        except (msgspec.DecodeError, OSError) as error:
-            raise SandboxError(
-                f"{self._connection_file} cannot be read ({error}); restore it or choose another --data directory."
-            ) from error
-        return kept if is_free(kept.port) else self.with_another_port(kept)
-
-    def with_another_port(self, connection: Connection) -> Connection:
-        return self.keep(Connection(connection.password, free_port()))
-
-    def keep(self, connection: Connection) -> Connection:
-        write_private(self._connection_file, msgspec.json.encode(connection))
-        return connection
-
-
 class ServerProcess:
-    """A store's server: started once, watched, stopped once."""
+    """A server: started once, stopped once. `stop_signals` end it, politest first."""
 
-    def __init__(self, home: StoreHome, *, name: str, identity: str, stop_signals: Sequence[signal.Signals]) -> None:
-        self.name = name
+    def __init__(self, name: str, home: StoreHome, identity: str, stop_signals: Sequence[signal.Signals]) -> None:
+        self._name = name
         self._home = home
         self._identity = identity
         self._stop_signals = stop_signals
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
-    async def start(self, command: Sequence[str | Path], *, stdin: bytes = b"") -> None:
-        """Spawn `command` once nothing of an earlier run is left in the home."""
+    async def start(self, command: Sequence[str | Path], *, stdin: bytes = b"", stale: Path | None = None) -> None:
+        """Spawn `command` once nothing of an earlier run is alive in the home; removes its `stale` file before."""
         await self._wait_for_leftovers()
         try:
-            self._log_start = _open_end(self._home.log)
-            self._process = spawn(
-                command, self._home, identity=self._identity, death_signal=self._stop_signals[0], stdin=stdin
-            )
+            self._process = self._spawn(command, stdin, stale)
             self._home.lock.name_holder(self._process.pid)
         finally:
-            self._home.lock.release()
+            self._home.lock.release()  # our side of it: the server and its children hold theirs
 
     async def _wait_for_leftovers(self) -> None:
         """Take the store's lock, which every process of the store holds; ask those of a killed parent to end."""
@@ -103,13 +56,39 @@ class ServerProcess:
             pid = self._home.lock.holder()
             if waited_s > LEFTOVER_TIMEOUT_S:
                 raise SandboxError(
-                    f"{self.name} of an earlier run is still using {self._home.directory} (pid {pid or 'unknown'}); "
+                    f"{self._name} of an earlier run is still using {self._home.directory} (pid {pid or 'unknown'}); "
                     "end that process and start again."
                 )
-            if waited_s > 1.0 and pid is not None and not asked:
+            if waited_s > LEFTOVER_GRACE_S and pid is not None and not asked:
                 asked = True
-                _signal_if_ours(pid, self._stop_signals[0])
+                _ask_to_end(pid, self._stop_signals[0])
             await asyncio.sleep(POLL_INTERVAL_S)
+
+    def _spawn(self, command: Sequence[str | Path], stdin: bytes, stale: Path | None) -> subprocess.Popen[bytes]:
+        """Start `command` as a child that dies with this thread, holds the home's lock and logs into the home."""
+        launch = [sys.executable, "-I", "-S", child.__file__, str(os.getpid())]
+        launch += [str(int(self._stop_signals[0])), self._identity]
+        if stale is not None:
+            stale.unlink(missing_ok=True)
+        self._log_start = _roll(self._home.log)
+        with open(self._home.log, "ab", opener=_open_private) as log:
+            process = subprocess.Popen(  # noqa: S603
+                [*launch, *map(str, command)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=self._home.directory,
+                env=_environment(os.environ),
+                pass_fds=(self._home.lock.descriptor,),
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which stops its stores in order
+            )
+        assert process.stdin is not None
+        try:
+            with process.stdin as pipe:
+                pipe.write(stdin)
+        except BrokenPipeError:
+            pass  # it ended before it read; its exit status and log say why
+        return process
 
     @property
     def pid(self) -> int | None:
@@ -119,23 +98,21 @@ class ServerProcess:
         return self._process is not None and self._process.poll() is None
 
     async def wait(self) -> int:
-        """Wait until the server has ended; returns its exit status."""
+        """Wait until the server has ended; returns its exit status, negative for the signal that ended it."""
         assert self._process is not None, "the server was never started"
         while (status := self._process.poll()) is None:  # noqa: ASYNC110  (nothing portable signals a process' end)
             await asyncio.sleep(POLL_INTERVAL_S)
         return status
 
-    async def stop(self, step_timeout_s: float = 10.0) -> None:
-        """End the server by its stop signals, politest first, each with its time, and SIGKILL at last."""
-        if self._process is None:
-            return
+    async def stop(self) -> None:
+        """End the server by its stop signals, each with its time, and by SIGKILL at last."""
         try:
             for stop_signal in self._stop_signals:
-                if not self.alive():
+                if self._process is None or not self.alive():
                     return
                 self._process.send_signal(stop_signal)
                 try:
-                    await asyncio.wait_for(self.wait(), step_timeout_s)
+                    await asyncio.wait_for(self.wait(), STOP_STEP_TIMEOUT_S)
                 except TimeoutError:
                     continue
         finally:
@@ -149,41 +126,15 @@ class ServerProcess:
 
     def log_tail(self) -> str:
         """What the server has logged since it was started, at most the last LOG_TAIL_BYTES_MAX bytes."""
-        return log_tail(self._home.log, self._log_start)
+        with self._home.log.open("rb") as log:
+            log.seek(max(self._log_start, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES_MAX))
+            return log.read().decode(errors="replace")
 
     def last_words(self) -> str:
         """The log line that most likely says why the server ended."""
-        return last_words(self.log_tail())
-
-
-def spawn(
-    command: Sequence[str | Path],
-    home: StoreHome,
-    *,
-    identity: str,
-    death_signal: signal.Signals,
-    stdin: bytes = b"",
-) -> subprocess.Popen[bytes]:
-    """Start `command` as a child that dies with this thread, holds the home's lock and logs into the home."""
-    launch = [sys.executable, "-I", "-S", child.__file__, str(os.getpid()), str(int(death_signal)), identity]
-    with home.log.open("ab") as log:
-        process = subprocess.Popen(  # noqa: S603
-            [*launch, *map(str, command)],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            cwd=home.directory,
-            env=_environment(os.environ),
-            pass_fds=(home.lock.descriptor,),
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which stops its stores in order
-        )
-    assert process.stdin is not None
-    try:
-        with process.stdin as pipe:
-            pipe.write(stdin)
-    except BrokenPipeError:
-        pass  # it ended before it read; its exit status and log say why
-    return process
+        lines = [line.strip() for line in self.log_tail().splitlines() if line.strip()]
+        telling = [line for line in lines if any(word in line for word in ("FATAL", "PANIC", "rror", "annot", "ailed"))]
+        return (telling or lines or ["it logged nothing"])[-1]
 
 
 def _environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -191,51 +142,11 @@ def _environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {key: environment[key] for key in _ENVIRONMENT_KEPT if key in environment} | {"LC_ALL": "C", "TZ": "UTC"}
 
 
-def identity_for(directory: Path) -> str:
-    """Who a store runs as that must not be root: see `child`. Gives `directory` to NOBODY if nothing else works."""
-    if os.geteuid() != 0:
-        return child.SAME
-    owner = directory.stat()
-    if owner.st_uid != 0:
-        return f"{owner.st_uid}:{owner.st_gid}"
-    if sys.platform == "linux" and _namespaces_are_permitted():
-        return child.NAMESPACE
-    for path in (directory, *directory.rglob("*")):
-        os.chown(path, child.NOBODY, child.NOBODY, follow_symlinks=False)
-    return f"{child.NOBODY}:{child.NOBODY}"
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
-def _namespaces_are_permitted() -> bool:
-    launch = [sys.executable, "-I", "-S", child.__file__, str(os.getpid()), "0", child.NAMESPACE, "/bin/true"]
-    return subprocess.run(launch, capture_output=True, check=False).returncode == 0  # noqa: S603
-
-
-def _signal_if_ours(pid: int, wanted: signal.Signals) -> None:
-    try:
-        os.kill(pid, wanted)
-    except (ProcessLookupError, PermissionError):
-        pass  # already gone, or not ours: the wait that follows ends with a plain message
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the stores do: TIME_WAIT is no obstacle
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def free_port() -> int:
-    for _ in range(PORT_TRIES):
-        port = PORT_MIN + secrets.randbelow(PORT_MAX - PORT_MIN)
-        if is_free(port):
-            return port
-    raise SandboxError(f"No free port between {PORT_MIN} and {PORT_MAX} on 127.0.0.1; free one and start again.")
-
-
-def _open_end(log: Path) -> int:
+def _roll(log: Path) -> int:
     """The log's size; a log grown too large is put aside first, one generation."""
     try:
         size = log.stat().st_size
@@ -247,16 +158,8 @@ def _open_end(log: Path) -> int:
     return 0
 
 
-def log_tail(log: Path, start: int) -> str:
+def _ask_to_end(pid: int, stop_signal: signal.Signals) -> None:
     try:
-        with log.open("rb") as file:
-            file.seek(max(start, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES_MAX))
-            return file.read().decode(errors="replace")
-    except FileNotFoundError:
-        return ""
-
-
-def last_words(tail: str) -> str:
-    lines = [line.strip() for line in tail.splitlines() if line.strip()]
-    telling = [line for line in lines if any(word in line for word in ("FATAL", "PANIC", "rror", "cannot", "ailed"))]
-    return (telling or lines or ["it logged nothing"])[-1]
+        os.kill(pid, stop_signal)
+    except (ProcessLookupError, PermissionError):
+        pass  # already gone, or not ours: the wait that follows ends with a plain message

@@ -15,8 +15,10 @@ import msgspec
 
 from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.files import FileLock, make_private_directory, write_private
+from gateway.sandbox.identity import choose_identity, hand_over
 from gateway.sandbox.postgres import EmbeddedPostgres
 from gateway.sandbox.process import POLL_INTERVAL_S
+from gateway.sandbox.store import EmbeddedStore
 from gateway.sandbox.valkey import EmbeddedRedis
 
 LAYOUT = 1
@@ -41,8 +43,10 @@ class DataDirectory:
         make_private_directory(self.path)
         try:
             self._refuse_foreign()
+            self.path.chmod(0o700)
             await self._take_lock()
             self._check_layout()
+            hand_over(self.path, choose_identity(self.path))
         except OSError as error:
             self._lock.release()
             raise SandboxError(f"Cannot use {self.path}: {error.strerror}; choose another --data directory.") from error
@@ -55,7 +59,7 @@ class DataDirectory:
         self._lock.release()
 
     def _refuse_foreign(self) -> None:
-        names = {entry.name for entry in self.path.iterdir()}
+        names = {entry.name for entry in self.path.iterdir()} - {"lost+found"}
         if names and not names & {_MARKER, _LOCK}:
             raise SandboxError(f"{self.path} holds other files and no Tollgate data; choose another --data directory.")
 
@@ -144,11 +148,8 @@ class Stores:
         self._directory.release()
 
     async def supervise(self, on_restart: Callable[[str], None]) -> None:
-        """Start again, on the same port, whichever store ends. Runs until cancelled or until a restart fails."""
-        await _together(
-            _keep_up("PostgreSQL", self.postgres, on_restart),
-            _keep_up("Redis", self.redis, on_restart),
-        )
+        """Start again, on the same port, whichever store ends, until a restart fails. Cancel it before `stop`."""
+        await _together(_keep_up(self.postgres, on_restart), _keep_up(self.redis, on_restart))
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -160,10 +161,10 @@ class Stores:
         await self.stop()
 
 
-async def _keep_up(name: str, store: EmbeddedPostgres | EmbeddedRedis, on_restart: Callable[[str], None]) -> None:
+async def _keep_up(store: EmbeddedStore, on_restart: Callable[[str], None]) -> None:
     while True:
         status = await store.wait()
-        on_restart(f"{name} ended with status {status} and is started again")
+        on_restart(f"{store.name} ended with status {status} and is started again")
         await store.start()
 
 
