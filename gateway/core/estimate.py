@@ -165,7 +165,7 @@ def _estimate(
     )
     unit = UCR_PER_CREDIT if card.rounding is Rounding.CEIL else 1
     amount = -(-millionths // (TOKENS_PER_RATE * unit)) * unit
-    # A call of a million prompts can pass what Lua compares exactly; no balance reaches that, so it is refused all the same.
+    # A call of a million prompts can pass what Lua compares exactly; no balance is as large, so it is refused anyhow.
     return Estimate(min(amount, AMOUNT_UCR_MAX), input_tokens, output_tokens, basis)
 
 
