@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.home import Connection, StoreHome
-from gateway.sandbox.identity import choose_identity, hand_over
+from gateway.sandbox.identity import NOBODY, choose_identity, hand_over, require_reachable
 from gateway.sandbox.process import POLL_INTERVAL_S, ServerProcess
 
 START_TIMEOUT_S = 60.0
@@ -115,6 +115,8 @@ class EmbeddedStore(ABC):
     async def _serve(self, identity: str) -> bool:
         """Start the server and wait until it serves; returns False when another program has its port."""
         launch = self._launch()
+        if identity == NOBODY:
+            require_reachable(Path(launch.command[0]))
         server = self._server = self._process(identity)
         try:
             await server.start(launch.command, stdin=launch.stdin, stale=launch.stale)

@@ -14,7 +14,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError
+from redis.exceptions import AuthenticationError, RedisError
 
 from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.files import FileLock
@@ -88,7 +88,7 @@ async def test_a_store_that_dies_is_started_again_on_the_same_url(tmp_path: Path
 async def answers(stores: Stores) -> bool:
     try:
         await read_five(stores)
-    except (OSError, ConnectionError, asyncpg.PostgresError):
+    except (OSError, RedisError, asyncpg.PostgresError):
         return False
     return True
 

@@ -18,8 +18,9 @@ from redis.asyncio import Redis
 
 import gateway
 from gateway.sandbox import child
+from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.files import FileLock
-from gateway.sandbox.identity import choose_identity
+from gateway.sandbox.identity import choose_identity, require_reachable
 from gateway.sandbox.stores import Stores
 
 OWNER = [sys.executable, str(Path(__file__).with_name("owner.py"))]
@@ -106,7 +107,6 @@ async def test_an_ordinary_user_runs_the_stores(tmp_path: Path) -> None:
         assert said["uid"] != 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only /proc shows command lines to everybody")
 async def test_no_password_shows_in_a_command_line_or_environment(tmp_path: Path) -> None:
     async with Stores(tmp_path / "data", durable=False) as stores:
         passwords = [urlsplit(url).password or "" for url in (stores.database_url, stores.redis_url)]
@@ -117,6 +117,13 @@ async def test_no_password_shows_in_a_command_line_or_environment(tmp_path: Path
         )
     assert b"postgres" in visible
     assert all(len(password) > 40 and password.encode() not in visible for password in passwords)
+
+
+def test_a_folder_that_nobody_can_enter_is_named_with_the_ways_out(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    with pytest.raises(SandboxError, match=r"who cannot enter .*; run Tollgate as an ordinary user, or set TOLLGATE_"):
+        require_reachable(closed / "bin" / "postgres")
 
 
 def test_a_child_whose_parent_is_gone_already_never_starts(tmp_path: Path) -> None:
