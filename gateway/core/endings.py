@@ -17,15 +17,11 @@ from enum import StrEnum
 
 import msgspec
 
+from gateway.core.estimate import Estimate, plausible
 from gateway.core.holds import Flag, Outcome
 from gateway.core.meter import Reading
 from gateway.core.rates import ModelRates
 from gateway.core.usage import AbsurdUsage, Usage, disjoint
-
-# Upstream is trusted to bill us, not to be free of mistakes: counts beyond this multiple of what the model can do are
-# quarantined instead of debited.
-ABSURD_FACTOR = 2
-
 
 class Charge(StrEnum):
     USAGE = "usage"
@@ -52,8 +48,8 @@ class Ending(msgspec.Struct, frozen=True):
     usage: Usage = Usage()
 
 
-def ending(ended: Ended, row: ModelRates, choices: int) -> Ending:
-    """Decide how a call ended; `row` and `choices` bound what the model can plausibly have used."""
+def ending(ended: Ended, estimate: Estimate, row: ModelRates) -> Ending:
+    """Decide how a call ended; `estimate` and `row` bound what the model can plausibly have used."""
     reading = ended.reading
     if not 200 <= ended.status < 300:
         # A caller that left before upstream answered has still sent its input there.
@@ -65,7 +61,7 @@ def ending(ended: Ended, row: ModelRates, choices: int) -> Ending:
     if reading.usage is not None:
         try:
             usage = disjoint(reading.usage)
-            require_plausible(usage, row, choices)
+            plausible(usage, estimate, row)
         except AbsurdUsage:
             return Ending(Outcome.ESTIMATED, Charge.HELD, (Flag.USAGE_ABSURD,))
         return Ending(Outcome.DRAINED if ended.caller_gone else Outcome.EXACT, Charge.USAGE, usage=usage)
@@ -78,12 +74,3 @@ def ending(ended: Ended, row: ModelRates, choices: int) -> Ending:
             return Ending(Outcome.VOID, Charge.NOTHING, (Flag.CUT,))
         return Ending(Outcome.ESTIMATED, Charge.DELIVERED, (Flag.CUT,))
     return Ending(Outcome.ESTIMATED, Charge.HELD, (Flag.USAGE_MISSING,))
-
-
-def require_plausible(usage: Usage, row: ModelRates, choices: int) -> None:
-    """Raise `AbsurdUsage` for counts that the model cannot have used."""
-    if usage.input_total > ABSURD_FACTOR * row.context_tokens:
-        raise AbsurdUsage(f"{usage.input_total} input tokens for a window of {row.context_tokens}")
-    output_tokens_max = row.output_tokens_max * max(choices, 1)
-    if usage.output_total > ABSURD_FACTOR * output_tokens_max:
-        raise AbsurdUsage(f"{usage.output_total} output tokens for a limit of {output_tokens_max}")

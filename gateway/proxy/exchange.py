@@ -7,18 +7,20 @@ Reads top to bottom in `Exchange.serve`. Nothing here knows which sockets carry 
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import structlog
 
 from gateway.adapters.credits import Refused
 from gateway.adapters.tokens import Tokenizer
-from gateway.core.calls import Call, Caller, Endpoint, parse
-from gateway.core.endings import ending
+from gateway.core.calls import Call, Caller, parse
+from gateway.core.endings import Ended, ending
 from gateway.core.errors import (
     AccountSuspended,
     GatewayError,
     InsufficientCredits,
+    InvalidRequest,
     ModelNotFound,
     ShuttingDown,
     Unauthenticated,
@@ -26,14 +28,15 @@ from gateway.core.errors import (
 from gateway.core.estimate import Estimate, affordable_output_limit, estimate_cheap, estimate_exact, texts_to_count
 from gateway.core.holds import Hold, Settlement, Terms
 from gateway.core.money import format_credits
-from gateway.core.rates import RateCard
+from gateway.core.rates import ModelRates, RateCard, UnsoldTier
 from gateway.core.routes import Free, Own, route
 from gateway.proxy.http1.server import Headers, Request
 from gateway.proxy.leases import Leases, OpenHold
-from gateway.proxy.pricing import Priced, settlement_of
-from gateway.proxy.relay import Relay, Relayed
+from gateway.proxy.pricing import Priced, progress_of, settlement_of
+from gateway.proxy.relay import Relay
 from gateway.proxy.settlements import Settlements
 from gateway.proxy.tally import Tally
+from gateway.proxy.watch import Watch
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +61,7 @@ class Exchange:
         tokenizer: Tokenizer,
         tally: Tally,
         body_bytes_max: int,
+        auto_tier: str,
         new_id: Callable[[], str],
         now_ms: Callable[[], int],
         is_ready: Callable[[], bool],
@@ -73,6 +77,8 @@ class Exchange:
         self._new_id = new_id
         self._now_ms = now_ms
         self._is_ready = is_ready
+        self._auto_tier = auto_tier
+        self._rate_version = card.version
         self._rate_card_header = (b"x-rate-card", card.version.encode())
         self.is_stopping = False
 
@@ -98,9 +104,11 @@ class Exchange:
             return
         call = parse(target, await request.read_body(self._body_bytes_max))
         opened, priced = await self._reserve(caller, call, request_id)
+        watch = Watch(call.model, self._tokenizer)
+        opened.progress = partial(progress_of, priced, watch)
         try:
-            relayed = await self._relay.metered(request, caller, priced, opened, self._opening_headers(opened))
-            settlement = await self._settle(priced, relayed)
+            relayed = await self._relay.metered(request, caller, call, self._opening_headers(opened), watch)
+            settlement = await self._price(priced, relayed.ended, watch)
             settled = await self._settlements.settle(settlement)
         finally:
             # However this ends, the lease is renewed no more: what is not settled by now lapses and is posted as such.
@@ -129,22 +137,29 @@ class Exchange:
             key_id=caller.key_id,
             endpoint=call.endpoint,
             model=row.model,
-            rate_version=self._card.version,
+            rate_version=self._rate_version,
             opened_at_ms=self._now_ms(),
         )
-        estimate = estimate_cheap(call, row, self._card)
+        try:
+            estimate = estimate_cheap(call, row, self._card, auto_tier=self._auto_tier)
+        except UnsoldTier as error:
+            raise InvalidRequest(str(error), param="service_tier") from error
         fingerprint = hashlib.sha256(call.body).hexdigest()
         reply = await self._leases.open(Hold(request_id, estimate.amount, fingerprint, terms))
         if isinstance(reply, Refused):
             counted = await self._tokenizer.count(call.model, texts_to_count(call))
-            estimate = estimate_exact(call, row, self._card, counted.tokens)
+            estimate = estimate_exact(call, row, self._card, counted.tokens, auto_tier=self._auto_tier)
             reply = await self._leases.open(Hold(request_id, estimate.amount, fingerprint, terms, attempt=2))
         if isinstance(reply, Refused):
-            raise self._insufficient(call, estimate, reply)
-        return reply, Priced(call, row, estimate, terms, request_id)
+            raise self._insufficient(call, row, estimate, reply)
+        return reply, Priced(request_id, call, self._card, row, estimate, terms)
 
-    def _insufficient(self, call: Call, estimate: Estimate, refused: Refused) -> InsufficientCredits:
-        affordable = affordable_output_limit(estimate, refused.available)
+    def _insufficient(
+        self, call: Call, row: ModelRates, estimate: Estimate, refused: Refused
+    ) -> InsufficientCredits:
+        affordable = affordable_output_limit(
+            refused.available, estimate, call, row, self._card, auto_tier=self._auto_tier
+        )
         needed, available = format_credits(refused.needed), format_credits(max(refused.available, 0))
         return InsufficientCredits(
             f"This call may cost up to {needed} credits and {available} are available. "
@@ -157,9 +172,9 @@ class Exchange:
             available_ucr=refused.available,
         )
 
-    async def _settle(self, priced: Priced, relayed: Relayed) -> Settlement:
-        how = ending(relayed.ended, priced.row, priced.call.choices)
-        settlement = await settlement_of(priced, relayed.ended, how, self._card, self._tokenizer, self._now_ms())
+    async def _price(self, priced: Priced, ended: Ended, watch: Watch) -> Settlement:
+        how = ending(ended, priced.estimate, priced.row)
+        settlement = await settlement_of(priced, ended, how, watch, self._tokenizer, self._now_ms())
         if settlement.flags:
             log.warning("call flagged", request_id=priced.request_id, flags=settlement.flags, model=priced.row.model)
         return settlement
@@ -192,5 +207,3 @@ class Exchange:
         ]
         request.respond(error.status, headers, error.body())
 
-
-__all__ = ["Callers", "Endpoint", "Exchange"]

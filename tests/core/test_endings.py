@@ -2,12 +2,14 @@ import msgspec
 import pytest
 
 from gateway.core.endings import Charge, Ended, ending
+from gateway.core.estimate import Basis, Estimate
 from gateway.core.holds import Flag, Outcome
 from gateway.core.meter import Reading
 from gateway.core.rates import ModelRates
 from gateway.core.usage import ReportedUsage, Usage
 
-ROW = ModelRates(model="m", tiers={}, context_tokens=1000, output_tokens_max=100)
+ROW = ModelRates(model="m", tiers={}, context_tokens=1000, output_tokens_max=100, image_tokens_max=0)
+ESTIMATE = Estimate(amount=1, input_tokens_max=10, output_tokens_max=100, basis=Basis.BYTES)
 
 
 def ended(
@@ -64,7 +66,7 @@ GOOD: dict[str, object] = {"prompt_tokens": 10, "completion_tokens": 5}
 def test_every_way_a_call_ends_has_one_charge(
     facts: Ended, outcome: Outcome, charge: Charge, flags: tuple[Flag, ...]
 ) -> None:
-    end = ending(facts, ROW, choices=1)
+    end = ending(facts, ESTIMATE, ROW)
     assert (end.outcome, end.charge, end.flags) == (outcome, charge, flags)
 
 
@@ -81,15 +83,19 @@ def test_every_way_a_call_ends_has_one_charge(
     ],
 )
 def test_absurd_usage_is_quarantined_under_the_hold(usage: dict[str, object]) -> None:
-    end = ending(ended(usage=usage), ROW, choices=1)
+    end = ending(ended(usage=usage), ESTIMATE, ROW)
     assert (end.charge, end.flags) == (Charge.HELD, (Flag.USAGE_ABSURD,))
 
 
 def test_zero_usage_is_not_missing_usage() -> None:
-    end = ending(ended(usage={"prompt_tokens": 0, "completion_tokens": 0}), ROW, choices=1)
+    end = ending(ended(usage={"prompt_tokens": 0, "completion_tokens": 0}), ESTIMATE, ROW)
     assert (end.outcome, end.charge, end.usage) == (Outcome.EXACT, Charge.USAGE, Usage())
 
 
 def test_more_choices_may_use_more_output() -> None:
-    end = ending(ended(usage={"prompt_tokens": 1, "completion_tokens": 400}), ROW, choices=2)
+    end = ending(
+        ended(usage={"prompt_tokens": 1, "completion_tokens": 400}),
+        Estimate(amount=1, input_tokens_max=10, output_tokens_max=200, basis=Basis.BYTES),
+        ROW,
+    )
     assert end.charge is Charge.USAGE
