@@ -6,19 +6,16 @@ the model out, with the reason in the card; it is never rounded and never guesse
 """
 
 import json
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple
 
+from gateway.adapters.model_facts import bounds_of, is_of_family, longest_family, read_facts
 from gateway.core.rate_card import CLASSES, exact_rate
-from gateway.core.rates import IMAGE_TOKENS_MAX
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice
-
-FAMILY_FACTS = frozenset({"context_tokens", "output_tokens_max", "image_tokens_max"})
 
 # Each class of usage: the library's price for it, and the class it costs the same as where there is none. OpenAI bills
 # images as text unless it says otherwise, and reasoning always as output. Audio of a model that takes none cannot be
@@ -58,7 +55,7 @@ UNSOLD = {
 
 
 class RateBuildError(ValueError):
-    """No rate card can be built from these arguments; the message names what to change."""
+    """No rate card can be built from these prices and markups; the message names what to change."""
 
 
 class _Sold(NamedTuple):
@@ -73,12 +70,16 @@ def build_card(markup: Decimal, overrides: Mapping[str, Decimal], on_date: date,
     """Return the text of a rate card for every OpenAI text and embedding model, at the prices of `on_date`.
 
     `overrides` are markups by model or family ("gpt-4o" also means "gpt-4o-mini", the longest name wins);
-    `facts_toml` is the text of config/models.toml. Raises `RateBuildError`.
+    `facts_toml` is the text of config/models.toml. Raises `RateBuildError`, or
+    `BadModelFacts` (both are ValueErrors with one line).
     """
     from genai_prices import __version__ as library_version
     from genai_prices.data import providers
 
-    facts = _read_facts(facts_toml)
+    for name, given in {"the markup": markup, **overrides}.items():
+        if not given.is_finite() or given <= 0:
+            raise RateBuildError(f"{name}: {given} is no markup: give a number above 0, like 4")
+    facts = read_facts(facts_toml)
     infos: list[ModelInfo] = next(provider for provider in providers if provider.id == "openai").models
     sold: list[_Sold] = []
     unsold: dict[str, str] = {}
@@ -89,7 +90,7 @@ def build_card(markup: Decimal, overrides: Mapping[str, Decimal], on_date: date,
             continue
         sold.append(_sold(info, markup, overrides, on_date, facts))
         unsold |= {alias: reason for alias in _aliases(info) if (reason := _reason_by_name(alias))}
-    unused = [name for name in sorted(overrides) if not any(_is_of_family(row.model, name) for row in sold)]
+    unused = [name for name in sorted(overrides) if not any(is_of_family(row.model, name) for row in sold)]
     if unused:
         raise RateBuildError(f"no sold model belongs to {', '.join(unused)}: correct the override or drop it")
     lines = [*_header(on_date, library_version), *_unsold_lines(unsold)]
@@ -105,13 +106,13 @@ def _sold(
     on_date: date,
     facts: Mapping[str, Mapping[str, int]],
 ) -> _Sold:
-    family = _longest_family(info.id, overrides)
+    family = longest_family(info.id, overrides)
     tiers = {tier: price for tier in TIERS if (price := _tier_price(info, tier, on_date)) is not None}
     return _Sold(
         model=info.id,
         aliases=sorted(alias for alias in _aliases(info) if not _reason_by_name(alias)),
         markup=overrides[family] if family else markup,
-        facts=_facts_of(info, facts),
+        facts=bounds_of(info.id, info.context_window, facts),
         tiers=tiers,
     )
 
@@ -171,49 +172,6 @@ def _aliases(info: "ModelInfo") -> Iterator[str]:
         alias = getattr(clause, "equals", "")
         if alias and alias != info.id:
             yield alias
-
-
-def _read_facts(text: str) -> dict[str, dict[str, int]]:
-    try:
-        families = tomllib.loads(text).get("families", {})
-    except tomllib.TOMLDecodeError as error:
-        raise RateBuildError(f"models.toml: is not valid TOML: {error}") from error
-    for family, facts in families.items():
-        for key, value in facts.items():
-            if key not in FAMILY_FACTS or type(value) is not int or value < 1:
-                _fail_fact(family, key)
-    return dict(families)
-
-
-def _fail_fact(family: str, key: str) -> NoReturn:
-    raise RateBuildError(
-        f'models.toml: families."{family}".{key}: give {", ".join(sorted(FAMILY_FACTS))}, each a number of tokens'
-    )
-
-
-def _facts_of(info: "ModelInfo", facts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """Bounds of a model: models.toml first, then the library, then a true bound; an unknown window stops the build."""
-    found: dict[str, int] = {}
-    for key in sorted(FAMILY_FACTS):
-        family = _longest_family(info.id, {name: table for name, table in facts.items() if key in table})
-        if family:
-            found[key] = facts[family][key]
-    context = found.get("context_tokens") or info.context_window
-    if not context:
-        raise RateBuildError(f"{info.id}: its context window is not known: add its family to models.toml")
-    return {
-        "context_tokens": context,
-        "output_tokens_max": 0 if "embedding" in info.id else found.get("output_tokens_max", context),
-        "image_tokens_max": found.get("image_tokens_max", IMAGE_TOKENS_MAX),
-    }
-
-
-def _is_of_family(model: str, family: str) -> bool:
-    return model == family or model.startswith(family + "-")
-
-
-def _longest_family(model: str, families: Iterable[str]) -> str:
-    return max((family for family in families if _is_of_family(model, family)), key=len, default="")
 
 
 def _header(on_date: date, library_version: str) -> list[str]:

@@ -53,7 +53,7 @@ def load_card(text: str, name: str) -> RateCard:
     try:
         table = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise RateCardError(f"{at.file}: is not valid TOML: {error}") from error
+        raise RateCardError(f"{at.file}: the file: is not valid TOML: {error}") from error
     _refuse_unknown(at, table, _CARD_KEYS)
     models = _table(at.under("models"), table.get("models"))
     if not models:

@@ -1,0 +1,158 @@
+"""Pricing: usage times rate, and which rate of a card a call gets."""
+
+from datetime import date
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.money import UCR_PER_CREDIT
+from gateway.core.rates import (
+    TOKENS_PER_RATE,
+    Bracket,
+    ModelRates,
+    Rate,
+    RateCard,
+    Rounding,
+    UnsoldTier,
+    cost_exact,
+    price,
+    priced_tier,
+)
+from gateway.core.usage import Usage
+
+COUNTS = st.integers(0, 10_000_000)
+RATES = st.builds(Rate, *[st.integers(0, 10**13)] * 9)
+USAGES = st.builds(Usage, *[COUNTS] * 9)
+
+
+def flat(rate: int) -> Rate:
+    return Rate(*[rate] * 9)
+
+
+LONG = ModelRates(
+    model="long",
+    tiers={
+        "default": (Bracket(0, flat(10)), Bracket(272_001, flat(20))),
+        "flex": (Bracket(0, flat(5)),),
+    },
+    context_tokens=1_050_000,
+    output_tokens_max=128_000,
+)
+CARD = RateCard(
+    name="2026-11-21-test",
+    hash="0123456789abcdef" * 4,
+    effective_from=date(2026, 11, 21),
+    rounding=Rounding.EXACT,
+    rows={"long": LONG, "gpt-4o": LONG, "gpt-4o-2024-05-13": LONG, "ft:gpt-4o:acme::1": LONG},
+    aliases={"long-latest": "long"},
+)
+
+
+@given(USAGES, RATES)
+def test_a_price_is_the_sum_of_its_disjoint_classes_rounded_once(usage: Usage, rate: Rate) -> None:
+    millionths = sum(getattr(usage, name) * getattr(rate, name) for name in Rate.__struct_fields__)
+    cost = cost_exact(usage, rate)
+    assert abs(cost * TOKENS_PER_RATE - millionths) * 2 <= TOKENS_PER_RATE
+
+
+@given(USAGES, RATES, st.sampled_from(Rate.__struct_fields__), st.integers(0, 1_000))
+def test_splitting_a_call_into_millions_of_tokens_changes_nothing(
+    usage: Usage, rate: Rate, name: str, millions: int
+) -> None:
+    more = Usage(**{field: getattr(usage, field) for field in Rate.__struct_fields__ if field != name})
+    whole = Usage(**{name: millions * TOKENS_PER_RATE})
+    both = Usage(
+        **{
+            field: getattr(more, field) + getattr(whole, field)  # disjoint: one of them is 0 for every class
+            for field in Rate.__struct_fields__
+        }
+    )
+    assert cost_exact(both, rate) == cost_exact(more, rate) + cost_exact(whole, rate)
+
+
+@given(USAGES, RATES)
+def test_rounding_up_adds_less_than_a_credit_and_says_how_much(usage: Usage, rate: Rate) -> None:
+    up = price(usage, rate, Rounding.CEIL)
+    assert up.cost % UCR_PER_CREDIT == 0
+    assert 0 <= up.rounding < UCR_PER_CREDIT
+    assert up.cost - up.rounding == price(usage, rate, Rounding.EXACT).cost
+
+
+@pytest.mark.parametrize(
+    ("asked", "tier"),
+    [
+        (None, "default"),
+        ("auto", "default"),
+        ("default", "default"),
+        ("scale", "default"),
+        ("flex", "flex"),
+        ("priority", "priority"),
+        ("fast", "priority"),
+    ],
+)
+def test_every_service_tier_is_priced_as_the_table_says(asked: str | None, tier: str) -> None:
+    assert priced_tier(asked) == tier
+
+
+@pytest.mark.parametrize("asked", ["ultrafast", "", "batch", "FLEX", "x" * 10_000])
+def test_an_unknown_service_tier_has_no_price(asked: str) -> None:
+    with pytest.raises(UnsoldTier) as caught:
+        priced_tier(asked)
+    assert len(str(caught.value)) < 120
+
+
+def test_auto_means_what_the_project_is_set_to() -> None:
+    assert priced_tier("auto", auto_tier="priority") == priced_tier(None, auto_tier="priority") == "priority"
+    assert priced_tier("default", auto_tier="priority") == "default"
+
+
+def test_a_model_without_the_tier_is_not_priced_at_another() -> None:
+    with pytest.raises(UnsoldTier, match="priority"):
+        CARD.rate(LONG, "fast", 1)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "rate", "key"),
+    [(0, 10, "long/default"), (272_000, 10, "long/default"), (272_001, 20, "long/default/272001")],
+)
+def test_a_long_context_prices_the_whole_call(tokens: int, rate: int, key: str) -> None:
+    assert CARD.rate(LONG, None, tokens) == flat(rate)
+    assert CARD.rate_key(LONG, None, tokens) == key
+
+
+def test_a_tier_without_long_context_keeps_its_rate() -> None:
+    assert CARD.rate(LONG, "flex", 1_000_000) == flat(5)
+    assert CARD.rate_key(LONG, "flex", 1_000_000) == "long/flex"
+
+
+@pytest.mark.parametrize(
+    "model", ["long", "long-latest", "long-2027-01-31", "gpt-4o", "gpt-4o-2024-08-06", "ft:gpt-4o:acme::1"]
+)
+def test_an_id_an_alias_and_a_dated_snapshot_are_found(model: str) -> None:
+    assert CARD.find(model) is not None
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "",
+        "Long",
+        "long-2",
+        "long-2027-01-3",
+        "long-２０２７-01-31",
+        "long2027-01-31",
+        "-2024-08-06",
+        "gpt-4o-mini",
+        "ft:gpt-4o",
+        "ft:gpt-4o:acme::1-2024-08-06",
+        "ft:gpt-4o-2024-08-06:acme::1",
+        "long-2027-01-31\n",
+    ],
+)
+def test_no_price_is_guessed_for_another_id(model: str) -> None:
+    assert CARD.find(model) is None
+
+
+def test_a_version_names_the_card_and_its_text() -> None:
+    assert CARD.version == "2026-11-21-test@0123456789ab"
