@@ -1,0 +1,7 @@
+"""Alembic's way into the revisions. Connection, transaction and lock come from gateway.adapters.schema."""
+
+from alembic import context
+
+context.configure(connection=context.config.attributes["connection"])
+with context.begin_transaction():
+    context.run_migrations()

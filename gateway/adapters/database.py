@@ -1,0 +1,65 @@
+"""Connections to Postgres, all under the role that owns nothing; and reading named queries from the .sql files beside.
+
+A lost or refused connection is one thing to callers: `LedgerUnavailable`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import asyncpg
+
+if TYPE_CHECKING:  # asyncpg's classes are generic for type checkers only
+    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+
+SERVICE_ROLE = "tollgate_service"
+
+# The nil UUID stands for the system where a row wants an account.
+SYSTEM = "00000000-0000-0000-0000-000000000000"
+
+
+class LedgerUnavailable(Exception):
+    """Postgres cannot be reached or cannot serve now; nothing was changed."""
+
+
+# Errors that time mends. What a statement did is then unknown only if it was the COMMIT, and every write is idempotent.
+OUTAGES = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+
+
+@contextmanager
+def outages() -> Iterator[None]:
+    """Turn what means "Postgres is away" into `LedgerUnavailable`."""
+    try:
+        yield
+    except OUTAGES as error:
+        raise LedgerUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+async def open_pool(url: str, *, connections_max: int, connect_timeout_s: float, command_timeout_s: float) -> "Pool":
+    """Open a pool whose connections act as the service's role. It is given at connect time, so a reset keeps it."""
+    with outages():
+        return await asyncpg.create_pool(
+            url,
+            min_size=1,
+            max_size=connections_max,
+            timeout=connect_timeout_s,
+            command_timeout=command_timeout_s,
+            server_settings={"role": SERVICE_ROLE, "application_name": "tollgate"},
+        )
+
+
+def load_queries(name: str) -> dict[str, str]:
+    """Read `name`.sql: statements by the name in the "-- name: …" line above each."""
+    parts = Path(__file__).with_name(f"{name}.sql").read_text(encoding="utf-8").split("-- name: ")
+    return {part.partition("\n")[0].strip(): part.partition("\n")[2].strip() for part in parts[1:]}
