@@ -11,6 +11,7 @@ COMPLETIONS = "/v1/completions"
 RESPONSES = "/v1/responses"
 
 N_MAX = 128
+OUTPUT_LIMIT_TOKENS_MAX = 2**31 - 1
 UNKNOWN_MODEL_SUFFIX = "-does-not-exist"
 _COMPLETIONS_LIMIT_TOKENS = 16  # the legacy endpoint's default
 _TIERS = {
@@ -145,10 +146,10 @@ def decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
         body.decode()  # raw fields are passed on undecoded
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        what, _, path = str(error).rpartition(" - at `$.")
-        param = path.rstrip("`").split("[")[0] or None
+        what, _, path = str(error).partition(" - at `$.")
+        param = path.rstrip("`").split("[")[0].split(".")[0] or None
         where = f" for '{param}'" if param else ""
-        raise errors.parameter_invalid(param, f"Invalid type{where}: {what or error}.", "invalid_type") from error
+        raise errors.parameter_invalid(param, f"Invalid type{where}: {what}.", "invalid_type") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise errors.json_unreadable() from error
 
@@ -236,6 +237,9 @@ def _at_least(least: int, name: str, value: int | None) -> int | None:
             f"Invalid '{name}': integer below minimum value. Expected a value >= {least}, but got {value} instead."
         )
         raise errors.parameter_invalid(name, message, "integer_below_min_value")
+    if value is not None and value > OUTPUT_LIMIT_TOKENS_MAX:
+        message = f"Invalid '{name}': integer above maximum value. Expected a value <= {OUTPUT_LIMIT_TOKENS_MAX}."
+        raise errors.parameter_invalid(name, message, "integer_above_max_value")
     return value
 
 
