@@ -169,9 +169,10 @@ async def test_a_request_that_is_never_answered_consumes_nothing(upstream: Simul
 
 async def test_a_stop_ends_a_stalled_answer_at_once() -> None:
     async with SimulatedOpenAI(SandboxOpenAISettings(shutdown_timeout_s=600)) as upstream:
-        _, writer = await connect(upstream, json.dumps(ASK).encode(), "stall")
+        reader, writer = await connect(upstream, json.dumps(ASK).encode(), "stall")
         await upstream.log.wait_until(lambda log: log.arrived > 0)
     assert upstream.log[-1].outcome is Outcome.STOPPED
+    assert await reader.read() == b""
     writer.close()
 
 

@@ -42,7 +42,8 @@ class Exchange:
             raise
         except ConnectionError:
             self.log.end(entry, Outcome.STOPPED if self.stopping.is_set() else Outcome.CLIENT_GONE)
-            raise
+            close(request, reset=False)
+            return web.Response()  # which nobody will see: the connection is closed
 
     def _begin(self, request: web.Request) -> LogEntry:
         sequence = self._requests
