@@ -1,0 +1,109 @@
+"""One run: everything is started, measured in interleaved rounds, and ended."""
+
+import random
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.progress import Progress
+
+from bench import phases
+from bench.loader import Loader
+from bench.machine import commit, this_machine
+from bench.peers.catalogue import PEERS
+from bench.phases import Bench
+from bench.processes import BenchError, Children
+from bench.samples import Plan, Report
+from bench.stores import Stores
+from bench.target import Kind, Target
+from bench.tollgate import Tollgate, start_tollgate
+from bench.yardsticks.start import start_nginx, start_python_relay, start_upstream
+
+Step = tuple[str, Callable[[Bench, Target], None], Target]
+
+
+def run(plan: Plan, out: Path, progress: Progress, *, only: frozenset[str], peers: bool) -> Report:
+    """Measure what is installed (of `only`, when it names any). Raises `BenchError` when that is not possible."""
+    task = progress.add_task("looking at the machine", total=None)
+    report = Report(
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"), commit=commit(), machine=this_machine(), plan=plan
+    )
+    work = out.absolute() / "run"
+    shutil.rmtree(work, ignore_errors=True)
+    with ExitStack() as stack:
+        children = stack.enter_context(Children(work / "logs"))
+        progress.update(task, description="starting the upstream and the yardsticks")
+        upstream = start_upstream(children)
+        targets = [upstream, *_yardsticks(children, upstream.port, work, only, report)]
+        tollgate, stores = None, None
+        if not only or "tollgate" in only:
+            progress.update(task, description="starting tollgate")
+            tollgate = _tollgate(children, upstream.port, work, report)
+        if tollgate is not None:
+            stores = stack.enter_context(Stores(tollgate.redis_url, tollgate.database_url))
+            targets.append(tollgate.target)
+        if peers:
+            progress.update(task, description="starting peers")
+            targets += _peers(children, upstream.port, out, only, report)
+        bench = Bench(plan, report, Loader(children, upstream), tollgate, stores)
+        report.samples = {target.name: {} for target in targets}
+        steps = plan_steps(plan, targets)
+        progress.update(task, total=len(steps))
+        for label, phase, target in steps:
+            progress.update(task, description=f"{label} · {target.name}")
+            phase(bench, target)
+            progress.advance(task)
+        progress.update(task, description="stopping everything")
+    return report
+
+
+def plan_steps(plan: Plan, targets: list[Target]) -> list[Step]:
+    """What is done in which order: memory first, on fresh processes; then the rounds; then the curves."""
+    relays = [target for target in targets if target.kind is not Kind.DIRECT]
+    steps: list[Step] = [("idle", phases.idle, target) for target in relays]
+    steps += [("open streams", phases.held_streams, target) for target in relays]
+    for number in range(plan.rounds):
+        order = random.Random(number).sample(targets, len(targets))
+        for phase in phases.ROUND:
+            label = f"round {number + 1}/{plan.rounds}, {phase.__name__}"
+            steps += [(label, phase, target) for target in order if phase is phases.plain or target in relays]
+    steps += [("latency by load", phases.sweep, target) for target in relays if plan.sweep_per_s]
+    steps += [("backlog", phases.backlog, target) for target in relays if target.kind is Kind.TOLLGATE]
+    return steps
+
+
+def _yardsticks(
+    children: Children, upstream_port: int, work: Path, only: frozenset[str], report: Report
+) -> list[Target]:
+    found = []
+    if not only or "nginx" in only:
+        nginx = start_nginx(children, upstream_port, work)
+        if nginx is None:
+            report.note("nginx is not installed: its column is empty (apt-get install nginx)")
+        else:
+            found.append(nginx)
+    names = [name for name in ("aiohttp", "protocol") if not only or name in only]
+    return found + [start_python_relay(children, name, upstream_port) for name in names]
+
+
+def _tollgate(children: Children, upstream_port: int, work: Path, report: Report) -> Tollgate | None:
+    try:
+        return start_tollgate(children, upstream_port, work / "tollgate")
+    except BenchError as error:
+        report.note(str(error))
+        return None
+
+
+def _peers(children: Children, upstream_port: int, out: Path, only: frozenset[str], report: Report) -> list[Target]:
+    started = []
+    for peer in PEERS.values():
+        home = out / "peers" / peer.name
+        if not peer.installed(home) or (only and peer.name not in only):
+            continue
+        try:
+            started.append(peer.start(children, upstream_port, home))
+        except BenchError as error:
+            report.note(str(error))
+    return started

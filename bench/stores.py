@@ -1,0 +1,84 @@
+"""Reads what the load did to Tollgate's stores: the CPU of Redis, the rows of Postgres, and how late they were written.
+
+The only file of the bench that knows table and key names.
+"""
+
+import time
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import psycopg
+from redis import Redis
+
+from bench.processes import BenchError
+
+SHARDS = 64
+DRAIN_TIMEOUT_S = 60.0
+POLL_INTERVAL_S = 0.02
+ROW_TABLES = ("transfer", "entry", "call_usage")
+
+_LAG = """
+    SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY lag_ms), percentile_cont(0.99) WITHIN GROUP (ORDER BY lag_ms)
+    FROM (SELECT extract(epoch FROM recorded_at - event_at) * 1000 AS lag_ms FROM transfer WHERE event_at >= %s) AS late
+"""
+
+
+class Lag(msgspec.Struct, frozen=True):
+    p50_ms: float
+    p99_ms: float
+
+
+class Stores:
+    """Connections of the bench's own to Tollgate's Redis and Postgres."""
+
+    def __init__(self, redis_url: str, database_url: str) -> None:
+        self._redis = Redis.from_url(redis_url)
+        self._postgres = psycopg.connect(database_url, autocommit=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._redis.close()
+        self._postgres.close()
+
+    def redis_cpu_s(self) -> float:
+        cpu = self._redis.info("cpu")
+        return float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
+
+    def now(self) -> object:
+        """The present, by Postgres' clock."""
+        return self._one("SELECT clock_timestamp()")[0]
+
+    def unposted(self) -> int:
+        """Settlements that wait in the outboxes."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for shard in range(SHARDS):
+                pipeline.xlen(f"tg:{{s{shard:02}}}:outbox")
+            return sum(pipeline.execute())
+
+    def drain(self) -> None:
+        """Wait until every settlement is in Postgres."""
+        give_up_at = time.monotonic() + DRAIN_TIMEOUT_S
+        while left := self.unposted():
+            if time.monotonic() > give_up_at:
+                raise BenchError(f"{left} settlements still wait in the outboxes after {DRAIN_TIMEOUT_S:.0f} s")
+            time.sleep(POLL_INTERVAL_S)
+
+    def rows(self) -> int:
+        """How many rows the ledger's tables hold."""
+        counts = ", ".join(f"(SELECT count(*) FROM {table})" for table in ROW_TABLES)
+        return sum(int(str(count)) for count in self._one(f"SELECT {counts}"))
+
+    def lag(self, since: object) -> Lag:
+        """How long after the event the ledger had it, for events from `since` on."""
+        p50_ms, p99_ms = self._one(_LAG, since)
+        return Lag(float(str(p50_ms or 0)), float(str(p99_ms or 0)))
+
+    def _one(self, query: str, *arguments: object) -> tuple[object, ...]:
+        row = self._postgres.execute(query.encode(), arguments or None).fetchone()
+        assert row is not None
+        return tuple(row)
