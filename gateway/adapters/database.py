@@ -6,13 +6,13 @@ A lost or refused connection is one thing to callers: `LedgerUnavailable`.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import asyncpg
 
-if TYPE_CHECKING:  # asyncpg's classes are generic for type checkers only
-    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
-    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+# asyncpg's classes are generic for type checkers only, hence the quotes.
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 SERVICE_ROLE = "tollgate_service"
 
@@ -46,7 +46,7 @@ def outages() -> Iterator[None]:
         raise LedgerUnavailable(f"{type(error).__name__}: {error}") from error
 
 
-async def open_pool(url: str, *, connections_max: int, connect_timeout_s: float, command_timeout_s: float) -> "Pool":
+async def open_pool(url: str, *, connections_max: int, connect_timeout_s: float, command_timeout_s: float) -> Pool:
     """Open a pool whose connections act as the service's role. It is given at connect time, so a reset keeps it."""
     with outages():
         return await asyncpg.create_pool(

@@ -1,0 +1,62 @@
+-- Accounts, their keys, and the rate cards their calls are priced by.
+
+-- name: create_account
+INSERT INTO account (id, name) VALUES ($1::uuid, $2)
+
+-- name: create_balances
+INSERT INTO balance (shard, account_id, bucket) SELECT $2::smallint, $1::uuid, unnest(ARRAY['promo', 'paid', 'debt'])
+
+-- name: find_account
+-- By name or by id; a name may look like another account's id, so the id wins.
+SELECT id, name, status, on_disconnect, credit_seq, created_at FROM account
+WHERE id::text = $1 OR name = $1 ORDER BY (id::text = $1) DESC LIMIT 1
+
+-- name: set_status
+UPDATE account SET status = $2, changed_at = clock_timestamp() WHERE id = $1::uuid
+
+-- name: insert_key
+INSERT INTO api_key (id, account_id, hash, prefix, name) VALUES ($1, $2::uuid, $3, $4, $5)
+
+-- name: list_keys
+SELECT id, prefix, name, created_at, revoked_at FROM api_key WHERE account_id = $1::uuid ORDER BY created_at, id
+
+-- name: revoke_key
+-- Revoking twice changes nothing.
+UPDATE api_key SET revoked_at = coalesce(revoked_at, now()), changed_at = clock_timestamp() WHERE id = $1 RETURNING id
+
+-- name: record_card
+INSERT INTO rate_card (version, hash, name, text) VALUES ($1, $2, $3, $4) ON CONFLICT (version) DO NOTHING
+
+-- name: card_hash
+SELECT hash FROM rate_card WHERE version = $1
+
+-- name: cards
+SELECT name, text FROM rate_card ORDER BY version
+
+-- name: pending_credits
+-- The oldest undelivered movements of each account, in order.
+SELECT account_id, credit_seq, amount FROM credit_outbox ORDER BY created_at, account_id, credit_seq LIMIT $1
+
+-- name: credits_from
+SELECT credit_seq, amount FROM credit_outbox WHERE account_id = $1::uuid ORDER BY credit_seq
+
+-- name: delivered
+DELETE FROM credit_outbox WHERE account_id = $1::uuid AND credit_seq <= $2
+
+-- name: snapshot
+-- One account as Redis must know it, and whether its shard may be loaded now: all of one moment.
+SELECT account.credit_seq, shard.epoch, shard.is_rebuilding,
+       (SELECT sum(amount)::bigint FROM balance WHERE account_id = account.id) AS balance
+FROM account JOIN shard ON shard.id = $2::smallint WHERE account.id = $1::uuid
+
+-- name: ledger_lines
+-- The newest lines of an account, as a customer reads them.
+SELECT transfer.id, transfer.kind, transfer.request_id, transfer.reason, transfer.event_at, transfer.recorded_at,
+       (SELECT sum(amount)::bigint FROM entry
+        WHERE entry.transfer_id = transfer.id AND entry.account_id = transfer.account_id
+          AND entry.recorded_at = transfer.recorded_at) AS amount,
+       call_usage.model, call_usage.outcome, call_usage.rate_version
+FROM transfer
+LEFT JOIN call_usage ON call_usage.request_id = transfer.request_id AND call_usage.recorded_at = transfer.recorded_at
+WHERE transfer.account_id = $1::uuid
+ORDER BY transfer.recorded_at DESC, transfer.id DESC LIMIT $2
