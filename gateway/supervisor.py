@@ -106,6 +106,7 @@ class Running:
     ops_url: str
     database_url: str
     redis_url: str
+    upstream_url: str
     processes: dict[str, int]
 
     def line(self) -> str:
@@ -179,6 +180,7 @@ class Supervisor:
             ops_url="",
             database_url=database_url,
             redis_url=redis_url,
+            upstream_url=environment["TOLLGATE_UPSTREAM_URL"],
             processes={c.name: c.process.pid for c in self._children if c.process is not None},
         )
 

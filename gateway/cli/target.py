@@ -1,7 +1,9 @@
 """What an operator's command talks to: a running `up` by its data directory, or the configured Postgres and Redis."""
 
 import asyncio
+import contextlib
 import json
+import signal
 from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -43,6 +45,16 @@ def target(data: Path | None, config_file: Path | None) -> Config:
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(coroutine)
+
+
+async def until_signalled(service: Coroutine[Any, Any, None]) -> None:
+    """Run a service until SIGINT or SIGTERM cancels it; what it raises by itself is raised here."""
+    running = asyncio.ensure_future(service)
+    loop = asyncio.get_running_loop()
+    for wanted in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(wanted, running.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
 
 
 def show(as_json: bool, values: dict[str, Any] | list[dict[str, Any]], table: Table | str) -> None:

@@ -3,6 +3,7 @@
 Only the fields that admission, estimate and metering need are read; everything else is the upstream's to judge.
 """
 
+import re
 from enum import StrEnum
 from typing import Any
 
@@ -91,6 +92,10 @@ _decode_tools = msgspec.json.Decoder(list[_Tool] | None).decode
 _decode_stream_options = msgspec.json.Decoder(_StreamOptions | None).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
+_DECIDING_NAME = re.compile(rb'"(?:%s)"(?=\s*:)' % b"|".join(name.encode() for name in _Body.__struct_fields__))
+# Possessive, so linear on whatever a hostile caller writes; group 1 tells a name from a value.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"(\s*+:)?', re.DOTALL)
+
 _INCLUDE_USAGE = b'"stream_options":{"include_usage":true},'
 
 
@@ -104,9 +109,9 @@ def parse(endpoint: Endpoint, body: bytes) -> Call:
         raise InvalidRequest("The request body is not valid JSON.") from error
     _refuse_unmetered_features(fields)
     stream = bool(fields.stream)
-    sent, injected = body, False
+    sent, injected = _unambiguous(body), False
     if stream and endpoint in (Endpoint.CHAT, Endpoint.COMPLETIONS):
-        sent, injected = _with_usage_event(body, fields.stream_options)
+        sent, injected = _with_usage_event(sent, fields.stream_options)
     return Call(
         endpoint=endpoint,
         model=fields.model,
@@ -152,6 +157,20 @@ def _refuse_unmetered_features(fields: _Body) -> None:
                 f"Hosted tool {tool.type[:64]!r} is not offered by this gateway; function and custom tools are.",
                 param="tools",
             )
+
+
+def _unambiguous(body: bytes) -> bytes:
+    """`body` itself, unless it names a field twice: then rewritten to what was read here, since upstream's parser may
+    keep the first where ours keeps the last, and a call must be held for what upstream will do.
+    """
+    names = _DECIDING_NAME.findall(body)
+    if len(names) == len(set(names)) and not _has_escaped_name(body):
+        return body
+    return msgspec.json.encode(_decode_fields(body))
+
+
+def _has_escaped_name(body: bytes) -> bool:
+    return b"\\u00" in body and any(b"\\" in found[0] for found in _STRING.finditer(body) if found[1])
 
 
 def _choices(endpoint: Endpoint, fields: _Body) -> int:

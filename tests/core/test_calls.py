@@ -115,3 +115,22 @@ def test_features_beyond_the_meter_are_refused(fields: dict[str, object]) -> Non
 def test_input_that_the_body_does_not_show_is_known_to_be_unknown(fields: dict[str, object]) -> None:
     body = msgspec.json.encode({"model": "gpt-5", "input": "hi"} | fields)
     assert parse(Endpoint.RESPONSES, body).unknown_context
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"gpt-5","model":"gpt-4o-mini","messages":[]}',
+        b'{"model":"gpt-5","mod\\u0065l":"gpt-4o-mini","messages":[]}',
+        b'{"mod\\u0065l":"gpt-4o-mini","model":"gpt-4o-mini","messages":[]}',
+    ],
+)
+def test_a_field_named_twice_goes_upstream_as_it_was_read(body: bytes) -> None:
+    call = parse(Endpoint.CHAT, body)
+    assert call.model == "gpt-4o-mini"
+    assert call.body.count(b"gpt-") == 1
+
+
+def test_a_name_inside_another_value_is_no_repetition() -> None:
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "the \\"model\\" \\u00e9"}]}'
+    assert parse(Endpoint.CHAT, body).body is body
