@@ -31,6 +31,7 @@ class Posted(msgspec.Struct):
     dead: list[str] = []  # the reasons of new dead letters
     credited: set[str] = set()  # accounts with a new movement for Redis
     stale: set[int] = set()  # shards that had moved on: none of their events was looked at
+    rolled_back: set[int] = set()  # shards that must be rebuilt, and are marked so
     positions: dict[int, Position] = {}  # where each shard stands now
 
 
@@ -47,6 +48,12 @@ class Ledger:
         with outages():
             rows = await self._pool.fetch(self._sql["ended"], request_ids)
         return {str(row["request_id"]) for row in rows}
+
+    async def lapses(self, request_ids: list[str]) -> dict[str, MicroCredits]:
+        """Those whose end is a lapse that nothing has corrected yet, with what it charged."""
+        with outages():
+            rows = await self._pool.fetch(self._sql["lapses"], request_ids)
+        return {str(row["request_id"]): row["charged"] for row in rows}
 
     async def shards(self) -> list[ShardState]:
         """Where each of the shards stands, by number; raises `LedgerUnavailable`."""
@@ -104,6 +111,7 @@ class Ledger:
             first.dead + second.dead,
             first.credited | second.credited,
             first.stale | second.stale,
+            first.rolled_back | second.rolled_back,
             first.positions | second.positions,
         )
 
@@ -124,7 +132,9 @@ class Ledger:
             await connection.execute(
                 self._sql["advance_shards"], list(at), [p.epoch for p in at.values()], [p.seq for p in at.values()]
             )
-        posted.stale = stale
+            if made.rolled_back:
+                await connection.execute(self._sql["mark_for_rebuild"], list(made.rolled_back))
+        posted.stale, posted.rolled_back = stale, made.rolled_back
         posted.positions = {shard: position for shard, position in at.items() if shard not in stale}
         return posted
 

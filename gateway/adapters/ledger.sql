@@ -86,5 +86,14 @@ SELECT id, credit_seq, $2::bigint FROM numbered RETURNING credit_seq
 SELECT DISTINCT request_id FROM idem
 WHERE request_id = ANY($1::uuid[]) AND (phase = 'correction' OR kind <> 'lapse')
 
+-- name: lapses
+SELECT call_usage.request_id, call_usage.charged
+FROM idem JOIN call_usage USING (request_id, phase)
+WHERE idem.request_id = ANY($1::uuid[]) AND idem.phase = 'end' AND idem.kind = 'lapse'
+  AND NOT EXISTS (SELECT FROM idem AS later WHERE later.request_id = idem.request_id AND later.phase = 'correction')
+
+-- name: mark_for_rebuild
+UPDATE shard SET is_rebuilding = true, changed_at = now() WHERE id = ANY($1::smallint[])
+
 -- name: ensure_partitions
 SELECT ensure_partitions($1::integer)

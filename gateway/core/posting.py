@@ -71,7 +71,7 @@ class Known(msgspec.Struct):
     buckets: dict[str, Buckets]  # by account; an account that is not here does not exist
     claims: dict[Phased, Claim]
     taken: dict[str, Buckets]  # by request: what its lapse took; only where it may be corrected
-    positions: dict[int, Position]  # where each shard's events must follow on; a shard not here is not checked
+    positions: dict[int, Position]  # where each shard's events follow on; a shard that is not here is not checked
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -90,13 +90,14 @@ class Plan(msgspec.Struct):
     dead_letters: list[DeadLetter] = []
     repaid: dict[str, MicroCredits] = {}  # by account: debited in Redis once more than here; given back there
     repeated: int = 0
+    rolled_back: set[int] = set()  # shards of which Redis has forgotten something that Postgres has
 
 
 def plan(events: Iterable[Event | DeadLetter], known: Known, new_id: Callable[[], str]) -> Plan:
     """Decide what to write for `events`, in the order of their streams. `known` is brought forward on the way."""
     made = Plan()
     for event in events:
-        _note_gap(event, known, made)
+        _check_order(event, known, made)
         if isinstance(event, DeadLetter):
             made.dead_letters.append(event)
         elif event.account_id not in known.buckets:
@@ -110,15 +111,21 @@ def dead(event: Event, reason: str) -> DeadLetter:
     return DeadLetter(event.shard, event.position, reason, event.payload, event.fingerprint)
 
 
-def _note_gap(event: Event | DeadLetter, known: Known, made: Plan) -> None:
-    """Events are numbered without gaps, so a missing number is a lost event: money that nobody would miss otherwise."""
+def _check_order(event: Event | DeadLetter, known: Known, made: Plan) -> None:
+    """Events are numbered without gaps, so a missing number is a lost event: money that nobody would miss otherwise.
+
+    A number that was posted already, with an event that was not, is one that Redis gave away twice: it was rolled back.
+    """
     before = known.positions.get(event.shard)
     if before is None:
         return
-    if event.position.seq != before.seq + 1:
+    if event.position.seq > before.seq + 1:
         payload = msgspec.json.encode({"after": _id(before), "next": _id(event.position)}).decode()
         made.dead_letters.append(DeadLetter(event.shard, event.position, "gap", payload, b""))
-    known.positions[event.shard] = event.position
+    if event.position > before:
+        known.positions[event.shard] = event.position
+    elif isinstance(event, Event) and (event.request_id, event.phase) not in known.claims:
+        made.rolled_back.add(event.shard)
 
 
 def _id(position: Position) -> str:

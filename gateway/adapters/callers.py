@@ -1,0 +1,166 @@
+"""Who is calling: from the Authorization header to a `Caller`, by a cache that follows changed keys and accounts.
+
+Most requests are answered from the cache without waiting. It is keyed by the hash of the secret and holds no secret.
+While Postgres is away, callers that are known keep working for a bounded time; unknown ones are told to come back.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from gateway.adapters.database import LedgerUnavailable, Pool, load_queries, outages
+from gateway.core.calls import Caller
+from gateway.core.errors import BillingUnavailable, Unauthenticated
+from gateway.core.keys import hash_key, is_key, secret_of
+
+log = structlog.get_logger(__name__)
+
+# Longer than any transaction that changes a key or an account may take.
+OVERLAP_S = 30.0
+
+
+class CallerDirectory:
+    """Looks callers up. `clock` gives seconds of any monotonic clock."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        cached_keys_max: int,
+        unknown_key_ttl_s: float,
+        stale_s_max: float,
+        poll_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._pool = pool
+        self._cached_keys_max = cached_keys_max
+        self._unknown_key_ttl_s = unknown_key_ttl_s
+        self._stale_s_max = stale_s_max
+        self._poll_s = poll_s
+        self._clock = clock
+        self._sql = load_queries("callers")
+        self._callers: OrderedDict[bytes, Caller] = OrderedDict()  # by hash, the least recently used first
+        self._unknown: OrderedDict[bytes, float] = OrderedDict()  # hash → when to ask again
+        self._asking: dict[bytes, asyncio.Task[Caller | None]] = {}
+        self._fresh_at = clock()  # every change before this moment is in the cache
+
+    def lookup(self, authorization: bytes | None) -> Caller | None:
+        """The caller, if the cache knows; None means that `authenticate` must be asked."""
+        secret = secret_of(authorization)
+        if secret is None:
+            return None
+        hashed = hash_key(secret)
+        caller = self._callers.get(hashed)
+        if caller is None or self._clock() - self._fresh_at > self._stale_s_max:
+            return None
+        self._callers.move_to_end(hashed)
+        return caller
+
+    async def authenticate(self, authorization: bytes | None) -> Caller:
+        """Return the caller. Raises `Unauthenticated`, the same whatever the cause, or `BillingUnavailable`."""
+        secret = secret_of(authorization)
+        if secret is None or not is_key(secret):
+            raise Unauthenticated
+        known = self.lookup(authorization)
+        if known is not None:
+            return known
+        hashed = hash_key(secret)
+        if self._unknown.get(hashed, 0.0) > self._clock():
+            raise Unauthenticated
+        caller = await self._ask_once(hashed)
+        if caller is None:
+            raise Unauthenticated
+        return caller
+
+    async def _ask_once(self, hashed: bytes) -> Caller | None:
+        """However many requests come with one key at once, Postgres is asked once, and no leaving caller stops it."""
+        asking = self._asking.get(hashed)
+        if asking is None:
+            asking = asyncio.create_task(self._ask(hashed))
+            self._asking[hashed] = asking
+            asking.add_done_callback(lambda task: self._asked(hashed, task))
+        try:
+            return await asyncio.shield(asking)
+        except LedgerUnavailable as error:
+            raise BillingUnavailable(retry_after_s=1) from error
+
+    def _asked(self, hashed: bytes, task: asyncio.Task[Caller | None]) -> None:
+        self._asking.pop(hashed, None)
+        if not task.cancelled():
+            task.exception()  # seen, also when everybody who waited has left
+
+    async def _ask(self, hashed: bytes) -> Caller | None:
+        with outages():
+            row = await self._pool.fetchrow(self._sql["find"], hashed)
+        caller = _caller(row)
+        self._remember(hashed, caller)
+        return caller
+
+    def _remember(self, hashed: bytes, caller: Caller | None) -> None:
+        if caller is None:
+            self._callers.pop(hashed, None)
+            self._unknown[hashed] = self._clock() + self._unknown_key_ttl_s
+            self._unknown.move_to_end(hashed)
+        else:
+            self._unknown.pop(hashed, None)
+            self._callers[hashed] = caller
+            self._callers.move_to_end(hashed)
+        # Apart, so that guessing keys evicts nobody who has one.
+        for cache in (self._callers, self._unknown):
+            while len(cache) > self._cached_keys_max:
+                cache.popitem(last=False)
+
+    async def refresh_step(self) -> int:
+        """Bring the cache up to date with what changed; returns how many entries did. Raises `LedgerUnavailable`."""
+        looked_at = self._clock()
+        since_s = looked_at - self._fresh_at + OVERLAP_S
+        with outages():
+            rows = await self._pool.fetch(self._sql["changed"], timedelta(seconds=since_s))
+        changed = 0
+        for row in rows:
+            hashed: bytes = row["hash"]
+            caller = _caller(row)
+            if hashed in self._callers and self._callers[hashed] != caller:
+                changed += 1
+                if caller is None:
+                    del self._callers[hashed]
+                else:
+                    self._callers[hashed] = caller
+            if caller is not None:
+                self._unknown.pop(hashed, None)
+        self._fresh_at = looked_at
+        return changed
+
+    async def run(self) -> None:
+        """Poll for ever. An outage is logged once; the cache then lives on within its bound."""
+        was_away = False
+        while True:
+            try:
+                await self.refresh_step()
+            except LedgerUnavailable as error:
+                if not was_away:
+                    log.warning("changed keys cannot be read", error=str(error))
+                was_away = True
+            else:
+                was_away = False
+            await asyncio.sleep(self._poll_s)
+
+    @property
+    def stale_s(self) -> float:
+        """How old the cache's knowledge is."""
+        return self._clock() - self._fresh_at
+
+
+def _caller(row: Any) -> Caller | None:
+    if row is None or row["revoked_at"] is not None:
+        return None
+    return Caller(
+        account_id=str(row["account_id"]),
+        key_id=row["key_id"],
+        suspended=row["status"] != "active",
+        on_disconnect=row["on_disconnect"],
+    )
