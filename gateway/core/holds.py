@@ -13,6 +13,16 @@ from gateway.core.money import MicroCredits
 from gateway.core.usage import Usage
 
 
+class HoldState(StrEnum):
+    """What Redis remembers of a request; all but `open` are final, save that a late settlement corrects a lapse."""
+
+    OPEN = "open"
+    REFUSED = "refused"  # there never was a hold
+    CAPTURED = "captured"
+    VOIDED = "voided"
+    LAPSED = "lapsed"
+
+
 class Outcome(StrEnum):
     """How a call ended, as every ledger line says it."""
 

@@ -1,4 +1,7 @@
-"""Shards: the fixed number of groups that accounts fall into. All keys of a shard live in one Redis Cluster slot."""
+"""Shards: the fixed number of groups that accounts fall into, and the names of their Redis keys (see lua/README.md).
+
+All keys of a shard carry one hash tag, so they live in one Redis Cluster slot.
+"""
 
 from zlib import crc32
 
@@ -13,3 +16,30 @@ def shard_of(account_id: str) -> int:
     24
     """
     return crc32(account_id.encode()) % SHARDS
+
+
+class ShardKeys:
+    """The Redis keys of one shard.
+
+    >>> ShardKeys(7).hold("0197a3c2")
+    b'tg:{s07}:hold:0197a3c2'
+    """
+
+    __slots__ = ("_account", "_hold", "leases", "outbox", "shard")
+
+    def __init__(self, shard: int) -> None:
+        prefix = b"tg:{s%02d}:" % shard
+        self.shard = prefix + b"shard"
+        self.leases = prefix + b"leases"
+        self.outbox = prefix + b"outbox"
+        self._account = prefix + b"account:"
+        self._hold = prefix + b"hold:"
+
+    def account(self, account_id: str) -> bytes:
+        return self._account + account_id.encode()
+
+    def hold(self, request_id: str) -> bytes:
+        return self._hold + request_id.encode()
+
+
+SHARD_KEYS = tuple(ShardKeys(shard) for shard in range(SHARDS))

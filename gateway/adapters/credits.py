@@ -1,0 +1,317 @@
+"""Credits: the accounts' balances and holds in Redis, through the scripts in lua/, one method each.
+
+It knows the epoch of each shard and nothing else: no money is counted here. Every method may be repeated after
+`RedisUnavailable`, whose outcome is unknown.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from gateway.adapters.redis_link import Argument, RedisLink
+from gateway.adapters.scripts import Scripts
+from gateway.core.holds import Balance, Hold, HoldState, Settlement
+from gateway.core.money import MicroCredits
+from gateway.core.shards import SHARD_KEYS, SHARDS, ShardKeys, shard_of
+from gateway.core.usage import Usage
+
+EventId = tuple[int, int]  # epoch, seq: the place of an event in its shard's outbox
+
+_json = msgspec.json.Encoder().encode
+
+
+class CreditsError(Exception):
+    """Redis cannot do this to the account or the hold now."""
+
+    def __init__(self, what: str = "") -> None:
+        super().__init__(f"{(self.__doc__ or '').strip()} ({what})" if what else (self.__doc__ or "").strip())
+
+
+class AccountUnloaded(CreditsError):
+    """The account's balance must first be loaded into Redis."""
+
+
+class ShardCold(CreditsError):
+    """The shard must be rebuilt: Redis has lost it, or has an older state of it."""
+
+
+class ShardRebuilding(ShardCold):
+    """The shard has just been rebuilt and waits for the gateways to register their live holds."""
+
+    def __init__(self, what: str, retry_after_ms: int) -> None:
+        super().__init__(what)
+        self.retry_after_ms = retry_after_ms
+
+
+class HoldMissing(CreditsError):
+    """Redis knows no such hold: it was lost, or ended so long ago that it was forgotten."""
+
+
+class HoldConflict(CreditsError):
+    """The request id stands for another request, or its hold has ended in another way."""
+
+
+class CreditGap(CreditsError):
+    """An earlier credit movement of the account has not been applied yet."""
+
+    def __init__(self, what: str, credit_seq: int) -> None:
+        super().__init__(what)
+        self.credit_seq = credit_seq  # the last that was applied
+
+
+class Reserved(msgspec.Struct, frozen=True):
+    held: MicroCredits  # by this hold
+    balance: Balance  # after it
+
+
+class Refused(msgspec.Struct, frozen=True):
+    bound: str
+    needed: MicroCredits
+    available: MicroCredits
+
+
+class Settled(msgspec.Struct, frozen=True):
+    balance: Balance
+    event_id: EventId
+
+
+class ShardState(msgspec.Struct, frozen=True):
+    epoch: int
+    seq: int  # of the last event of the outbox
+    ready_at_ms: int  # of Redis' clock
+
+
+class Credits:
+    def __init__(
+        self, link: RedisLink, scripts: Scripts, *, lease_ms: int, refusal_ttl_ms: int, tombstone_ttl_ms: int
+    ) -> None:
+        self._link = link
+        self._scripts = scripts
+        self._lease_ms = lease_ms
+        self._refusal_ttl_ms = refusal_ttl_ms
+        self._tombstone_ttl_ms = tombstone_ttl_ms
+        self._epochs = [0] * SHARDS
+
+    def adopt(self, shard: int, epoch: int) -> None:
+        """Postgres says that `shard` is at `epoch`; an older one is not believed any more."""
+        self._epochs[shard] = max(self._epochs[shard], epoch)
+
+    async def reserve(self, hold: Hold) -> Reserved | Refused:
+        """Set `hold.amount` aside. Raises AccountUnloaded, ShardCold, ShardRebuilding, HoldConflict.
+
+        A hold that has ended is a HoldConflict too: its request was served, and must not be served for the same money.
+        """
+        terms = hold.terms
+        shard = shard_of(terms.account_id)
+        keys = SHARD_KEYS[shard]
+        reply = await self._run(
+            "reserve",
+            shard,
+            (keys.shard, keys.account(terms.account_id), keys.hold(hold.request_id), keys.leases),
+            hold.request_id,
+            terms.account_id,
+            hold.amount,
+            self._lease_ms,
+            self._refusal_ttl_ms,
+            hold.fingerprint,
+            hold.attempt,
+            _json(terms),
+        )
+        word = reply[0]
+        if word == b"RESERVED":
+            return Reserved(reply[1], Balance(reply[2], reply[3]))
+        if word == b"REFUSED":
+            return Refused(reply[1].decode(), reply[2], reply[3])
+        raise _error(reply, hold.request_id)
+
+    async def renew(
+        self, request_id: str, account_id: str, progress: MicroCredits, usage: Usage, *, lease_ms: int | None = None
+    ) -> HoldState:
+        """Extend a hold's lease; returns OPEN, or how it has ended. Raises HoldMissing, ShardCold, HoldConflict."""
+        shard = shard_of(account_id)
+        keys = SHARD_KEYS[shard]
+        reply = await self._run(
+            "renew",
+            shard,
+            (keys.shard, keys.hold(request_id), keys.leases),
+            request_id,
+            account_id,
+            lease_ms or self._lease_ms,
+            progress,
+            _json(usage),
+        )
+        if reply[0] == b"RENEWED":
+            return HoldState.OPEN
+        if reply[0] == b"ENDED":
+            return HoldState(reply[1].decode())
+        raise _error(reply, request_id)
+
+    async def capture(self, settlement: Settlement) -> Settled:
+        """Debit the cost, free the hold. Raises HoldMissing, HoldConflict, AccountUnloaded, ShardCold."""
+        return await self._settle("capture", b"CAPTURED", settlement, settlement.cost, _json(settlement))
+
+    async def void(self, settlement: Settlement) -> Settled:
+        """Free the hold for nothing. Raises as `capture` does."""
+        return await self._settle("void", b"VOIDED", settlement, _json(settlement))
+
+    async def _settle(self, script: str, done: bytes, settlement: Settlement, *arguments: Argument) -> Settled:
+        request_id, account_id = settlement.request_id, settlement.terms.account_id
+        shard = shard_of(account_id)
+        keys = _ending_keys(SHARD_KEYS[shard], account_id, request_id)
+        reply = await self._run(script, shard, keys, request_id, account_id, *arguments)
+        if reply[0] != done:
+            raise _error(reply, request_id)
+        return Settled(Balance(reply[1], reply[2]), _event_id(reply[3]))
+
+    async def lapse(self, shard: int, request_id: str, account_id: str) -> EventId | HoldState:
+        """End a hold whose lease has run out: its event, or the state it is in (OPEN: its lease was renewed).
+
+        Raises HoldMissing (its lease is then dropped), AccountUnloaded, ShardCold, HoldConflict.
+        """
+        keys = _ending_keys(SHARD_KEYS[shard], account_id, request_id)
+        reply = await self._run("lapse", shard, keys, request_id, account_id)
+        if reply[0] == b"LAPSED":
+            return _event_id(reply[1])
+        if reply[0] == b"LIVE":
+            return HoldState.OPEN
+        if reply[0] == b"ENDED":
+            return HoldState(reply[1].decode())
+        raise _error(reply, request_id)
+
+    async def expired(self, limit: int) -> list[tuple[int, str, str]]:
+        """Holds whose lease has run out by Redis' clock: shard, request id, account id ("" if the hold is lost).
+
+        At most `limit` of each shard, the longest expired first.
+        """
+        seconds, microseconds = await self._link.command(b"TIME")
+        now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+        ranges = [
+            self._link.command(b"ZRANGEBYSCORE", keys.leases, b"-inf", now_ms, b"LIMIT", 0, limit)
+            for keys in SHARD_KEYS
+        ]
+        found: list[tuple[int, str, str]] = []
+        for shard, request_ids in enumerate(await asyncio.gather(*ranges)):
+            found += await self._with_owners(shard, [request_id.decode() for request_id in request_ids])
+        return found
+
+    async def _with_owners(self, shard: int, request_ids: list[str]) -> list[tuple[int, str, str]]:
+        hold = SHARD_KEYS[shard].hold
+        owners = await asyncio.gather(*(self._link.command(b"HGET", hold(each), b"account") for each in request_ids))
+        return [(shard, each, (owner or b"").decode()) for each, owner in zip(request_ids, owners, strict=True)]
+
+    async def grant(self, account_id: str, credit_seq: int, amount: MicroCredits) -> bool:
+        """Apply one credit movement; False if it was applied before. Raises CreditGap, AccountUnloaded, ShardCold."""
+        shard = shard_of(account_id)
+        keys = SHARD_KEYS[shard]
+        reply = await self._run("grant", shard, (keys.shard, keys.account(account_id)), credit_seq, amount)
+        if reply[0] in (b"GRANTED", b"ALREADY"):
+            return bool(reply[0] == b"GRANTED")
+        if reply[0] == b"GAP":
+            raise CreditGap(account_id, reply[1])
+        raise _error(reply, account_id)
+
+    async def load(self, account_id: str, balance: MicroCredits, credit_seq: int) -> bool:
+        """Set an account's balance as Postgres has it; False if it is loaded already. Raises ShardCold."""
+        shard = shard_of(account_id)
+        keys = SHARD_KEYS[shard]
+        reply = await self._run("load", shard, (keys.shard, keys.account(account_id)), balance, credit_seq)
+        return bool(reply[0] == b"LOADED")
+
+    async def restore(
+        self, hold: Hold, *, lapsed_cost: MicroCredits | None = None, lease_ms: int | None = None
+    ) -> bool:
+        """Register again a hold that Redis lost; False if it is there. Raises AccountUnloaded, ShardCold, HoldConflict.
+
+        `lapsed_cost`: Postgres has its lapse, which charged this much; the settlement that follows corrects it.
+        """
+        terms = hold.terms
+        shard = shard_of(terms.account_id)
+        keys = SHARD_KEYS[shard]
+        reply = await self._run(
+            "restore",
+            shard,
+            (keys.shard, keys.account(terms.account_id), keys.hold(hold.request_id), keys.leases),
+            hold.request_id,
+            terms.account_id,
+            hold.amount,
+            lease_ms or self._lease_ms,
+            hold.fingerprint,
+            hold.attempt,
+            _json(terms),
+            b"" if lapsed_cost is None else lapsed_cost,
+        )
+        if reply[0] in (b"RESTORED", b"ALREADY"):
+            return bool(reply[0] == b"RESTORED")
+        raise _error(reply, hold.request_id)
+
+    async def ack(self, shard: int, position: EventId, request_ids: Sequence[str]) -> None:
+        """Postgres has the events of `shard` up to `position`; `request_ids` are those of the events just posted."""
+        keys = SHARD_KEYS[shard]
+        await self._scripts.run(
+            self._link, "ack", (keys.outbox, *map(keys.hold, request_ids)), *position, self._tombstone_ttl_ms
+        )
+
+    async def rebuild(self, shard: int, epoch: int, seq: int, grace_ms: int) -> None:
+        """Start `epoch` of `shard` after Postgres has raised it. Raises ShardCold if Redis is further than that."""
+        reply = await self._scripts.run(self._link, "rebuild", (SHARD_KEYS[shard].shard,), epoch, seq, grace_ms)
+        if reply[0] != b"REBUILT":
+            raise ShardCold(f"shard {shard} is at epoch {int(reply[1])}, after {epoch}")
+        self.adopt(shard, epoch)
+
+    async def balance(self, account_id: str) -> Balance | None:
+        """An account's money as admission sees it; None if it is not loaded."""
+        keys = SHARD_KEYS[shard_of(account_id)]
+        current, fields = await asyncio.gather(
+            self._link.command(b"HGET", keys.shard, b"epoch"),
+            self._link.command(b"HMGET", keys.account(account_id), b"epoch", b"balance", b"held"),
+        )
+        epoch, balance, held = fields
+        return None if epoch is None or epoch != current else Balance(int(balance), int(held))
+
+    async def shard_state(self, shard: int) -> ShardState | None:
+        """What Redis has of a shard; None if it has nothing."""
+        reply = await self._link.command(b"HMGET", SHARD_KEYS[shard].shard, b"epoch", b"seq", b"ready_at")
+        return None if reply[0] is None else ShardState(*map(int, reply))
+
+    async def shard_states(self) -> list[ShardState | None]:
+        """The state of every shard, in one round trip."""
+        return list(await asyncio.gather(*(self.shard_state(shard) for shard in range(SHARDS))))
+
+    async def _run(self, script: str, shard: int, keys: Sequence[bytes], *arguments: Argument) -> list[Any]:
+        """Run a script under the epoch this process knows, which Redis may teach it to raise once."""
+        for _ in range(2):
+            epoch = self._epochs[shard]
+            reply: list[Any] = await self._scripts.run(self._link, script, keys, epoch, *arguments)
+            if reply[0] != b"EPOCH":
+                return reply
+            if not reply[1] or int(reply[1]) < self._epochs[shard]:
+                break
+            self.adopt(shard, int(reply[1]))
+        raise ShardCold(f"shard {shard}")
+
+
+def _ending_keys(keys: ShardKeys, account_id: str, request_id: str) -> tuple[bytes, ...]:
+    return keys.shard, keys.account(account_id), keys.hold(request_id), keys.leases, keys.outbox
+
+
+def _event_id(text: bytes) -> EventId:
+    epoch, _, seq = text.partition(b"-")
+    return int(epoch), int(seq)
+
+
+def _error(reply: list[Any], what: str) -> CreditsError:
+    word = reply[0]
+    if word == b"REBUILDING":
+        return ShardRebuilding(what, reply[1])
+    if word == b"ENDED":
+        return HoldConflict(f"{what} is {reply[1].decode()}")
+    return _ERRORS[word](what)
+
+
+_ERRORS: dict[bytes, type[CreditsError]] = {
+    b"UNLOADED": AccountUnloaded,
+    b"MISSING": HoldMissing,
+    b"CONFLICT": HoldConflict,
+}
