@@ -13,11 +13,11 @@ from redis.asyncio import Redis
 from gateway.adapters.accounts import Account, Accounts
 from gateway.adapters.database import SYSTEM, Pool, open_pool
 from gateway.adapters.ledger import Ledger, Posted
-from gateway.adapters.outbox import Outbox, decode, stream_key
+from gateway.adapters.outbox import Outbox, decode
 from gateway.core.holds import Outcome, Phase, Settlement, Terms
 from gateway.core.ids import uuid7
 from gateway.core.posting import DeadLetter, Event, Position
-from gateway.core.shards import shard_of
+from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.core.usage import Usage
 
 Fields = dict[bytes, bytes]
@@ -102,7 +102,7 @@ class Books:
             shard = shard_of(fields[b"account"].decode())
         self._seqs[shard] = self._seqs.get(shard, 0) + 1
         position = Position(epoch, self._seqs[shard])
-        await self.redis.xadd(stream_key(shard), dict(fields.items()), id=f"{position.epoch}-{position.seq}")
+        await self.redis.xadd(SHARD_KEYS[shard].outbox, dict(fields.items()), id=f"{position.epoch}-{position.seq}")
         return position
 
     def skip(self, shard: int) -> None:

@@ -43,12 +43,6 @@ SELECT credit_seq, amount FROM credit_outbox WHERE account_id = $1::uuid ORDER B
 -- name: delivered
 DELETE FROM credit_outbox WHERE account_id = $1::uuid AND credit_seq <= $2
 
--- name: snapshot
--- One account as Redis must know it, and whether its shard may be loaded now: all of one moment.
-SELECT account.credit_seq, shard.epoch, shard.is_rebuilding,
-       (SELECT sum(amount)::bigint FROM balance WHERE account_id = account.id) AS balance
-FROM account JOIN shard ON shard.id = $2::smallint WHERE account.id = $1::uuid
-
 -- name: ledger_lines
 -- The newest lines of an account, as a customer reads them.
 SELECT transfer.id, transfer.kind, transfer.request_id, transfer.reason, transfer.event_at, transfer.recorded_at,

@@ -212,11 +212,22 @@ class Credits:
             raise CreditGap(account_id, reply[1])
         raise _error(reply, account_id)
 
-    async def load(self, account_id: str, balance: MicroCredits, credit_seq: int) -> bool:
-        """Set an account's balance as Postgres has it; False if it is loaded already. Raises ShardCold."""
+    async def load(
+        self, account_id: str, balance: MicroCredits, credit_seq: int, *, epoch: int | None = None
+    ) -> bool:
+        """Set an account's balance as Postgres has it; False if it is loaded already. Raises ShardCold.
+
+        `epoch`: the shard's when Postgres was read. If Redis is at another by now, the balance is not its: ShardCold.
+        """
         shard = shard_of(account_id)
         keys = SHARD_KEYS[shard]
-        reply = await self._run("load", shard, (keys.shard, keys.account(account_id)), balance, credit_seq)
+        place = (keys.shard, keys.account(account_id))
+        if epoch is None:
+            reply = await self._run("load", shard, place, balance, credit_seq)
+        else:
+            reply = await self._scripts.run(self._link, "load", place, epoch, balance, credit_seq)
+            if reply[0] == b"EPOCH":
+                raise ShardCold(f"shard {shard}")
         return bool(reply[0] == b"LOADED")
 
     async def restore(

@@ -12,6 +12,7 @@ import asyncpg
 
 # asyncpg's classes are generic for type checkers only, hence the quotes.
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+PooledConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 SERVICE_ROLE = "tollgate_service"
@@ -43,6 +44,8 @@ def outages() -> Iterator[None]:
     try:
         yield
     except OUTAGES as error:
+        if isinstance(error, ValueError):  # asyncpg's own refusal of an argument, which no time mends
+            raise
         raise LedgerUnavailable(f"{type(error).__name__}: {error}") from error
 
 

@@ -87,7 +87,7 @@ class Ledger:
         with outages():
             try:
                 return await self._post(connection, events, after)
-            except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+            except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError) as error:
                 if len(events) > 1:
                     return await self._post_halves(connection, events, after)
                 (event,) = events

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from gateway.core.holds import Flag, Outcome, Phase, Settlement, Terms
 from gateway.core.money import AMOUNT_UCR_MAX
 from gateway.core.posting import DeadLetter, Event, Position
-from gateway.core.shards import shard_of
+from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.core.usage import Usage
 
 EVENT_AT_MS_MAX = 253_402_300_799_999  # the end of the year 9999
@@ -36,14 +36,10 @@ class Unreadable(ValueError):
     """The event does not say what it must."""
 
 
-def stream_key(shard: int) -> str:
-    return f"tg:{{s{shard:02d}}}:outbox"
-
-
 class Outbox:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._shard_of = {stream_key(shard).encode(): shard for shard in range(64)}
+        self._shard_of = {keys.outbox: shard for shard, keys in enumerate(SHARD_KEYS)}
 
     async def read(
         self, after: Mapping[int, Position], *, count: int, block_ms: int | None = None
@@ -51,13 +47,15 @@ class Outbox:
         """The next events of the shards in `after`, at most `count` of each; waits up to `block_ms` for the first."""
         if not after:
             return []
-        streams: dict[Any, Any] = {stream_key(s): f"{p.epoch}-{p.seq}" for s, p in after.items()}
+        streams: dict[Any, Any] = {SHARD_KEYS[s].outbox: f"{p.epoch}-{p.seq}" for s, p in after.items()}
         try:
             reply: Any = await self._redis.xread(streams, count=count, block=block_ms)
         except (RedisError, OSError) as error:
             raise OutboxUnavailable(f"{type(error).__name__}: {error}") from error
         return [
-            decode(self._shard_of[key], entry_id, fields) for key, entries in reply or () for entry_id, fields in entries
+            decode(self._shard_of[key], entry_id, fields)
+            for key, entries in reply or ()
+            for entry_id, fields in entries
         ]
 
     async def length(self, shards: Sequence[int]) -> int:
@@ -65,7 +63,7 @@ class Outbox:
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for shard in shards:
-                    pipeline.xlen(stream_key(shard))
+                    pipeline.xlen(SHARD_KEYS[shard].outbox)
                 return sum(await pipeline.execute())
         except (RedisError, OSError) as error:
             raise OutboxUnavailable(f"{type(error).__name__}: {error}") from error

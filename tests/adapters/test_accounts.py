@@ -1,0 +1,152 @@
+"""Accounts, grants, keys and rate cards, as an operator handles them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import date
+
+import pytest
+
+from gateway.adapters.accounts import AccountError
+from gateway.adapters.database import LedgerUnavailable
+from gateway.core.keys import hash_key, is_key
+from gateway.core.money import AMOUNT_UCR_MAX
+from gateway.core.rates import RateCard, Rounding
+from tests.books import Books, end_fields, new_id, open_books, settlement
+
+
+@pytest.fixture
+async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
+    async with open_books(database_url, redis_url) as opened:
+        yield opened
+
+
+async def test_an_account_is_found_by_its_name_and_by_its_id(books: Books) -> None:
+    made = await books.accounts.create("  Acme Ltd ")
+    assert made.name == "Acme Ltd"
+    assert await books.accounts.find("Acme Ltd") == await books.accounts.find(made.id) == made
+    assert (await books.accounts.balance(made.id)).total == 0
+
+
+@pytest.mark.parametrize("name", ["", "   ", "a\nb", "x" * 201, "nul\0"])
+async def test_an_unusable_name_is_refused(books: Books, name: str) -> None:
+    with pytest.raises(AccountError, match="printable"):
+        await books.accounts.create(name)
+
+
+async def test_a_name_is_taken_once_even_at_the_same_moment(books: Books) -> None:
+    made = await asyncio.gather(*(books.accounts.create("Acme") for _ in range(5)), return_exceptions=True)
+    assert sum(isinstance(each, AccountError) for each in made) == 4
+    assert await books.count("account") == 1
+    assert await books.count("balance WHERE bucket = 'promo'") == 1
+
+
+@pytest.mark.parametrize("unknown", ["nobody", "", "\0", "0197a3c2-0000-7000-8000-000000000001"])
+async def test_an_unknown_account_is_named_in_the_error(books: Books, unknown: str) -> None:
+    with pytest.raises(AccountError, match="no account"):
+        await books.accounts.find(unknown)
+
+
+async def test_grants_are_numbered_and_queued_for_redis(books: Books) -> None:
+    account = await books.account()
+    assert [await books.accounts.grant(account.id, amount, "welcome") for amount in (5, 7)] == [1, 2]
+    queued = await books.pool.fetch("SELECT credit_seq, amount FROM credit_outbox ORDER BY 1")
+    assert [tuple(row) for row in queued] == [(1, 5), (2, 7)]
+    assert await books.balance(account) == 12
+    assert await books.system("promotions") == -12
+    await books.require_sound()
+
+
+@pytest.mark.parametrize(
+    ("amount", "reason", "why"),
+    [
+        (0, "gift", "more than 0"),
+        (-1, "gift", "more than 0"),
+        (1, " ", "reason"),
+        (AMOUNT_UCR_MAX, "gift", "at most"),
+        (2**80, "gift", "at most"),
+    ],
+)
+async def test_a_grant_that_cannot_be_right_is_refused_and_leaves_nothing(
+    books: Books, amount: int, reason: str, why: str
+) -> None:
+    account = await books.account(grant=1)
+    with pytest.raises(AccountError, match=why):
+        await books.accounts.grant(account.id, amount, reason)
+    assert await books.balance(account) == 1
+    assert (await books.accounts.find(account.id)).credit_seq == 1
+
+
+async def test_an_account_may_hold_the_largest_amount(books: Books) -> None:
+    account = await books.account(grant=AMOUNT_UCR_MAX)
+    assert await books.balance(account) == AMOUNT_UCR_MAX
+
+
+async def test_a_grant_to_nobody_is_refused(books: Books) -> None:
+    with pytest.raises(AccountError, match="no account"):
+        await books.accounts.grant(new_id(), 5, "gift")
+
+
+async def test_of_a_key_only_its_hash_is_stored(books: Books) -> None:
+    account = await books.account()
+    secret, key_id = await books.accounts.issue_key(account.id, "laptop")
+    assert is_key(secret.encode())
+    assert key_id.startswith("key_")
+    row = await books.pool.fetchrow("SELECT * FROM api_key")
+    assert row is not None
+    assert row["hash"] == hash_key(secret.encode())
+    assert secret not in str(dict(row))
+    (listed,) = await books.accounts.keys(account.id)
+    assert (listed.id, listed.name, listed.revoked_at) == (key_id, "laptop", None)
+    assert secret.startswith(listed.prefix)
+    assert len(listed.prefix) < 15
+
+
+async def test_a_key_is_revoked_once_and_stays_revoked(books: Books) -> None:
+    account = await books.account()
+    _, key_id = await books.accounts.issue_key(account.id)
+    await books.accounts.revoke_key(key_id)
+    (first,) = await books.accounts.keys(account.id)
+    await books.accounts.revoke_key(key_id)
+    (second,) = await books.accounts.keys(account.id)
+    assert first.revoked_at == second.revoked_at is not None
+
+
+async def test_unknown_keys_and_accounts_of_keys_are_refused(books: Books) -> None:
+    with pytest.raises(AccountError, match="no key"):
+        await books.accounts.revoke_key("key_1")
+    with pytest.raises(AccountError, match="no account"):
+        await books.accounts.issue_key(new_id())
+
+
+async def test_a_rate_card_version_stands_for_one_text(books: Books) -> None:
+    card = RateCard("2026-openai", "a" * 64, date(2026, 1, 1), Rounding.EXACT, {}, {})
+    await books.accounts.record_card(card, "text")
+    await books.accounts.record_card(card, "text")
+    assert await books.accounts.recorded_cards() == [("2026-openai", "text")]
+    other = RateCard("2026-openai", "a" * 12 + "b" * 52, date(2026, 1, 1), Rounding.EXACT, {}, {})
+    with pytest.raises(AccountError, match="another text"):
+        await books.accounts.record_card(other, "other")
+
+
+async def test_a_status_that_does_not_exist_is_refused(books: Books) -> None:
+    account = await books.account()
+    await books.accounts.set_status(account.id, "suspended")
+    assert (await books.accounts.find(account.id)).status == "suspended"
+    with pytest.raises(AccountError, match="not a status"):
+        await books.accounts.set_status(account.id, "gone")
+
+
+async def test_ledger_lines_are_what_moved_the_balance_newest_first(books: Books) -> None:
+    account = await books.account(grant=100)
+    ended = settlement(account.id, 30)
+    await books.post(books.event(end_fields(ended)))
+    lines = await books.accounts.lines(account.id, 10)
+    assert [(line.kind, line.amount) for line in lines] == [("capture", -30), ("grant", 100)]
+    assert (lines[0].request_id, lines[0].model, lines[0].outcome) == (ended.request_id, "gpt-5.4", "exact")
+    assert lines[1].reason == "for the test"
+
+
+async def test_a_postgres_that_is_away_is_one_named_error(books: Books) -> None:
+    await books.pool.close()
+    with pytest.raises(LedgerUnavailable):
+        await books.accounts.find("anybody")
