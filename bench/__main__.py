@@ -16,6 +16,7 @@ from bench.run import run
 from bench.samples import QUICK, Plan, Report
 
 HERE = Path(__file__).parent
+PLAIN_WIDTH = 150  # of a log, where nothing says how wide it is
 OUT, RESULTS = HERE / "out", HERE / "results"
 
 
@@ -32,6 +33,8 @@ def main(
 ) -> None:
     """Measure Tollgate beside its yardsticks, in one run, and print the ratios."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=PLAIN_WIDTH)
     signal.signal(signal.SIGTERM, lambda *_: raise_interrupt())
     asked = Asked(quick=quick, rounds=rounds, rate_per_s=rate, streams=streams)
     try:

@@ -180,7 +180,7 @@ def drain(bench: Bench, target: Target) -> None:
 
 def _sustains(bench: Bench, target: Target, rate_per_s: float) -> bool:
     capacity = bench.report.values(target.name, "calls_per_s")
-    return not capacity or max(capacity) >= RATE_HEADROOM * rate_per_s
+    return not capacity or min(capacity) >= RATE_HEADROOM * rate_per_s
 
 
 def _stores_cpu_s(bench: Bench, target: Target) -> dict[str, float]:

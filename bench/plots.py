@@ -6,11 +6,14 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from bench.samples import Report
 
 OURS, OTHERS, CURVES = "#c2410c", "#94a3b8", ("#475569", "#0891b2", "#7c3aed", "#16a34a", "#db2777", "#ca8a04")
 SIZE_IN = (7.5, 4.2)
+ADDED_MS_MIN = 0.01  # below it, and below zero, is noise
+PLAIN_NUMBERS = StrMethodFormatter("{x:,g}")
 
 
 def draw(report: Report, directory: Path) -> list[Path]:
@@ -54,7 +57,10 @@ def _bars(axes: Axes, report: Report, metric: str, title: str, *, per_core: bool
         axes.barh(name, value, color=color, xerr=[[value - reach[0]], [reach[1] - value]], ecolor="#334155")
         axes.annotate(f"{value:,.0f}", (reach[1], name), xytext=(4, 0), textcoords="offset points", va="center")
     axes.set_xscale("log")
-    axes.margins(x=0.25)
+    axes.margins(x=0.3)
+    axes.set_xlim(left=1)
+    axes.xaxis.set_major_formatter(PLAIN_NUMBERS)
+    axes.tick_params(axis="x", labelsize=8)
     axes.invert_yaxis()
     axes.set_title(title, loc="left", fontsize=10)
 
@@ -63,12 +69,13 @@ def _latency(report: Report, directory: Path) -> Path:
     figure, sides = plt.subplots(1, 2, figsize=SIZE_IN)
     for axes, quantile in zip(sides, ("p50", "p99"), strict=True):
         for index, (name, points) in enumerate(report.curves[f"added_{quantile}_ms_by_rate"].items()):
-            x, y = [point.x for point in points], [point.y for point in points]
+            x, y = [point.x for point in points], [max(ADDED_MS_MIN, point.y) for point in points]
             axes.plot(x, y, marker="o", label=name, color=_color(name, index))
         axes.set_title(f"Added latency {quantile}, ms", loc="left", fontsize=10)
         axes.set_xlabel("calls a second, open loop")
-        axes.set_ylim(bottom=0)
-    sides[0].legend(frameon=False)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(PLAIN_NUMBERS)
+    sides[0].legend(frameon=False, fontsize=8)
     return _save(figure, directory / "latency")
 
 

@@ -57,7 +57,7 @@ def _row(cells: tuple[str, ...]) -> str:
 def _rich(table: Table) -> RichTable:
     shown = RichTable(title=table.title, title_justify="left")
     for index, column in enumerate(table.columns):
-        shown.add_column(column, justify="right" if index else "left", no_wrap=not index)
+        shown.add_column(column, justify="right" if index else "left", overflow="fold", no_wrap=not index)
     for row in table.rows:
         shown.add_row(*(f"[{_STYLES[cell]}]{cell}[/]" if cell in _STYLES else cell for cell in row))
     return shown

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 from rich.progress import Progress
 
 from bench import phases
@@ -14,18 +15,20 @@ from bench.loader import Loader
 from bench.machine import commit, this_machine
 from bench.peers.catalogue import PEERS
 from bench.phases import Bench
-from bench.processes import BenchError, Children
+from bench.processes import BenchError, Children, lift_file_limit
 from bench.samples import Plan, Report
 from bench.stores import Stores
 from bench.target import Kind, Target
 from bench.tollgate import Tollgate, start_tollgate
 from bench.yardsticks.start import start_nginx, start_python_relay, start_upstream
 
+FILES_SPARE = 500  # that a relay has open for other reasons
 Step = tuple[str, Callable[[Bench, Target], None], Target]
 
 
 def run(plan: Plan, out: Path, progress: Progress, *, only: frozenset[str], peers: bool) -> Report:
     """Measure what is installed (of `only`, when it names any). Raises `BenchError` when that is not possible."""
+    plan = _within_file_limit(plan, lift_file_limit())
     task = progress.add_task("looking at the machine", total=None)
     report = Report(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"), commit=commit(), machine=this_machine(), plan=plan
@@ -57,6 +60,12 @@ def run(plan: Plan, out: Path, progress: Progress, *, only: frozenset[str], peer
             progress.advance(task)
         progress.update(task, description="stopping everything")
     return report
+
+
+def _within_file_limit(plan: Plan, open_files_max: int) -> Plan:
+    """A relay holds two sockets for each stream."""
+    streams_max = (open_files_max - FILES_SPARE) // 2
+    return msgspec.structs.replace(plan, held_streams=tuple(min(size, streams_max) for size in plan.held_streams))
 
 
 def plan_steps(plan: Plan, targets: list[Target]) -> list[Step]:

@@ -1,5 +1,6 @@
 """Portkey's gateway from npm (`@portkey-ai/gateway`): a relay for OpenAI, with no key check and no metering."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,8 +9,8 @@ from bench.processes import BenchError, Children, free_port, tree
 from bench.target import Kind, Target
 
 START_TIMEOUT_S = 60.0
-# Every stream fails with a newer one: Portkey-AI/gateway#1389.
-NODE_SERVER = "@hono/node-server@1.14.2"
+# With newer ones of node-server every stream fails ("TypeError: immutable", as in Portkey-AI/gateway#1389).
+PACKAGE = {"dependencies": {"@portkey-ai/gateway": "^1.15"}, "overrides": {"@hono/node-server": "1.13.8"}}
 
 
 class Portkey(Peer):
@@ -19,7 +20,8 @@ class Portkey(Peer):
         return _script(home).exists()
 
     def install(self, home: Path) -> None:
-        install_step("npm", "install", "--no-audit", "--no-fund", "--prefix", home, "@portkey-ai/gateway", NODE_SERVER)
+        (home / "package.json").write_text(json.dumps(PACKAGE))
+        install_step("npm", "install", "--no-audit", "--no-fund", "--prefix", home)
 
     def start(self, children: Children, upstream_port: int, home: Path) -> Target:
         node = shutil.which("node")
