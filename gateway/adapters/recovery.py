@@ -118,7 +118,7 @@ class Recovery:
         return shards
 
     @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[Connection | None]:
+    async def _alone(self) -> AsyncIterator["Connection | None"]:
         """A connection that no other rebuilder has one beside; None if another rebuilds now."""
         with outages():
             connection = await self._pool.acquire()

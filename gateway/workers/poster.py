@@ -103,7 +103,7 @@ class Poster:
         return looked_at
 
     async def close(self) -> None:
-        """Let go of the shards, for another poster to take."""
+        """Let go of the shards, for another poster to take. Call it between two steps."""
         connection, self._connection = self._connection, None
         self._positions.clear()
         self._read_to.clear()
@@ -113,8 +113,8 @@ class Poster:
             try:
                 with outages():
                     await self._pool.release(connection)
-            except LedgerUnavailable:
-                connection.terminate()
+            except LedgerUnavailable as error:
+                log.info("connection was lost", error=str(error))  # and its locks with it: nothing is left to release
 
     async def _step(self) -> int:
         connection = await self._claim_shards()
