@@ -17,8 +17,8 @@ local function whole(text)
   return within(number) and number or nil
 end
 
--- As Redis reads it back; `+ 0` because a negative zero would print as "-0".
-local function decimal(number) return string.format("%.0f", number + 0) end
+-- As Redis reads it back; `..` and tostring keep 14 digits only.
+local function decimal(number) return string.format("%.0f", number) end
 
 local function refuse(what) return redis.error_reply("TOLLGATE " .. what) end
 

@@ -19,6 +19,7 @@ from gateway.adapters.redis_link import RedisLink, RedisScriptError
 from gateway.core.holds import Balance, Hold, Outcome, Settlement, Terms
 from gateway.core.money import AMOUNT_UCR_MAX
 from gateway.core.shards import SHARD_KEYS, shard_of
+from gateway.core.usage import Usage
 from gateway.resources import shipped
 
 
@@ -135,6 +136,19 @@ async def test_reserves_wait_for_the_grace_of_a_rebuild_and_captures_do_not(cred
     assert await credits.reserve(asked) == Reserved(10, Balance(100, 10))
     settled = await credits.capture(Settlement(asked.request_id, asked.terms, Outcome.EXACT, 10, 4, 1))
     assert (settled.balance, settled.event_id) == (Balance(96, 0), (2, 1))
+
+
+async def test_a_hold_of_an_earlier_epoch_lends_nothing_to_a_new_one(credits: Credits, link: RedisLink) -> None:
+    account_id = await account_with(credits, 100)
+    asked = hold(account_id, 10)
+    await credits.reserve(asked)
+    await credits.renew(asked.request_id, account_id, 5, Usage(output=1))
+    await credits.rebuild(shard_of(account_id), 2, 0, 0)
+    await credits.load(account_id, 100, 0)
+    other = hold(account_id, 20, request_id=asked.request_id, fingerprint="g")
+    assert await credits.reserve(other) == Reserved(20, Balance(100, 20))
+    key = SHARD_KEYS[shard_of(account_id)].hold(asked.request_id)
+    assert await link.command(b"HEXISTS", key, b"progress") == 0
 
 
 async def test_an_emptied_redis_admits_nothing_until_it_is_rebuilt(credits: Credits, link: RedisLink) -> None:
