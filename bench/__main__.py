@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import render
@@ -40,7 +41,7 @@ def main(
     try:
         report = render.read(redraw) if redraw else _measure(asked, console, frozenset(only or ()), peers)
     except BenchError as error:
-        console.print(f"[bold red]bench:[/] {error}", highlight=False)
+        console.print(f"[bold red]bench:[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(2) from error
     directory = output or (redraw.parent if redraw else OUT / "quick" if quick else RESULTS)
     written = render.write(report, directory)

@@ -14,12 +14,13 @@ from bench.loader import Loader
 from bench.orders import Outcome
 from bench.processes import cpu_s, pss_bytes, rss_bytes
 from bench.samples import Plan, Report
-from bench.stores import Stores
+from bench.stores import STAYS_EMPTY_S, Stores
 from bench.target import Kind, Target
 from bench.tollgate import Tollgate
 
 SETTLE_S = 0.5
 RATE_HEADROOM = 1.3  # an open loop near capacity measures only its own queue
+BACKLOG_SHARE_MIN = 0.9  # of the calls, that wait when the workers go on: else it was none
 SLOW_STREAMS_MAX = 250  # of a target that opens streams one by one, as slow as plain calls
 
 
@@ -125,6 +126,9 @@ def scheduled(bench: Bench, target: Target) -> None:
     if stores:
         report.add(target.name, "redis_scheduled_cpu_us", (stores.redis_cpu_s() - redis_before_s) / calls * 1e6)
         lag = stores.lag(began)
+        if lag.transfers < calls:
+            report.note(f"{target.name}: the ledger has {lag.transfers} transfers for {calls} calls")
+            return
         report.add(target.name, "lag_p50_ms", lag.p50_ms)
         report.add(target.name, "lag_p99_ms", lag.p99_ms)
 
@@ -158,15 +162,27 @@ def backlog(bench: Bench, target: Target) -> None:
     try:
         calls = bench.plan.backlog_calls
         outcome = bench.loader.plain(target, connections=bench.plan.connections, duration_s=120, calls_max=calls)
+        waiting = stores.unposted()
     finally:
+        started_at = time.monotonic()
         _signal(workers, signal.SIGCONT)
-    started_at = time.monotonic()
     stores.drain()
-    elapsed_s = time.monotonic() - started_at
+    elapsed_s = time.monotonic() - started_at - STAYS_EMPTY_S
     if not bench.is_right(target, "backlog", outcome):
+        return
+    if waiting < BACKLOG_SHARE_MIN * calls:
+        bench.report.note(f"only {waiting} of {calls} settlements waited: ledger rows a second are not measured")
         return
     bench.report.add(target.name, "ledger_rows_per_s", (stores.rows() - rows_before) / elapsed_s)
     bench.report.add(target.name, "ledger_calls_per_s", outcome.calls / elapsed_s)
+
+
+def audit(bench: Bench, target: Target) -> None:
+    """After all that load: do the books balance?"""
+    if target.kind is Kind.TOLLGATE and bench.tollgate is not None:
+        complaint = bench.tollgate.audit()
+        bench.report.add(target.name, "errors", 1 if complaint else 0)
+        bench.report.note("tollgate audit is clean after the run" if not complaint else f"AUDIT FAILED: {complaint}")
 
 
 ROUND: tuple[Callable[[Bench, Target], None], ...] = (plain, streamed, scheduled)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from bench.bars import BARS, verdict
@@ -17,7 +18,7 @@ def show(report: Report, console: Console) -> None:
     for table in tables(report):
         console.print(_rich(table))
     for note in report.notes:
-        console.print(f"[yellow]Note:[/] {note}", highlight=False)
+        console.print(f"[yellow]Note:[/] {escape(note)}", highlight=False)
 
 
 def write(report: Report, directory: Path) -> Path:

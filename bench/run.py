@@ -28,11 +28,13 @@ Step = tuple[str, Callable[[Bench, Target], None], Target]
 
 def run(plan: Plan, out: Path, progress: Progress, *, only: frozenset[str], peers: bool) -> Report:
     """Measure what is installed (of `only`, when it names any). Raises `BenchError` when that is not possible."""
-    plan = _within_file_limit(plan, lift_file_limit())
+    asked, plan = plan, _within_file_limit(plan, lift_file_limit())
     task = progress.add_task("looking at the machine", total=None)
     report = Report(
         started_at=datetime.now(UTC).isoformat(timespec="seconds"), commit=commit(), machine=this_machine(), plan=plan
     )
+    if plan != asked:
+        report.note(f"Not more than {max(plan.held_streams)} open streams: a process may not open more files here")
     work = out.absolute() / "run"
     shutil.rmtree(work, ignore_errors=True)
     with ExitStack() as stack:
@@ -79,7 +81,8 @@ def plan_steps(plan: Plan, targets: list[Target]) -> list[Step]:
             label = f"round {number + 1}/{plan.rounds}, {phase.__name__}"
             steps += [(label, phase, target) for target in order if phase is phases.plain or target in relays]
     steps += [("latency by load", phases.sweep, target) for target in relays if plan.sweep_per_s]
-    steps += [("backlog", phases.backlog, target) for target in relays if target.kind is Kind.TOLLGATE]
+    for phase in (phases.backlog, phases.audit):
+        steps += [(phase.__name__, phase, target) for target in relays if target.kind is Kind.TOLLGATE]
     return steps
 
 

@@ -16,15 +16,22 @@ from bench.processes import BenchError
 SHARDS = 64
 DRAIN_TIMEOUT_S = 60.0
 POLL_INTERVAL_S = 0.02
+STAYS_EMPTY_S = 0.1
 ROW_TABLES = ("transfer", "entry", "call_usage")
 
 _LAG = """
-    SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY lag_ms), percentile_cont(0.99) WITHIN GROUP (ORDER BY lag_ms)
+    SELECT
+        count(*),
+        percentile_cont(0.5) WITHIN GROUP (ORDER BY lag_ms),
+        percentile_cont(0.99) WITHIN GROUP (ORDER BY lag_ms)
     FROM (SELECT extract(epoch FROM recorded_at - event_at) * 1000 AS lag_ms FROM transfer WHERE event_at >= %s) AS late
 """
 
 
 class Lag(msgspec.Struct, frozen=True):
+    """From an event to the start of the SQL transaction that recorded it."""
+
+    transfers: int
     p50_ms: float
     p99_ms: float
 
@@ -61,9 +68,12 @@ class Stores:
             return sum(pipeline.execute())
 
     def drain(self) -> None:
-        """Wait until every settlement is in Postgres."""
+        """Wait until every settlement is in Postgres, also those that a gateway was about to hand to Redis."""
         give_up_at = time.monotonic() + DRAIN_TIMEOUT_S
-        while left := self.unposted():
+        empty_since: float | None = None
+        while empty_since is None or time.monotonic() - empty_since < STAYS_EMPTY_S:
+            left = self.unposted()
+            empty_since = None if left else empty_since or time.monotonic()
             if time.monotonic() > give_up_at:
                 raise BenchError(f"{left} settlements still wait in the outboxes after {DRAIN_TIMEOUT_S:.0f} s")
             time.sleep(POLL_INTERVAL_S)
@@ -75,8 +85,8 @@ class Stores:
 
     def lag(self, since: object) -> Lag:
         """How long after the event the ledger had it, for events from `since` on."""
-        p50_ms, p99_ms = self._one(_LAG, since)
-        return Lag(float(str(p50_ms or 0)), float(str(p99_ms or 0)))
+        transfers, p50_ms, p99_ms = self._one(_LAG, since)
+        return Lag(int(str(transfers)), float(str(p50_ms or 0)), float(str(p99_ms or 0)))
 
     def _one(self, query: str, *arguments: object) -> tuple[object, ...]:
         row = self._postgres.execute(query.encode(), arguments or None).fetchone()

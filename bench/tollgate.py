@@ -38,10 +38,19 @@ class Tollgate(msgspec.Struct, frozen=True, kw_only=True):
     """A running gateway: what is measured, and where its stores and its workers are."""
 
     target: Target
+    directory: Path
     worker_pids: tuple[int, ...]
     postgres_pids: tuple[int, ...]
     database_url: str
     redis_url: str
+
+    def audit(self) -> str:
+        """What is wrong with the books, or nothing."""
+        try:
+            _command(self.directory, "audit")
+        except BenchError as error:
+            return str(error)
+        return ""
 
 
 def start_tollgate(children: Children, upstream_port: int, directory: Path, *, workers: int = 1) -> Tollgate:
@@ -70,6 +79,7 @@ def start_tollgate(children: Children, upstream_port: int, directory: Path, *, w
     )
     return Tollgate(
         target=target,
+        directory=directory,
         worker_pids=_named(ready, child.pid, "work"),
         postgres_pids=_postgres_pids(child.pid),
         database_url=ready.database_url,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from bench.peers.catalogue import PEERS
 from bench.processes import BenchError
@@ -34,7 +35,7 @@ def install(name: Annotated[str, typer.Argument(help=", ".join(PEERS))]) -> None
     try:
         peer.install(home)
     except BenchError as error:
-        console.print(f"[bold red]bench:[/] {error}", highlight=False)
+        console.print(f"[bold red]bench:[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(1) from error
     console.print(f"{name} is installed; `python -m bench` measures it from now on.")
 
