@@ -119,6 +119,7 @@ class Workers(_Section):
     sweep_batch_max: int = Positive
     credit_ms: int = Positive
     rebuild_check_ms: int = Positive
+    ready_lag_s_max: int = Positive
 
 
 class Config(BaseSettings):

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import structlog
@@ -133,7 +134,7 @@ class Supervisor:
         return [running for running in self._children if running.ready.ops_url]
 
     async def start(self, report: Report, migrate: Callable[[str], Awaitable[None]]) -> Running:
-        """Start everything in order; raises `SandboxError`, `ConfigError` or `StartFailed`, and leaves nothing behind."""
+        """Start everything in order, or nothing; raises `SandboxError`, `ConfigError` or `StartFailed`."""
         self._failed = asyncio.get_running_loop().create_future()
         try:
             return await self._start(report, migrate)
@@ -230,9 +231,10 @@ class Supervisor:
     async def wait(self, stop: asyncio.Event) -> None:
         """Return when asked to stop; raises what made going on impossible (a store that does not come back)."""
         assert self._failed is not None
-        stopping = asyncio.ensure_future(stop.wait())
+        stopping = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({stopping, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+            waits: set[asyncio.Future[Any]] = {stopping, self._failed}
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if self._failed.done():
                 self._failed.result()
         finally:

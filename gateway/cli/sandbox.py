@@ -34,7 +34,9 @@ def openai(
     settings = SandboxOpenAISettings(ttft_ms=ttft_ms, tokens_per_s=tokens_per_s, api_key=api_key)
 
     def announce(url: str) -> None:
-        line = f'{{"event":"ready","base_url":"{url}"}}' if as_json else f"simulated OpenAI on {url}/v1; Ctrl-C stops it"
+        line = (
+            f'{{"event":"ready","base_url":"{url}"}}' if as_json else f"simulated OpenAI on {url}/v1; Ctrl-C stops it"
+        )
         print(line, flush=True)
 
     try:

@@ -30,7 +30,7 @@ from gateway.core.holds import Hold, Settlement, Terms
 from gateway.core.money import format_credits
 from gateway.core.rates import ModelRates, RateCard, UnsoldTier
 from gateway.core.routes import Free, Own, route
-from gateway.proxy.http1.server import Headers, Request
+from gateway.proxy.h1tmp.server import Headers, Request
 from gateway.proxy.leases import Leases, OpenHold
 from gateway.proxy.pricing import Priced, progress_of, settlement_of
 from gateway.proxy.relay import Relay
@@ -154,9 +154,7 @@ class Exchange:
             raise self._insufficient(call, row, estimate, reply)
         return reply, Priced(request_id, call, self._card, row, estimate, terms)
 
-    def _insufficient(
-        self, call: Call, row: ModelRates, estimate: Estimate, refused: Refused
-    ) -> InsufficientCredits:
+    def _insufficient(self, call: Call, row: ModelRates, estimate: Estimate, refused: Refused) -> InsufficientCredits:
         affordable = affordable_output_limit(
             refused.available, estimate, call, row, self._card, auto_tier=self._auto_tier
         )
@@ -206,4 +204,3 @@ class Exchange:
             *error.headers(),
         ]
         request.respond(error.status, headers, error.body())
-

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from gateway.adapters.credits import AccountUnloaded, Credits, HoldConflict, HoldMissing, Refused, Reserved, ShardCold
+from gateway.adapters.database import LedgerUnavailable
 from gateway.adapters.redis_link import RedisUnavailable
 from gateway.core.errors import BillingUnavailable
 from gateway.core.holds import Balance, Hold
@@ -60,7 +61,7 @@ class Leases:
         """Reserve; raises `BillingUnavailable` when credits cannot be checked."""
         try:
             reply = await self._reserve(hold)
-        except (RedisUnavailable, ShardCold, AccountUnloaded) as error:
+        except (RedisUnavailable, LedgerUnavailable, ShardCold, AccountUnloaded) as error:
             raise BillingUnavailable(retry_after_s=1) from error
         if isinstance(reply, Refused):
             return reply
@@ -105,21 +106,23 @@ class Leases:
         except (RedisUnavailable, ShardCold):
             log.warning("hold not renewed", request_id=hold.request_id)
 
-    async def restore(self, hold: Hold) -> None:
-        """Register a live hold again, unchecked: Redis lost it, or its shard was rebuilt."""
+    async def restore(self, hold: Hold) -> bool:
+        """Register a live hold again, unchecked: Redis lost it, or its shard was rebuilt. False: to be tried again."""
         for _ in range(ATTEMPTS_MAX):
             try:
                 await self._credits.restore(hold)
             except AccountUnloaded:
                 await self._load_account(hold.terms.account_id)
-            except (RedisUnavailable, ShardCold, HoldConflict) as error:
-                log.warning("hold not restored", request_id=hold.request_id, error=str(error))
-                return
+            except HoldConflict as error:
+                log.error("hold not restored", request_id=hold.request_id, error=str(error))
+                return True
+            except (RedisUnavailable, ShardCold):
+                return False
             else:
-                return
+                return True
+        return False
 
-    async def restore_shard(self, shard: int) -> int:
-        """After a rebuild of `shard`: register this gateway's live holds in it again."""
+    async def restore_shard(self, shard: int) -> bool:
+        """After a rebuild of `shard`: register this gateway's live holds in it again; whether all are."""
         live = [opened for opened in self._open.values() if shard_of(opened.hold.terms.account_id) == shard]
-        await asyncio.gather(*(self.restore(opened.hold) for opened in live))
-        return len(live)
+        return all(await asyncio.gather(*(self.restore(opened.hold) for opened in live)))

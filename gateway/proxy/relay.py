@@ -15,7 +15,7 @@ from gateway.core.encodings import CorruptEncoding, Decode, UnknownEncoding, dec
 from gateway.core.endings import Ended
 from gateway.core.errors import GatewayError, UpstreamBroken, UpstreamRejected, UpstreamTimeout, UpstreamUnreachable
 from gateway.core.meter import Meter, Reading, TailMeter, read_answer, stream_meter
-from gateway.proxy.http1.client import (
+from gateway.proxy.h1tmp.client import (
     Answer,
     AnswerBroken,
     AnswerTooLarge,
@@ -24,8 +24,8 @@ from gateway.proxy.http1.client import (
     Pool,
     PoolExhausted,
 )
-from gateway.proxy.http1.headers import forwardable
-from gateway.proxy.http1.server import Headers, Request
+from gateway.proxy.h1tmp.headers import forwardable
+from gateway.proxy.h1tmp.server import Headers, Request
 from gateway.proxy.tally import Tally
 from gateway.proxy.watch import Watch
 
@@ -66,6 +66,18 @@ class Relay:
         self._disconnect = disconnect
         self._answer_buffer_bytes_max = answer_buffer_bytes_max
         self._tally = tally
+        self._draining: set[_Departure] = set()
+
+    @property
+    def draining(self) -> int:
+        """How many answers are read to their end after their caller left."""
+        return len(self._draining)
+
+    def stop_draining(self) -> None:
+        """From now on, upstream is closed as soon as its caller is gone: the gateway is about to exit."""
+        self._disconnect = Disconnect(0.0, 0)
+        for departure in list(self._draining):
+            departure.cut()
 
     # --- free endpoints ------------------------------------------------------------------------------------------
 
@@ -242,8 +254,8 @@ class Relay:
             raise
 
     def _departure(self, request: Request, caller: Caller, patience: asyncio.Timeout) -> "_Departure":
-        cancel = caller.on_disconnect == "cancel"
-        return _Departure(request, patience, self._tally, Disconnect(0, 0) if cancel else self._disconnect)
+        allowed = Disconnect(0.0, 0) if caller.on_disconnect == "cancel" else self._disconnect
+        return _Departure(request, patience, self._draining, allowed)
 
     def _upstream_headers(self, request: Request, call: Call | None) -> Headers:
         """The caller's headers for upstream: its key replaced by ours, its codings limited where we must edit."""
@@ -268,13 +280,14 @@ class Relay:
 class _Departure:
     """While a call runs: when its caller leaves, upstream gets as long as the policy allows, then the call is ended."""
 
-    def __init__(self, request: Request, patience: asyncio.Timeout, tally: Tally, allowed: Disconnect) -> None:
-        self._patience = patience
-        self._tally = tally
-        self._allowed = allowed
-        self._is_draining = False
-        self._is_over = False
+    def __init__(
+        self, request: Request, patience: asyncio.Timeout, draining: "set[_Departure]", allowed: Disconnect
+    ) -> None:
         self._request = request
+        self._patience = patience
+        self._draining = draining
+        self._allowed = allowed
+        self._is_over = False
 
     def __enter__(self) -> None:
         self._request.on_gone(self._left)
@@ -282,17 +295,19 @@ class _Departure:
     def _left(self) -> None:
         if self._is_over:
             return
-        allowed_s = 0.0
-        if self._tally.draining < self._allowed.drains_max:
-            self._tally.draining += 1
-            self._is_draining = True
-            allowed_s = self._allowed.drain_s
-        self._patience.reschedule(asyncio.get_running_loop().time() + allowed_s)
+        if len(self._draining) >= self._allowed.drains_max:
+            self.cut()
+            return
+        self._draining.add(self)
+        self._patience.reschedule(asyncio.get_running_loop().time() + self._allowed.drain_s)
+
+    def cut(self) -> None:
+        """End the call now."""
+        self._patience.reschedule(asyncio.get_running_loop().time())
 
     def __exit__(self, *_: object) -> None:
         self._is_over = True
-        if self._is_draining:
-            self._tally.draining -= 1
+        self._draining.discard(self)
 
 
 def _refusal(request: Request, error: GatewayError, opening: Headers, tally: Tally) -> Callable[[Headers], None]:
@@ -334,10 +349,7 @@ def _write(request: Request, data: bytes) -> None:
 
 
 def _value(headers: Headers, name: bytes) -> bytes | None:
-    for key, value in headers:
-        if key.lower() == name:
-            return value
-    return None
+    return next((value for key, value in headers if key.lower() == name), None)
 
 
 def _without(headers: Headers, name: bytes) -> Headers:

@@ -11,9 +11,11 @@ from typing import Protocol
 import structlog
 
 from gateway.adapters.credits import AccountUnloaded, Credits, HoldConflict, HoldMissing, Settled, ShardCold
+from gateway.adapters.database import LedgerUnavailable
 from gateway.adapters.journal import Journal
 from gateway.adapters.redis_link import RedisUnavailable
 from gateway.core.holds import Hold, Outcome, Settlement
+from gateway.core.money import MicroCredits
 from gateway.core.shards import SHARDS, shard_of
 from gateway.proxy.leases import LoadAccount
 
@@ -35,6 +37,10 @@ class Ledger(Protocol):
 
     async def ended(self, request_ids: list[str]) -> set[str]:
         """Those whose end is posted and final. A lapse is not: its late settlement still corrects it."""
+        ...
+
+    async def lapses(self, request_ids: list[str]) -> dict[str, MicroCredits]:
+        """Those whose end is a lapse that nothing has corrected yet, with what it charged."""
         ...
 
 
@@ -72,17 +78,16 @@ class Settlements:
             return None
 
     async def _end(self, settlement: Settlement) -> Settled:
+        """End the hold in Redis; raises `NotSettled`, `AlreadyPosted` or `HoldConflict`."""
         end = self._credits.void if settlement.outcome is Outcome.VOID else self._credits.capture
         for _ in range(ATTEMPTS_MAX):
             try:
                 settled = await end(settlement)
             except AccountUnloaded:
-                await self._load_account(settlement.terms.account_id)
+                await self._load(settlement)
             except HoldMissing:
                 # Rebuilt under us, or ended so long ago that Redis forgot: Postgres knows which.
-                if await self._is_posted(settlement):
-                    raise AlreadyPosted from None
-                await self._credits.restore(_hold_of(settlement))
+                await self._restore(settlement)
             except (RedisUnavailable, ShardCold) as error:
                 raise NotSettled from error
             else:
@@ -90,10 +95,21 @@ class Settlements:
                 return settled
         raise NotSettled
 
-    async def _is_posted(self, settlement: Settlement) -> bool:
+    async def _load(self, settlement: Settlement) -> None:
         try:
-            return bool(await self._ledger.ended([settlement.request_id]))
-        except LedgerUnavailable as error:
+            await self._load_account(settlement.terms.account_id)
+        except (LedgerUnavailable, RedisUnavailable, ShardCold) as error:
+            raise NotSettled from error
+
+    async def _restore(self, settlement: Settlement) -> None:
+        try:
+            if await self._ledger.ended([settlement.request_id]):
+                raise AlreadyPosted
+            lapsed = await self._ledger.lapses([settlement.request_id])
+            await self._credits.restore(_hold_of(settlement), lapsed_cost=lapsed.get(settlement.request_id))
+        except AccountUnloaded:
+            await self._load(settlement)
+        except (LedgerUnavailable, RedisUnavailable, ShardCold) as error:
             raise NotSettled from error
 
     def _retain(self, settled: Settled, settlement: Settlement) -> None:

@@ -12,7 +12,6 @@ class Tally:
         self.refusals: Counter[str] = Counter()
         self.flags: Counter[Flag] = Counter()
         self.captured_ucr = 0
-        self.draining = 0  # answers being read to their end after their caller left
 
     def settled(self, endpoint: Endpoint, settlement: Settlement) -> None:
         self.calls[endpoint, settlement.outcome] += 1

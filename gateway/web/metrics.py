@@ -34,6 +34,11 @@ def gauges(values: dict[str, tuple[str, Gauge]]) -> Iterator[Metric]:
         yield GaugeMetricFamily(name, documentation, value())
 
 
+def counters(values: dict[str, tuple[str, Gauge]]) -> Iterator[Metric]:
+    for name, (documentation, value) in values.items():
+        yield CounterMetricFamily(name, documentation, value())
+
+
 def tally_metrics(tally: Tally) -> Iterator[Metric]:
     calls = CounterMetricFamily("tollgate_calls", "Settled calls.", labels=["endpoint", "outcome"])
     for (endpoint, outcome), count in tally.calls.items():
@@ -48,4 +53,3 @@ def tally_metrics(tally: Tally) -> Iterator[Metric]:
         flags.add_metric([flag], count)
     yield flags
     yield CounterMetricFamily("tollgate_captured_ucr", "Micro-credits captured.", tally.captured_ucr)
-    yield GaugeMetricFamily("tollgate_draining", "Answers read to their end after their caller left.", tally.draining)

@@ -1,0 +1,121 @@
+"""What `tollgate demo` shows once everything runs: three calls through the official SDK, and what they cost."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from httpx2 import Headers
+from openai import AsyncOpenAI
+from openai.types.chat import ChatCompletionUserMessageParam
+from rich.console import Console
+
+from gateway.adapters.accounts import AccountError, LedgerLine
+from gateway.app import Stores, open_stores
+from gateway.cli.target import table
+from gateway.config import Config
+from gateway.core.money import format_credits, parse_credits
+from gateway.supervisor import Running
+
+ACCOUNT = "demo"
+CREDITS = "5000"
+MODEL = "gpt-4o-mini"
+EMBEDDING_MODEL = "text-embedding-3-small"
+POSTED_TIMEOUT_S = 10.0
+POLL_S = 0.05
+
+
+async def show_demo(running: Running, config: Config, *, is_sandbox: bool) -> None:
+    """Make an account with credits and a key, call, and show the money."""
+    console = Console()
+    stores_config = config.model_copy(update={"database_url": running.database_url, "redis_url": running.redis_url})
+    async with open_stores(stores_config) as stores:
+        account_id = await _account(stores)
+        key, _ = await stores.accounts.issue_key(account_id, "demo")
+        console.print(f"\naccount [bold]{ACCOUNT}[/] has {await _available(stores, account_id)} credits")
+        with console.status("calling through the openai SDK …"):
+            rows = await _call_all(running, key, stores, account_id)
+        upstream = "the simulated OpenAI" if is_sandbox else config.upstream_url
+        columns = ["call", "held", "cost", "left", "outcome"]
+        console.print(table(f"three calls to {upstream}, in credits", columns, rows, right=columns[1:4]))
+        lines = await stores.accounts.lines(account_id, 8)
+        columns = ["when", "kind", "credits", "model", "outcome", "request or reason"]
+        ledger = [
+            [
+                f"{line.event_at:%H:%M:%S}",
+                line.kind,
+                format_credits(line.amount),
+                line.model or "",
+                line.outcome or "",
+                line.request_id or line.reason,
+            ]
+            for line in lines
+        ]
+        console.print(table("the newest ledger lines", columns, ledger, right=["credits"]))
+    console.print(f"\nbase_url  {running.base_url}\nkey       {key}\n\nTry it:\n", highlight=False)
+    body = f'{{"model":"{MODEL}","messages":[{{"role":"user","content":"Hello"}}]}}'
+    curl = f"curl -i {running.base_url}/chat/completions -H 'Authorization: Bearer {key}' -d '{body}'"
+    console.print(f"  {curl}\n", highlight=False, soft_wrap=True)
+    console.print("Tollgate stays up until Ctrl-C; the next start finds the same balances.")
+
+
+async def _account(stores: Stores) -> str:
+    """The demo's account; it is given its credits once, so a second start finds what the first one left."""
+    try:
+        return (await stores.accounts.find(ACCOUNT)).id
+    except AccountError:
+        account_id = (await stores.accounts.create(ACCOUNT)).id
+        await stores.accounts.grant(account_id, parse_credits(CREDITS), "welcome to Tollgate")
+        await stores.crediter.step()
+        return account_id
+
+
+async def _available(stores: Stores, account_id: str) -> str:
+    return format_credits((await stores.live_balance(account_id)).available)
+
+
+async def _call_all(running: Running, key: str, stores: Stores, account_id: str) -> list[list[str]]:
+    async with AsyncOpenAI(base_url=running.base_url, api_key=key) as client:
+        messages: list[ChatCompletionUserMessageParam] = [
+            {"role": "user", "content": "Tell me a short story about a toll gate."}
+        ]
+
+        async def plain() -> Headers:
+            raw = await client.chat.completions.with_raw_response.create(
+                model=MODEL, messages=messages, max_completion_tokens=200
+            )
+            return raw.headers
+
+        async def streamed() -> Headers:
+            async with client.chat.completions.with_streaming_response.create(
+                model=MODEL, messages=messages, max_completion_tokens=200, stream=True
+            ) as raw:
+                async for _ in raw.iter_lines():
+                    pass
+                return raw.headers
+
+        async def embeddings() -> Headers:
+            raw = await client.embeddings.with_raw_response.create(model=EMBEDDING_MODEL, input="A toll gate at dusk")
+            return raw.headers
+
+        calls: list[tuple[str, Callable[[], Awaitable[Headers]]]] = [
+            (f"{MODEL}, plain", plain),
+            (f"{MODEL}, streamed", streamed),
+            (f"{EMBEDDING_MODEL}", embeddings),
+        ]
+        return [await _call(name, call, stores, account_id) for name, call in calls]
+
+
+async def _call(name: str, call: Callable[[], Awaitable[Headers]], stores: Stores, account_id: str) -> list[str]:
+    """Make one call and wait until the ledger has it."""
+    headers = await call()
+    request_id = headers["x-gateway-request-id"]
+    line = await asyncio.wait_for(_posted(stores, account_id, request_id), POSTED_TIMEOUT_S)
+    left = await _available(stores, account_id)
+    return [name, headers["x-credits-held"], format_credits(-line.amount), left, line.outcome or ""]
+
+
+async def _posted(stores: Stores, account_id: str, request_id: str) -> LedgerLine:
+    while True:
+        for line in await stores.accounts.lines(account_id, 20):
+            if line.request_id == request_id:
+                return line
+        await asyncio.sleep(POLL_S)

@@ -1,0 +1,30 @@
+"""Following Postgres: which events are posted, and which shards were rebuilt under this gateway's live holds."""
+
+from gateway.adapters.credits import Credits
+from gateway.adapters.ledger import Ledger
+from gateway.core.shards import SHARDS
+from gateway.proxy.leases import Leases
+from gateway.proxy.settlements import Settlements
+
+
+class ShardFollower:
+    def __init__(self, ledger: Ledger, credits: Credits, leases: Leases, settlements: Settlements) -> None:
+        self._ledger = ledger
+        self._credits = credits
+        self._leases = leases
+        self._settlements = settlements
+        self._epochs: list[int | None] = [None] * SHARDS  # up to which everything of ours is registered
+
+    async def step(self) -> int:
+        """Look once; returns how many shards had to be registered with again. Raises `LedgerUnavailable`."""
+        registered = 0
+        for shard, state in enumerate(await self._ledger.shards()):
+            self._settlements.posted(shard, (state.position.epoch, state.position.seq))
+            self._credits.adopt(shard, state.epoch)
+            if self._epochs[shard] is None:
+                self._epochs[shard] = state.epoch
+            elif self._epochs[shard] != state.epoch and await self._leases.restore_shard(shard):
+                await self._settlements.resend_shard(shard)
+                self._epochs[shard] = state.epoch
+                registered += 1
+        return registered
