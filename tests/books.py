@@ -42,7 +42,7 @@ def settlement(account_id: str, cost: int, *, request_id: str | None = None, rou
         rounding=rounding,
         event_at_ms=now_ms(),
         usage=Usage(input=1, output=2) if cost else Usage(),
-        rate_key="gpt-5.4/default",
+        rate_key="gpt-5.4/default" if cost else "",
         status=200,
     )
 

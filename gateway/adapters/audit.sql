@@ -1,0 +1,94 @@
+-- The invariants that a query can check. Each returns one row of text for each violation; none is what is wanted.
+-- The names are what `tollgate audit` prints, numbered as in the design.
+
+-- name: 1. the entries of a transfer sum to zero
+SELECT format('transfer %s sums to %s', transfer_id, sum(amount))
+FROM entry GROUP BY transfer_id HAVING sum(amount) <> 0
+
+-- name: 1. every transfer has entries, and every entry a transfer
+SELECT format('transfer %s without entries', id) FROM transfer
+WHERE NOT EXISTS (SELECT FROM entry WHERE transfer_id = transfer.id)
+UNION ALL
+SELECT format('entry of no transfer %s', transfer_id) FROM entry
+WHERE NOT EXISTS (SELECT FROM transfer WHERE id = entry.transfer_id)
+
+-- name: 2. a balance is the sum of its entries
+SELECT format('account %s, bucket %s, shard %s: balance %s, entries %s', account_id, bucket, shard,
+              coalesce(balance.amount, 0), coalesce(summed.amount, 0))
+FROM balance
+FULL JOIN (SELECT account_id, bucket, shard, sum(amount) AS amount FROM entry GROUP BY 1, 2, 3) AS summed
+    USING (account_id, bucket, shard)
+WHERE coalesce(balance.amount, 0) <> coalesce(summed.amount, 0)
+
+-- name: 2. what is owed is debt, and nothing else is below zero
+SELECT format('account %s, bucket %s: %s', account_id, bucket, amount) FROM balance
+WHERE (bucket IN ('promo', 'paid') AND amount < 0) OR (bucket = 'debt' AND amount > 0)
+
+-- name: 2. every account has its buckets
+SELECT format('account %s', account.id) FROM account
+LEFT JOIN balance ON balance.account_id = account.id AND balance.bucket IN ('promo', 'paid', 'debt')
+GROUP BY account.id HAVING count(balance.bucket) <> 3
+
+-- name: 4. a hold ends once
+SELECT format('request %s, %s: %s usage lines', request_id, phase, count(*))
+FROM call_usage GROUP BY request_id, phase HAVING count(*) > 1
+
+-- name: 5. a request is captured at most once
+SELECT format('request %s: %s captures', request_id, count(*)) FROM transfer
+WHERE request_id IS NOT NULL AND kind IN ('capture', 'lapse') GROUP BY request_id HAVING count(*) > 1
+UNION ALL
+SELECT format('request %s: %s corrections', request_id, count(*)) FROM transfer
+WHERE request_id IS NOT NULL AND kind = 'correction' GROUP BY request_id HAVING count(*) > 1
+
+-- name: 5. posted requests and usage lines are one to one
+SELECT format('request %s, %s: %s', request_id, phase,
+              CASE WHEN call_usage.account_id IS NULL THEN 'posted without usage' ELSE 'usage that was not posted' END)
+FROM idem FULL JOIN call_usage USING (request_id, phase)
+WHERE idem.kind IS NULL OR call_usage.account_id IS NULL
+
+-- name: 5. what a usage line charged is what its transfer took
+SELECT format('request %s, %s: charged %s, took %s', request_id, phase, coalesce(used.charged, 0), coalesce(taken, 0))
+FROM (SELECT request_id, phase, charged FROM call_usage WHERE charged <> 0) AS used
+FULL JOIN (
+    SELECT transfer.request_id, CASE transfer.kind WHEN 'correction' THEN 'correction' ELSE 'end' END AS phase,
+           -sum(entry.amount) AS taken
+    FROM transfer JOIN entry ON entry.transfer_id = transfer.id AND entry.account_id = transfer.account_id
+    WHERE transfer.request_id IS NOT NULL GROUP BY 1, 2
+) AS moved USING (request_id, phase)
+WHERE coalesce(used.charged, 0) <> coalesce(taken, 0)
+
+-- name: 5. a correction follows a lapse, and together they charge the cost
+SELECT format('request %s: lapse %s, correction %s, cost %s', later.request_id, first.charged, later.charged, later.cost)
+FROM call_usage AS later
+LEFT JOIN call_usage AS first ON first.request_id = later.request_id AND first.phase = 'end'
+WHERE later.phase = 'correction'
+  AND (first.outcome IS DISTINCT FROM 'lapsed' OR first.charged + later.charged <> later.cost)
+
+-- name: 6. every event is posted: no dead letters
+SELECT format('%s-%s of shard %s: %s', epoch, seq, shard, reason) FROM dead_letter
+
+-- name: 13. ledger rows never change or vanish: the triggers stand
+SELECT format('%s lacks %s', tree.relid, wanted)
+FROM unnest(ARRAY['transfer', 'entry', 'call_usage', 'idem', 'rate_card']) AS root
+CROSS JOIN LATERAL (
+    SELECT root::regclass AS relid UNION SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = root::regclass
+) AS tree
+CROSS JOIN unnest(ARRAY['keep_rows', 'keep_table']) AS wanted
+WHERE NOT EXISTS (
+    SELECT FROM pg_trigger WHERE tgrelid = tree.relid AND tgname = wanted AND tgenabled = 'A'
+)
+UNION ALL
+SELECT 'entry lacks balanced'
+WHERE NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'entry'::regclass AND tgname = 'balanced' AND tgenabled = 'A')
+
+-- name: 13. ledger rows never change or vanish: the service may only add to them, and owns nothing
+SELECT format('tollgate_service may %s %s', privilege, relation.oid::regclass)
+FROM pg_class AS relation
+CROSS JOIN unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) AS privilege
+WHERE relation.relkind IN ('r', 'p')
+  AND (relation.oid::regclass::text = ANY(ARRAY['transfer', 'entry', 'call_usage', 'idem', 'rate_card'])
+       OR relation.oid IN (SELECT inhrelid FROM pg_inherits
+                           WHERE inhparent = ANY(ARRAY['transfer', 'entry', 'call_usage']::regclass[])))
+  AND has_table_privilege('tollgate_service', relation.oid, privilege)
+UNION ALL
+SELECT format('tollgate_service owns %s', oid::regclass) FROM pg_class WHERE relowner = 'tollgate_service'::regrole
