@@ -384,6 +384,7 @@ async def run_workers(config: Config, announce: Announce) -> None:
     """Run the workers until SIGINT or SIGTERM; raises `ConfigError` or `SchemaError` when they cannot start."""
     async with open_stores(config) as stores:
         workers = Workers(config, stores)
+        await workers.rebuilder.step()  # a fresh or emptied Redis can take calls before anybody is told to make some
         await _run(workers.loops(), workers.readiness, workers.metrics, workers.stop, config, announce, "")
 
 

@@ -31,7 +31,7 @@ def audit(data: Data = None, config: ConfigFile = None, as_json: AsJson = False)
                 progress.update(task, description=f"checking: {name}")
 
             async with open_stores(settings) as stores:
-                findings = await run_audit(stores.pool, stores.credits, on_progress=report)
+                findings = await run_audit(stores.pool, stores.link, on_progress=report)
         return [
             {
                 "invariant": finding.name,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -66,7 +67,7 @@ def show(as_json: bool, values: dict[str, Any] | list[dict[str, Any]], table: Ta
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], right: Iterable[str] = ()) -> Table:
-    made = Table(title=title, title_justify="left")
+    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     aligned_right = set(right)
     for column in columns:
         made.add_column(column, justify="right" if column in aligned_right else "left", overflow="fold")
