@@ -212,9 +212,7 @@ class Credits:
             raise CreditGap(account_id, reply[1])
         raise _error(reply, account_id)
 
-    async def load(
-        self, account_id: str, balance: MicroCredits, credit_seq: int, *, epoch: int | None = None
-    ) -> bool:
+    async def load(self, account_id: str, balance: MicroCredits, credit_seq: int, *, epoch: int | None = None) -> bool:
         """Set an account's balance as Postgres has it; False if it is loaded already. Raises ShardCold.
 
         `epoch`: the shard's when Postgres was read. If Redis is at another by now, the balance is not its: ShardCold.

@@ -51,7 +51,7 @@ class RedisLink:
 
     @property
     def available(self) -> bool:
-        return self._wire is not None and not self._wire.lost.done()
+        return self._wire is not None
 
     @property
     def pending(self) -> int:
@@ -78,17 +78,12 @@ class RedisLink:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
             self._keeper = None
-        self._drop("the link was closed")
+        if self._wire is not None:
+            self._wire.abort("the link was closed")
 
     def _adopt(self, wire: Wire) -> None:
         self._wire = wire
         self._became_available.set()
-
-    def _drop(self, why: str) -> None:
-        wire, self._wire = self._wire, None
-        self._became_available.clear()
-        if wire is not None:
-            wire.abort(why)
 
     async def _keep_connected(self, wire: Wire | None) -> None:
         backoff_s = BACKOFF_S_MIN
@@ -104,7 +99,7 @@ class RedisLink:
     async def _connect(self) -> Wire | None:
         """Connect, log in and get a first answer; None if any of it fails."""
         loop = asyncio.get_running_loop()
-        wire = Wire(loop, command_timeout_s=self._command_timeout_s, pending_max=self._pending_max)
+        wire = Wire(loop, self._forget, command_timeout_s=self._command_timeout_s, pending_max=self._pending_max)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 if "path" in self._address:
@@ -119,10 +114,11 @@ class RedisLink:
         except asyncio.CancelledError:
             wire.abort("the link was closed")
             raise
+        if wire.lost.done():  # between its answer and this line
+            return None
         log.info("redis connected")
         self._last_refusal = ""
         self._adopt(wire)
-        wire.lost.add_done_callback(lambda _: self._forget(wire))
         return wire
 
     def _note_refusal(self, why: str) -> None:
@@ -133,7 +129,8 @@ class RedisLink:
 
     def _forget(self, wire: Wire) -> None:
         if self._wire is wire:
-            self._drop("")
+            self._wire = None
+            self._became_available.clear()
 
     def _host_and_port(self) -> tuple[str, int]:
         return self._address.get("host", "localhost"), self._address.get("port", 6379)

@@ -46,8 +46,16 @@ class RedisScriptError(Exception):
 
 
 class Wire(asyncio.Protocol):
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, command_timeout_s: float, pending_max: int) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_lost: "Callable[[Wire], None]",
+        *,
+        command_timeout_s: float,
+        pending_max: int,
+    ) -> None:
         self._loop = loop
+        self._on_lost = on_lost
         self._command_timeout_s = command_timeout_s
         self._pending_max = pending_max
         self._reader = hiredis.Reader(notEnoughData=_UNFINISHED)
@@ -150,8 +158,8 @@ class Wire(asyncio.Protocol):
         unanswered, self._unanswered = self._unanswered, deque()
         for future in unanswered:
             _fail(future, RedisUnavailable(why))
-        if not self.lost.done():
-            self.lost.set_result(why)
+        self.lost.set_result(why)
+        self._on_lost(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.abort(f"connection lost: {exc}" if exc else "connection closed")
