@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import AsyncIterator, Iterator
+from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -177,3 +178,38 @@ def test_concurrent_migrations_of_one_database_all_succeed(empty_database_url: s
 def test_a_server_that_is_away_is_one_line() -> None:
     with pytest.raises(schema.SchemaError, match=r"^The database could not be migrated: [^\n]+$"):
         schema.migrate("postgresql://nobody@127.0.0.1:1/none")
+
+
+@pytest.fixture
+def plain_owner_url(postgres_server_url: str, migrated_template: str) -> Iterator[str]:
+    """An empty database whose owner is no superuser, but was given the service's role by one."""
+    name = f"plain_{uuid4().hex}"
+    quoted = sql.Identifier(name)
+    with psycopg.connect(postgres_server_url, autocommit=True) as server:
+        server.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'secret'").format(quoted))
+        server.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(SERVICE_ROLE), quoted))
+        server.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(quoted, quoted))
+        parts = urlsplit(postgres_server_url)
+        place = parts.netloc.rpartition("@")[2]
+        yield urlunsplit(parts._replace(netloc=f"{name}:secret@{place}", path=f"/{name}"))
+        server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(quoted))
+        server.execute(sql.SQL("DROP ROLE {}").format(quoted))
+
+
+async def test_neither_migrating_nor_serving_needs_a_superuser(plain_owner_url: str) -> None:
+    schema.migrate(plain_owner_url)
+    async with await open_pool(plain_owner_url, connections_max=1, connect_timeout_s=5, command_timeout_s=5) as pool:
+        assert await pool.fetchval("SELECT current_user") == SERVICE_ROLE
+        assert await pool.fetchval("SELECT ensure_partitions(4)") == 3
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await pool.execute("CREATE TABLE mine (id int)")
+
+
+def test_what_may_not_be_migrated_is_one_line(plain_owner_url: str, postgres_server_url: str) -> None:
+    user = urlsplit(plain_owner_url).username
+    assert user is not None
+    with psycopg.connect(postgres_server_url, autocommit=True) as server:
+        server.execute(sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(SERVICE_ROLE), sql.Identifier(user)))
+    with pytest.raises(schema.SchemaError, match=r"^The database could not be migrated: [^\n]+$"):
+        schema.migrate(plain_owner_url)
+    assert not schema.is_current(plain_owner_url)

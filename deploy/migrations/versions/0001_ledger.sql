@@ -4,17 +4,23 @@
 -- Roles belong to the whole server, so a migration of another database may be creating it at this moment.
 DO $$
 BEGIN
-    CREATE ROLE tollgate_service NOLOGIN;
+    IF to_regrole('tollgate_service') IS NULL THEN
+        CREATE ROLE tollgate_service NOLOGIN;
+    END IF;
 EXCEPTION WHEN duplicate_object OR unique_violation THEN
     NULL;
 END
 $$;
 
+-- Whoever migrates may also serve: it becomes a member, unless it can take the role on already.
 DO $$
 BEGIN
-    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+    BEGIN
+        EXECUTE 'SET LOCAL ROLE tollgate_service';
+        EXECUTE 'RESET ROLE';
+    EXCEPTION WHEN insufficient_privilege THEN
         EXECUTE format('GRANT tollgate_service TO %I', current_user);
-    END IF;
+    END;
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO tollgate_service', current_schema());
 END
 $$;
