@@ -205,7 +205,7 @@ def _stores_cpu_s(bench: Bench, target: Target) -> dict[str, float]:
         return {}
     return {
         "redis": stores.redis_cpu_s(),
-        "postgres": cpu_s(bench.tollgate.postgres_pids),
+        "postgres": cpu_s(bench.tollgate.postgres_pids()),
         "worker": cpu_s(bench.tollgate.worker_pids),
     }
 

@@ -117,7 +117,10 @@ def _cpu_s_exactly(pid: int) -> float | None:
 
 
 def _cpu_s_in_ticks(pid: int) -> float:
-    times = psutil.Process(pid).cpu_times()
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0  # a backend that went away; a gateway's death shows in its answers
     return float(times.user + times.system)
 
 

@@ -1,9 +1,10 @@
 """One run: everything is started, measured in interleaved rounds, and ended."""
 
+import fcntl
 import random
 import shutil
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,8 +37,9 @@ def run(plan: Plan, out: Path, progress: Progress, *, only: frozenset[str], peer
     if plan != asked:
         report.note(f"Not more than {max(plan.held_streams)} open streams: a process may not open more files here")
     work = out.absolute() / "run"
-    shutil.rmtree(work, ignore_errors=True)
     with ExitStack() as stack:
+        stack.enter_context(_alone(out))
+        shutil.rmtree(work, ignore_errors=True)
         children = stack.enter_context(Children(work / "logs"))
         progress.update(task, description="starting the upstream and the yardsticks")
         upstream = start_upstream(children)
@@ -62,6 +64,18 @@ def run(plan: Plan, out: Path, progress: Progress, *, only: frozenset[str], peer
             progress.advance(task)
         progress.update(task, description="stopping everything")
     return report
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Two benches at once would spoil each other's figures, and share a directory."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "bench.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BenchError("another bench is running here; wait until it has ended") from error
+        yield
 
 
 def _within_file_limit(plan: Plan, open_files_max: int) -> Plan:

@@ -40,9 +40,14 @@ class Tollgate(msgspec.Struct, frozen=True, kw_only=True):
     target: Target
     directory: Path
     worker_pids: tuple[int, ...]
-    postgres_pids: tuple[int, ...]
+    up_pid: int
     database_url: str
     redis_url: str
+
+    def postgres_pids(self) -> tuple[int, ...]:
+        """The postmaster and its backends at this moment: connections come and go."""
+        family = psutil.Process(self.up_pid).children(recursive=True)
+        return tuple(child.pid for child in family if child.name() == "postgres")
 
     def audit(self) -> str:
         """What is wrong with the books, or nothing."""
@@ -81,7 +86,7 @@ def start_tollgate(children: Children, upstream_port: int, directory: Path, *, w
         target=target,
         directory=directory,
         worker_pids=_named(ready, child.pid, "work"),
-        postgres_pids=_postgres_pids(child.pid),
+        up_pid=child.pid,
         database_url=ready.database_url,
         redis_url=ready.redis_url,
     )
@@ -110,7 +115,10 @@ def _command(directory: Path, *arguments: str) -> dict[str, object]:
     ended = subprocess.run(command, capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False)
     if ended.returncode:
         raise BenchError(f"{' '.join(command)} ended with {ended.returncode}: {ended.stderr.decode()[-500:]}")
-    return msgspec.json.decode(ended.stdout or b"{}", type=dict[str, object])
+    try:
+        return msgspec.json.decode(ended.stdout, type=dict[str, object])
+    except msgspec.DecodeError as error:
+        raise BenchError(f"{' '.join(command)} printed {ended.stdout.decode()[-500:]!r}: {error}") from error
 
 
 def _named(ready: Ready, up_pid: int, role: str) -> tuple[int, ...]:
@@ -118,9 +126,3 @@ def _named(ready: Ready, up_pid: int, role: str) -> tuple[int, ...]:
     if ready.processes:
         return tuple(pid for name, pid in ready.processes.items() if name.split("-")[0] == role)
     return tuple(child.pid for child in psutil.Process(up_pid).children(recursive=True) if role in child.cmdline())
-
-
-def _postgres_pids(up_pid: int) -> tuple[int, ...]:
-    """The postmaster and its backends at this moment; pooled connections live as long as the gateway."""
-    family = psutil.Process(up_pid).children(recursive=True)
-    return tuple(child.pid for child in family if child.name() == "postgres")
