@@ -5,6 +5,7 @@ A grant is in the ledger when `grant` returns; Redis learns of it through the cr
 
 from collections.abc import Callable
 from datetime import datetime
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -95,7 +96,7 @@ class Accounts:
         row = None
         if "\0" not in name_or_id:
             with outages():
-                row = await self._pool.fetchrow(self._sql["find_account"], name_or_id)
+                row = await self._pool.fetchrow(self._sql["find_account"], name_or_id, _uuid(name_or_id))
         if row is None:
             raise AccountError(f"There is no account {name_or_id!r}.")
         return Account(
@@ -207,6 +208,13 @@ class Accounts:
         with outages():
             rows = await self._pool.fetch(self._sql["cards"])
         return [(row["name"], row["text"]) for row in rows]
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
 
 
 def _text(text: str, what: str, length_max: int) -> str:

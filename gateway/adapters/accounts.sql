@@ -9,7 +9,7 @@ INSERT INTO balance (shard, account_id, bucket) SELECT $2::smallint, $1::uuid, u
 -- name: find_account
 -- By name or by id; a name may look like another account's id, so the id wins.
 SELECT id, name, status, on_disconnect, credit_seq, created_at FROM account
-WHERE id::text = $1 OR name = $1 ORDER BY (id::text = $1) DESC LIMIT 1
+WHERE id = $2::uuid OR name = $1 ORDER BY (id = $2::uuid) DESC NULLS LAST LIMIT 1
 
 -- name: set_status
 UPDATE account SET status = $2, changed_at = clock_timestamp() WHERE id = $1::uuid
