@@ -1,0 +1,113 @@
+"""An upstream's answer, as whoever asked sees it: read whole, or pumped into a sink as it comes."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gateway.proxy.http1.errors import AnswerBroken, AnswerTooLarge
+from gateway.proxy.http1.headers import Fields, Headers
+from gateway.proxy.http1.inbound import Inbound
+
+if TYPE_CHECKING:
+    from gateway.proxy.http1.link import Link
+
+Sink = Callable[[bytes], None]
+
+
+class Answer(Inbound):
+    """An answer whose head is complete. It must be read, pumped or aborted: until then it keeps its connection."""
+
+    __slots__ = ("_fields", "_link", "_sink", "headers", "held_back", "reason", "room_bytes", "status")
+
+    def __init__(
+        self, link: "Link", status: int, reason: bytes, headers: Headers, fields: Fields, room_bytes: int
+    ) -> None:
+        super().__init__()
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+        self.room_bytes = room_bytes  # beyond which the upstream is held back
+        self.held_back = False
+        self._fields = fields
+        self._link: Link | None = link
+        self._sink: Sink | None = None
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of the field with this lower-case name."""
+        return self._fields.get(name)
+
+    async def read(self, bytes_max: int) -> bytes:
+        """Return the whole body, out of its transfer coding. Raises AnswerBroken or AnswerTooLarge (then `pump` on)."""
+        if not self.complete:
+            usual_bytes, self.room_bytes = self.room_bytes, bytes_max
+            self._proceed()
+            try:
+                await self._arrival(bytes_max + 1)
+            finally:
+                self.room_bytes = usual_bytes
+        if self.buffered_bytes > bytes_max:
+            raise AnswerTooLarge(self._take())
+        return self._take()
+
+    async def pump(self, sink: Sink) -> None:
+        """Call `sink` with what has arrived, then from the loop's read callback with each further read's worth.
+
+        Returns at the clean end of the answer. Raises AnswerBroken when it is cut, malformed or stalls, and whatever
+        `sink` raises; the connection is closed then.
+        """
+        self._sink = sink
+        if self.buffered_bytes:
+            self._pour(sink, self._take())
+        if not self.complete:
+            self._proceed()
+            await self._arrival(1 << 62)
+        if self._error is not None:
+            raise self._error
+
+    def pause(self) -> None:
+        """Hold the upstream back; what has been read already still comes."""
+        if self._link is not None:
+            self.held_back = True
+            self._link.pause_reading()
+
+    def resume(self) -> None:
+        self.held_back = False
+        self._proceed()
+
+    def abort(self) -> None:
+        """Close the upstream connection now, unless the answer is complete. `read` and `pump` raise AnswerBroken."""
+        if self._link is not None:
+            self._link.give_up(AnswerBroken("given up"))
+
+    def _proceed(self) -> None:
+        if self._link is not None and not self.held_back:
+            self._link.resume_reading()
+
+    # --- for the connection --------------------------------------------------------------------------------------
+
+    @property
+    def is_full(self) -> bool:
+        return self.buffered_bytes > self.room_bytes
+
+    def receive(self, block: bytes) -> None:
+        if self._sink is None:
+            super().receive(block)
+        else:
+            self.received_bytes += len(block)
+            self._pour(self._sink, block)
+
+    def finish(self) -> None:
+        self._link = None
+        super().finish()
+
+    def fail(self, error: BaseException) -> None:
+        self._link = None
+        super().fail(error)
+
+    def _pour(self, sink: Sink, data: bytes) -> None:
+        try:
+            sink(data)
+        except Exception as error:  # noqa: BLE001 - it is raised again where `sink` came from, by `pump`
+            if self._link is not None:
+                self._link.give_up(error)
+            else:
+                self._error = error

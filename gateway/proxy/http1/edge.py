@@ -1,0 +1,301 @@
+"""One client connection: bytes in to requests, one at a time, and their answers back in order.
+
+A client that closes its side while it is owed an answer counts as gone, as with nginx: SDK clients never half-close,
+and a caller who left must be noticed at once.
+"""
+
+import asyncio
+import socket
+import struct
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from gateway.core.errors import GatewayError, RequestTimeout
+from gateway.proxy.http1.headers import encode_head
+from gateway.proxy.http1.reader import RequestReader
+from gateway.proxy.http1.request import REASONS, Request
+
+if TYPE_CHECKING:
+    from gateway.proxy.http1.server import Server
+
+# Smaller writes of one turn of the loop leave as one; larger ones leave at once, so that `paused` is true in time.
+_COALESCED_BYTES_MAX = 16 * 1024
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class Connection(asyncio.Protocol):
+    """Reads, answers, waits. `_current` is the request whose turn it is."""
+
+    __slots__ = (
+        "_backlog",
+        "_backlog_bytes",
+        "_closing",
+        "_current",
+        "_deaf",
+        "_flushing",
+        "_is_first",
+        "_loop",
+        "_out",
+        "_out_bytes",
+        "_reader",
+        "_reading_paused",
+        "_refusal",
+        "_server",
+        "_since",
+        "_transport",
+        "_write_paused",
+        "peer",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(self, server: "Server", loop: asyncio.AbstractEventLoop) -> None:
+        self.peer = ""
+        self._server = server
+        self._loop = loop
+        self._reader = RequestReader(server.limits, partial(Request, self))
+        self._current: Request | None = None
+        self._refusal: GatewayError | None = None  # of what follows the requests that were read
+        self._backlog: list[bytes] = []  # not read yet: an answer is owed first
+        self._backlog_bytes = 0
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._flushing: asyncio.Handle | None = None
+        self._since = server.now  # tick of what the current timeout counts from
+        self._is_first = True
+        self._write_paused = False
+        self._reading_paused = False
+        self._deaf = False  # what still comes is dropped
+        self._closing = False
+
+    @property
+    def is_draining(self) -> bool:
+        return self._server.is_draining
+
+    # --- from the loop -------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses
+        limits = self._server.limits
+        self._transport.set_write_buffer_limits(limits.write_high_water_bytes, limits.write_low_water_bytes)
+        address = transport.get_extra_info("peername")
+        self.peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else ""
+        if not self._server.admit(self):
+            self._abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = self._deaf = True
+        self._server.forget(self)
+        current, self._current = self._current, None
+        arriving = self._reader.arriving
+        del self._reader  # a cycle with llhttp's callbacks
+        self._out.clear()
+        self._backlog.clear()
+        if arriving is not None:
+            arriving.leave()
+        if current is not None:
+            current.leave()
+
+    def eof_received(self) -> None:
+        """Falsy: the transport closes, once it has sent what is buffered."""
+        if self._current is not None:
+            self._current.leave()
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        if self._current is not None and self._reader.arriving is not self._current:
+            self._backlog.append(data)
+            self._backlog_bytes += len(data)
+            if self._backlog_bytes > self._server.limits.request_buffer_bytes_max:
+                self._pause_reading()
+            return
+        self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        reader = self._reader
+        if not reader.in_head:
+            self._since = self._server.now
+        try:
+            reader.feed(data)
+        except GatewayError as error:
+            self._deaf = True
+            if reader.arriving is None:
+                self._refusal = error
+            else:
+                reader.arriving.keep_alive = False
+                reader.arriving.fail(error)
+        if self._current is None:
+            self._next()
+        arriving = reader.arriving
+        if (
+            arriving is not None
+            and arriving.buffered_bytes > self._server.limits.request_buffer_bytes_max
+            and not arriving.is_awaited
+        ):
+            self._pause_reading()
+
+    def _next(self) -> None:
+        if self._reader.requests:
+            self._is_first = False
+            self._current = request = self._reader.requests.popleft()
+            request.paused = self._write_paused
+            self._server.serve(request)
+        elif self._refusal is not None:
+            self._refuse(self._refusal)
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        self._since = self._server.now
+        if self._current is not None:
+            self._current.pause()
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        self._since = self._server.now
+        if self._current is not None:
+            self._current.resume()
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused:
+            self._reading_paused = False
+            self._transport.resume_reading()
+
+    # --- from the request being answered -------------------------------------------------------------------------
+
+    def want_body(self) -> None:
+        self._since = self._server.now
+        self._resume_reading()
+
+    def write(self, data: bytes) -> None:
+        """Send now, behind what waits to be sent."""
+        if self._out:
+            self._out.append(data)
+            self._flush()
+        else:
+            self._transport.write(data)
+
+    def write_soon(self, parts: tuple[bytes, ...], size: int) -> None:
+        """Send with everything else of this turn of the loop."""
+        self._out += parts
+        self._out_bytes += size
+        if self._out_bytes > _COALESCED_BYTES_MAX:
+            self._flush()
+        elif self._flushing is None:
+            self._flushing = self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        out = self._out
+        if out:
+            if self._out_bytes > _COALESCED_BYTES_MAX:
+                self._transport.writelines(out)
+            else:
+                self._transport.write(b"".join(out))
+            self._out = []
+            self._out_bytes = 0
+
+    def answered(self, request: Request) -> None:
+        """The answer is complete: on to the next request, or to the end."""
+        self._flush()
+        self._current = None
+        self._since = self._server.now
+        if self._closing:
+            return
+        if not request.complete or (not request.keep_alive and self._backlog):
+            self._linger()
+        elif not request.keep_alive or self.is_draining:
+            self._close()
+        else:
+            self._next()
+            self._read_backlog()
+
+    def _read_backlog(self) -> None:
+        if self._current is None and self._backlog and not self._deaf:
+            data = b"".join(self._backlog)
+            self._backlog.clear()
+            self._backlog_bytes = 0
+            self._resume_reading()
+            self._read(data)
+
+    def break_off(self, *, must_reset: bool) -> None:
+        """End the connection so that the answer is seen to be cut; `must_reset` where a plain close completes it."""
+        self._current = None
+        if self._closing:
+            return
+        if must_reset:
+            socket_ = self._transport.get_extra_info("socket")
+            socket_.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            self._abort()
+        else:
+            self._flush()
+            self._close()
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answer what never became a request."""
+        body = error.body()
+        headers = [(b"Content-Type", b"application/json"), *error.headers(), *self._server.refused(error)]
+        framing = b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
+        line = b"HTTP/1.1 %d %b" % (error.status, REASONS.get(error.status, b""))
+        self._refusal = None
+        self.write(encode_head(line, headers, framing) + body)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close, but read on for a while: closing on unread bytes is a reset, which can destroy the last answer."""
+        self._deaf = self._closing = True
+        self._backlog.clear()
+        self._since = self._server.now
+        if self._transport.is_closing():
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._resume_reading()
+
+    def _close(self) -> None:
+        self._deaf = self._closing = True
+        self._since = self._server.now
+        self._transport.close()
+
+    def _abort(self) -> None:
+        self._deaf = self._closing = True
+        self._transport.abort()
+
+    def close_if_idle(self) -> None:
+        if self._current is None and not self._closing:
+            self._close()
+
+    def abort(self) -> None:
+        """End the connection at once; whoever is being answered sees its client gone."""
+        self._abort()
+
+    def sweep(self, now: int) -> None:
+        """Look whether something takes too long."""
+        timeouts = self._server.timeouts
+        waited = now - self._since
+        current = self._current
+        if self._closing:
+            if waited > (timeouts.write_stall if self._write_paused else timeouts.linger):
+                self._abort()
+        elif self._write_paused:
+            if waited > timeouts.write_stall:
+                self._abort()
+        elif current is not None:
+            if current.is_awaited and waited > timeouts.body_idle:
+                self._deaf = True
+                current.keep_alive = False
+                current.fail(RequestTimeout("The request body did not arrive in time."))
+        elif self._reader.in_head:
+            if waited > timeouts.head:
+                self._refuse(RequestTimeout("The request head did not arrive in time."))
+        elif waited > (timeouts.head if self._is_first else timeouts.keepalive):
+            self._close()

@@ -1,0 +1,119 @@
+"""The rules of a head that strict llhttp leaves to its user: who is meant, how the body is delimited. Pure.
+
+Sources: RFC 9112 §§3.2, 6.1, 6.3; RFC 9110 §10.1.1.
+"""
+
+import re
+from enum import Enum
+from functools import lru_cache
+
+import msgspec
+
+from gateway.core.errors import HeadersTooLarge, InvalidRequest, MethodNotAllowed
+from gateway.proxy.http1.errors import AnswerBroken, CodingNotSupported, ExpectationFailed, VersionNotSupported
+from gateway.proxy.http1.headers import Fields, Headers
+
+_HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
+_ABSOLUTE = re.compile(rb"https?://([^/?#@]+)(.*)", re.IGNORECASE)
+
+# A chunk may carry as little as one byte, in six of the wire; beyond that it is extensions and trailers.
+_WIRE_BYTES_PER_BODY_BYTE = 16
+
+
+class RequestHead(msgspec.Struct, frozen=True):
+    """What a valid head says about its message."""
+
+    target: bytes  # in origin-form, or "*"
+    length: int | None  # None: chunked
+    expects_continue: bool
+
+
+class Delimited(Enum):
+    """Where an answer's body ends."""
+
+    BY_HEAD = 1  # there is none
+    BY_FRAMING = 2
+    BY_CLOSE = 3
+
+
+def check_request(version: str, method: bytes, target: bytes, headers: Headers, fields: Fields) -> RequestHead:
+    """Judge a head that llhttp has accepted; raises the `GatewayError` that refuses it."""
+    if version not in ("1.1", "1.0"):
+        raise VersionNotSupported
+    if method == b"CONNECT":
+        raise MethodNotAllowed("This is not a forward proxy.")
+    _check_host(version, headers, fields)
+    coding = fields.get(b"transfer-encoding")
+    length: int | None
+    if coding is not None:
+        if version == "1.0":
+            raise InvalidRequest("Transfer-Encoding is not part of HTTP/1.0.")
+        if coding.strip().lower() != b"chunked":
+            raise CodingNotSupported
+        length = None
+    else:
+        length = int(fields.get(b"content-length", 0))
+    expectation = fields.get(b"expect")
+    if expectation is not None and expectation.strip().lower() != b"100-continue":
+        raise ExpectationFailed
+    if target[0] != 47 or b"#" in target:
+        target = _origin_form(method, target)
+    return RequestHead(target, length, expectation is not None and version == "1.1")
+
+
+def check_size(target: bytes, headers: Headers, bytes_max: int) -> None:
+    """Raises HeadersTooLarge; called only when as many bytes were read that it may be so."""
+    if len(target) + sum(len(name) + len(value) + 4 for name, value in headers) > bytes_max:
+        raise HeadersTooLarge
+
+
+def _check_host(version: str, headers: Headers, fields: Fields) -> None:
+    host = fields.get(b"host")
+    if host is None:
+        if version == "1.1":
+            raise InvalidRequest("The Host header is missing.")
+    elif not _is_host(host):
+        raise InvalidRequest("The Host header is malformed.")
+    if len(fields) != len(headers) and sum(name.lower() == b"host" for name, _ in headers) > 1:
+        raise InvalidRequest("There is more than one Host header.")
+
+
+@lru_cache(maxsize=256)
+def _is_host(host: bytes) -> bool:
+    return _HOST.fullmatch(host.strip(b" \t")) is not None
+
+
+def _origin_form(method: bytes, target: bytes) -> bytes:
+    """Return a target that does not begin with a slash as the origin would get it.
+
+    >>> _origin_form(b"GET", b"http://gateway/v1/models?"), _origin_form(b"GET", b"http://gateway?a")
+    (b'/v1/models?', b'/?a')
+    """
+    if b"#" in target:
+        raise InvalidRequest("The request target holds a fragment.")
+    if target == b"*" and method == b"OPTIONS":
+        return target
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None or not _is_host(absolute[1]):
+        raise InvalidRequest("The request target is malformed.")
+    rest = absolute[2]
+    return rest if rest.startswith(b"/") else b"/" + rest
+
+
+def is_wasteful(wire_bytes: int, body_bytes: int, head_bytes_max: int) -> bool:
+    """Whether a chunked body consists of something other than its content: endless extensions or trailers."""
+    return wire_bytes > head_bytes_max + _WIRE_BYTES_PER_BODY_BYTE * body_bytes
+
+
+def delimited(method: bytes, status: int, version: str, fields: Fields) -> Delimited:
+    """Judge the head of a final answer; raises AnswerBroken if it cannot be one."""
+    if version not in ("1.1", "1.0") or status < 200:
+        raise AnswerBroken(f"an answer of HTTP/{version} with status {status:03d}")
+    coding = fields.get(b"transfer-encoding")
+    if method == b"HEAD" or status in (204, 304):
+        return Delimited.BY_HEAD
+    if coding is not None:
+        if coding.strip().lower() != b"chunked":
+            raise AnswerBroken(f"an answer in transfer coding {coding[:64]!r}, which was not asked for")
+        return Delimited.BY_FRAMING
+    return Delimited.BY_FRAMING if b"content-length" in fields else Delimited.BY_CLOSE

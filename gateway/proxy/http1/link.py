@@ -1,0 +1,323 @@
+"""One upstream connection: a request out, its answer in, again and again. Who uses it when is `Pool`'s business."""
+
+import asyncio
+import select
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from gateway.proxy.http1.answer import Answer
+from gateway.proxy.http1.errors import AnswerBroken, HeadTimeout, Unanswered
+from gateway.proxy.http1.framing import Delimited, delimited, is_wasteful
+from gateway.proxy.http1.headers import Headers, fields_of
+
+if TYPE_CHECKING:
+    from gateway.proxy.http1.client import Pool
+
+_JOINED_BYTES_MAX = 64 * 1024
+_HANGUP = getattr(select, "POLLRDHUP", 0)  # elsewhere than on Linux only POLLHUP, which needs no asking for
+
+
+class Link(asyncio.Protocol):
+    """`_asking` is set from a request to its answer's head, `_answer` from there to its end; idle: neither."""
+
+    __slots__ = (
+        "_answer",
+        "_asking",
+        "_began",
+        "_born",
+        "_delimited",
+        "_done",
+        "_excess",
+        "_head_bytes",
+        "_headers",
+        "_in_head",
+        "_interim",
+        "_keep",
+        "_loop",
+        "_method",
+        "_parser",
+        "_pieces",
+        "_poll",
+        "_pool",
+        "_reading_paused",
+        "_reason",
+        "_since",
+        "_transport",
+        "_upload",
+        "_wire_bytes",
+        "_writable",
+        "on_body",
+    )
+
+    _transport: asyncio.Transport
+    _poll: select.poll
+
+    def __init__(self, pool: "Pool", loop: asyncio.AbstractEventLoop) -> None:
+        self._pool = pool
+        self._loop = loop
+        self._born = self._since = pool.now
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append  # no Python frame for a piece
+        self._parser = httptools.HttpResponseParser(self)
+        self._asking: asyncio.Future[Answer] | None = None
+        self._answer: Answer | None = None
+        self._upload: asyncio.Task[None] | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._method = b""
+        self._reason = b""
+        self._headers: Headers = []
+        self._head_bytes = 0
+        self._wire_bytes = 0
+        self._delimited = Delimited.BY_HEAD
+        self._in_head = False
+        self._began = False  # a byte of the answer has arrived
+        self._interim = False  # the head at hand is of a 1xx
+        self._done = False  # the answer has ended, in what is being fed
+        self._excess = False  # and something follows it
+        self._keep = False
+        self._reading_paused = False
+
+    # --- asking --------------------------------------------------------------------------------------------------
+
+    async def ask(
+        self, method: bytes, head: bytes, body: bytes | AsyncIterator[bytes] | None, length: int | None
+    ) -> Answer:
+        """Send a request; return its answer once its head is there. Raises UpstreamFailed, and what `body` raises."""
+        asking: asyncio.Future[Answer] = self._loop.create_future()
+        self._asking = asking
+        self._method = method
+        self._began = False
+        self._since = self._pool.now
+        if body is None:
+            self._transport.write(head)
+        elif not isinstance(body, bytes):
+            self._transport.write(head)
+            self._upload = self._loop.create_task(self._send_all(body, length))
+            self._upload.add_done_callback(self._sent)
+        elif len(body) <= _JOINED_BYTES_MAX:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
+        try:
+            return await asking
+        except asyncio.CancelledError:
+            if self._asking is asking:
+                self.give_up(AnswerBroken("given up"))
+            elif not asking.cancelled():
+                asking.exception()  # nobody is left to hear of it
+            raise
+
+    async def _send_all(self, body: AsyncIterator[bytes], length: int | None) -> None:
+        sent_bytes = 0
+        async for piece in body:
+            if not piece:
+                continue
+            sent_bytes += len(piece)
+            self._since = self._pool.now
+            if length is None:
+                self._transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
+            elif sent_bytes > length:
+                break
+            else:
+                self._transport.write(piece)
+            await self._writable.wait()
+        if length is None:
+            self._transport.write(b"0\r\n\r\n")
+        elif sent_bytes != length:
+            raise ValueError(f"a body of {length} bytes was announced, and is not")
+        self._since = self._pool.now
+
+    def _sent(self, upload: asyncio.Task[None]) -> None:
+        if upload.cancelled():
+            return
+        error = upload.exception()
+        if error is None:
+            self._upload = None
+        else:
+            self.give_up(error)
+
+    def is_alive(self) -> bool:
+        """Whether the peer has not hung up, asked of the kernel: the loop may not have told yet."""
+        return not self._transport.is_closing() and not self._poll.poll(0)
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def give_up(self, error: BaseException) -> None:
+        """End the connection now; whoever waits for something of it gets `error`."""
+        self._transport.abort()
+        self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        asking, self._asking = self._asking, None
+        answer, self._answer = self._answer, None
+        if self._upload is not None:
+            self._upload.cancel()
+        if answer is not None:
+            answer.fail(error)
+        elif asking is not None and not asking.done():
+            asking.set_exception(error)
+
+    # --- from the loop -------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses
+        self._transport.set_write_buffer_limits(self._pool.buffers.write_high_water_bytes)
+        self._poll = select.poll()
+        self._poll.register(transport.get_extra_info("socket").fileno(), _HANGUP)
+        self._pool.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pool.forget(self)
+        del self._parser  # a cycle with its callbacks
+        self._writable.set()
+        if self._answer is not None and self._delimited is Delimited.BY_CLOSE and exc is None:
+            answer, self._answer, self._asking = self._answer, None, None
+            if self._upload is not None:
+                self._upload.cancel()
+            answer.finish()
+        elif self._began:
+            self._fail(AnswerBroken("cut"))
+        else:
+            self._fail(Unanswered(*((str(exc),) if exc else ())))
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def pause_reading(self) -> None:
+        if not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._reading_paused:
+            self._reading_paused = False
+            self._since = self._pool.now
+            self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._excess = True
+            if not self._done:
+                self._hand_over()
+                cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
+                self.give_up(cause or AnswerBroken(f"malformed: {error}"))
+                return
+        answer = self._answer
+        if self._done:
+            self._release()
+        elif answer is not None:
+            self._since = self._pool.now
+            self._hand_over()
+            if answer.is_full:
+                self.pause_reading()
+            self._wire_bytes += len(data)
+            if is_wasteful(self._wire_bytes, answer.received_bytes, self._pool.buffers.head_bytes_max):
+                self.give_up(AnswerBroken("malformed: mostly framing"))
+        elif self._asking is None:
+            if self._excess:
+                self._transport.abort()
+        else:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._pool.buffers.head_bytes_max:
+                self.give_up(AnswerBroken("malformed: head too large"))
+
+    def _hand_over(self) -> None:
+        pieces = self._pieces
+        if pieces and self._answer is not None:
+            block = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            pieces.clear()
+            self._answer.receive(block)
+
+    def _release(self) -> None:
+        """The answer is complete: hand over its end, and the connection back to the pool."""
+        answer, self._answer, self._asking = self._answer, None, None
+        assert answer is not None
+        self._done = False
+        pieces, block = self._pieces, b""
+        if pieces:
+            block = b"".join(pieces)
+            pieces.clear()
+            if self._delimited is Delimited.BY_HEAD:
+                self._excess, block = True, b""
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            upload.cancel()
+        if self._keep and not self._excess and upload is None:
+            if self._reading_paused:
+                self.resume_reading()
+            if self._delimited is Delimited.BY_HEAD:
+                self._parser = httptools.HttpResponseParser(self)  # the old one may wait for a body
+            self._since = self._pool.now
+            self._pool.put_back(self, self._born)
+        else:
+            self._transport.close()
+        # The waiter is woken first, so that what it writes at the end leaves together with the last piece.
+        answer.finish()
+        if block:
+            answer.receive(block)
+
+    def sweep(self, now: int) -> None:
+        """Look whether something takes too long."""
+        timeouts = self._pool.ticks
+        waited = now - self._since
+        if self._answer is not None:
+            if waited > timeouts.body_idle and not self._reading_paused:
+                self.give_up(AnswerBroken("stalled"))
+        elif self._asking is not None:
+            if waited > timeouts.head:
+                self.give_up(HeadTimeout())
+        elif waited > timeouts.idle:
+            self._transport.close()
+
+    # --- llhttp's callbacks --------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        if self._asking is None or self._answer is not None:
+            self._excess = True
+        else:
+            self._began = True
+
+    def on_status(self, reason: bytes) -> None:
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # else it is a trailer, which is not passed on
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        headers, reason = self._headers, self._reason
+        self._headers, self._reason, self._in_head = [], b"", False
+        asking = self._asking
+        if self._excess or asking is None or asking.done():
+            raise AnswerBroken("malformed: nothing was asked")
+        parser = self._parser
+        status = parser.get_status_code()
+        if 100 <= status < 200 and status != 101:
+            self._interim = True
+            return
+        if len(headers) > self._pool.buffers.header_count_max:
+            raise AnswerBroken("malformed: too many headers")
+        fields = fields_of(headers)
+        self._delimited = delimited(self._method, status, parser.get_http_version(), fields)
+        self._keep = parser.should_keep_alive()
+        self._head_bytes = self._wire_bytes = 0
+        self._answer = answer = Answer(self, status, reason, headers, fields, self._pool.buffers.answer_bytes_max)
+        if self._delimited is Delimited.BY_HEAD:
+            self._done = True
+        asking.set_result(answer)
+
+    def on_message_complete(self) -> None:
+        if self._interim:
+            self._interim = False
+        elif self._answer is not None:
+            self._done = True

@@ -1,0 +1,203 @@
+"""Bytes of one client connection in, requests out: no I/O, no clock.
+
+llhttp parses, strictly and without a lenient flag; what it leaves open is judged by `framing` and by the request line's
+exact bytes. Upgrades are not taken: such a request is read as a plain one.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+import httptools
+
+from gateway.core.errors import GatewayError, HeadersTooLarge, InvalidRequest
+from gateway.proxy.http1.errors import VersionNotSupported
+from gateway.proxy.http1.framing import check_request, check_size, is_wasteful
+from gateway.proxy.http1.headers import Headers, fields_of
+from gateway.proxy.http1.limits import Limits
+from gateway.proxy.http1.request import Request
+
+_OTHER_VERSION = ("Invalid HTTP version", "Pause on PRI/Upgrade")
+
+
+class _EnoughPipelined(Exception):
+    """One read held more requests than are taken at once; the client has to repeat the rest (RFC 9112 §9.3.2)."""
+
+
+class RequestReader:
+    """Appends each request to `requests` when its head is complete; `arriving` is the one whose body is not.
+
+    `closed`: no further request will be read, because the last one said so or there were too many.
+    """
+
+    __slots__ = (
+        "_data",
+        "_head_bytes",
+        "_headers",
+        "_limits",
+        "_muted",
+        "_new_request",
+        "_parser",
+        "_partial",
+        "_pieces",
+        "_saw_end",
+        "_target",
+        "_upgrading",
+        "_wire_bytes",
+        "arriving",
+        "closed",
+        "in_head",
+        "on_body",
+        "requests",
+    )
+
+    def __init__(self, limits: Limits, new_request: Callable[..., Request]) -> None:
+        self.requests: deque[Request] = deque()
+        self.arriving: Request | None = None
+        self.closed = False
+        self.in_head = False
+        self._limits = limits
+        self._new_request = new_request
+        self._target = b""
+        self._headers: Headers = []
+        self._data = b""  # being fed
+        self._partial: list[bytes] = []  # fed before, and holding the begin of this head
+        self._head_bytes = 0
+        self._saw_end = False  # of a message, in what is being fed
+        self._muted = False
+        self._upgrading = False
+        self._wire_bytes = 0
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append  # no Python frame for a piece
+        self._parser = httptools.HttpRequestParser(self)
+
+    def feed(self, data: bytes) -> None:
+        """Read on; raises the `GatewayError` that refuses what is malformed: of `arriving`, else of a new request."""
+        if self.closed:
+            return
+        self._data = data
+        self._saw_end = False
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._read_plainly(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError as error:
+            self._stop(error)
+            return
+        if self.arriving is not None:
+            self._hand_over(self.arriving, data)
+        elif self.in_head:
+            self._keep_partial(data)
+
+    def _keep_partial(self, data: bytes) -> None:
+        self._partial.append(data)
+        if not self._saw_end:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._limits.head_bytes_max:
+                self.closed = True
+                raise HeadersTooLarge
+
+    def _hand_over(self, request: Request, data: bytes) -> None:
+        pieces = self._pieces
+        if pieces:
+            request.receive(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            pieces.clear()
+        if request.length is None:
+            self._wire_bytes += len(data)
+            if is_wasteful(self._wire_bytes, request.received_bytes, self._limits.head_bytes_max):
+                self.closed = True
+                raise InvalidRequest("The chunked body is mostly framing.")
+
+    def _stop(self, error: httptools.HttpParserError) -> None:
+        self._pieces.clear()
+        if self.closed:  # llhttp complains of what follows a request that was to be the last
+            return
+        self.closed = True
+        cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
+        if isinstance(cause, _EnoughPipelined):
+            self.requests[-1].keep_alive = False
+            return
+        if isinstance(cause, GatewayError):
+            raise cause
+        if cause is not None:
+            raise cause
+        if str(error) in _OTHER_VERSION:
+            raise VersionNotSupported from error
+        raise InvalidRequest(f"Malformed HTTP: {error}.") from error
+
+    def _read_plainly(self, rest: bytes) -> None:
+        """llhttp takes what follows a head with Upgrade for another protocol; have it read as this request's body."""
+        request = self.arriving
+        assert request is not None
+        self._upgrading = False
+        self._muted = True
+        self._parser = httptools.HttpRequestParser(self)
+        framing = b"Transfer-Encoding: chunked" if request.length is None else b"Content-Length: %d" % request.length
+        self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
+        if rest:
+            self.feed(rest)
+
+    # --- llhttp's callbacks --------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self.in_head = True
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.in_head:  # else it is a trailer, which is not passed on
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        headers, target = self._headers, self._target
+        self._headers, self._target, self.in_head = [], b"", False
+        if self._muted:
+            self._muted = False
+            return
+        if self.closed or len(self.requests) >= self._limits.pipelined_max:
+            raise _EnoughPipelined
+        parser = self._parser
+        method, version = parser.get_method(), parser.get_http_version()
+        self._check_line(method, target, version)
+        if self._head_bytes + len(self._data) > self._limits.head_bytes_max:
+            check_size(target, headers, self._limits.head_bytes_max)
+        if len(headers) > self._limits.header_count_max:
+            raise HeadersTooLarge
+        self._head_bytes = self._wire_bytes = 0
+        fields = fields_of(headers)
+        head = check_request(version, method, target, headers, fields)
+        self._upgrading = parser.should_upgrade()
+        self.arriving = request = self._new_request(
+            method,
+            head,
+            headers,
+            fields,
+            is_http10=version == "1.0",
+            keep_alive=parser.should_keep_alive(),
+        )
+        self.requests.append(request)
+
+    def _check_line(self, method: bytes, target: bytes, version: str) -> None:
+        """llhttp lets pass a second space, RTSP and ICE, and a request line without any version."""
+        line = b"%b %b HTTP/%b\r\n" % (method, target, version.encode())
+        if self._partial:
+            head = b"".join(self._partial) + self._data
+            self._partial.clear()
+        else:
+            head = self._data
+        if not head.startswith(line) and b"\n" + line not in head:
+            raise InvalidRequest("The request line is malformed.")
+
+    def on_message_complete(self) -> None:
+        self._saw_end = True
+        request = self.arriving
+        if self._upgrading or request is None:
+            return
+        if self._pieces:
+            request.receive(b"".join(self._pieces))
+            self._pieces.clear()
+        self.arriving = None
+        if not request.keep_alive:
+            self.closed = True
+        request.finish()

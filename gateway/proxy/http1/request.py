@@ -1,0 +1,247 @@
+"""One request on a client connection, and its answer, as a handler sees them.
+
+Everything a handler does to a client that has left is ignored, so that it can go on to its own end.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from gateway.core.errors import BodyTooLarge
+from gateway.proxy.http1.errors import ClientGone
+from gateway.proxy.http1.framing import RequestHead
+from gateway.proxy.http1.headers import Fields, Headers, encode_head
+from gateway.proxy.http1.inbound import Inbound
+
+if TYPE_CHECKING:
+    from gateway.proxy.http1.edge import Connection
+
+REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
+_BODILESS: Final = (204, 304)
+
+# How the body of the answer is delimited.
+_NONE, _LENGTH, _CHUNKED, _CLOSE = range(4)
+
+
+class Request(Inbound):
+    """A request whose head is complete. `target` is as received; of an absolute one, the part that an origin gets."""
+
+    __slots__ = (
+        "_connection",
+        "_delimited",
+        "_expects_continue",
+        "_fields",
+        "_left_bytes",
+        "_on_gone",
+        "_on_resume",
+        "_writable",
+        "ended",
+        "gone",
+        "headers",
+        "is_http10",
+        "keep_alive",
+        "length",
+        "method",
+        "paused",
+        "peer",
+        "started",
+        "target",
+    )
+
+    def __init__(
+        self,
+        connection: "Connection",
+        method: bytes,
+        head: RequestHead,
+        headers: Headers,
+        fields: Fields,
+        *,
+        is_http10: bool,
+        keep_alive: bool,
+    ) -> None:
+        super().__init__()
+        self.method = method
+        self.target = head.target
+        self.headers = headers
+        self.length = head.length
+        self.is_http10 = is_http10
+        self.peer = connection.peer
+        self.keep_alive = keep_alive
+        self.started = False
+        self.ended = False
+        self.gone = False
+        self.paused = False
+        self._connection = connection
+        self._fields = fields
+        self._expects_continue = head.expects_continue
+        self._delimited = _NONE
+        self._left_bytes = 0
+        self._on_gone: list[Callable[[], None]] | None = None
+        self._on_resume: list[Callable[[], None]] | None = None
+        self._writable: asyncio.Event | None = None
+
+    @property
+    def path(self) -> bytes:
+        """The target up to its '?'."""
+        return self.target.partition(b"?")[0]
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of the field with this lower-case name."""
+        return self._fields.get(name)
+
+    # --- the body ------------------------------------------------------------------------------------------------
+
+    async def read_body(self, bytes_max: int) -> bytes:
+        """Return the whole body. Raises BodyTooLarge, RequestTimeout, InvalidRequest (malformed) or ClientGone."""
+        if not self.complete:
+            if self.length is not None and self.length > bytes_max:
+                raise BodyTooLarge
+            self._want_body()
+            await self._arrival(bytes_max + 1)
+        if self.buffered_bytes > bytes_max:
+            self._take()
+            raise BodyTooLarge
+        return self._take()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives; the client is held back while nobody asks. Raises as `read_body` does."""
+        while True:
+            if not self.buffered_bytes and not self.complete:
+                self._want_body()
+                await self._arrival(1)
+            if self.buffered_bytes:
+                yield self._take()
+            elif self.complete:
+                return
+
+    def _want_body(self) -> None:
+        if self._expects_continue and not self.received_bytes and not self.started:
+            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._expects_continue = False
+        self._connection.want_body()
+
+    # --- the answer ----------------------------------------------------------------------------------------------
+
+    def start(self, status: int, reason: bytes, headers: Headers, *, length: int | None) -> None:
+        """Begin the answer. Without a length the body is chunked, or ends with the connection for HTTP/1.0."""
+        head = self._head(status, reason, headers, length)
+        if not self.gone:
+            self._connection.write_soon((head,), len(head))
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the body; raises ValueError when it is more than the length that was declared."""
+        if self.gone or not data or self._delimited == _NONE:
+            return
+        size = len(data)
+        if self._delimited == _CHUNKED:
+            self._connection.write_soon((b"%x\r\n" % size, data, b"\r\n"), size)
+            return
+        if self._delimited == _LENGTH:
+            if size > self._left_bytes:
+                raise ValueError("the answer is longer than its declared length")
+            self._left_bytes -= size
+        self._connection.write_soon((data,), size)
+
+    async def drain(self) -> None:
+        """Wait while more is buffered than the high-water mark; returns at once when the client has left."""
+        while self.paused and not self.gone:
+            if self._writable is None:
+                self._writable = asyncio.Event()
+            self._writable.clear()
+            await self._writable.wait()
+
+    def end(self) -> None:
+        """The answer is complete; one that is shorter than its declared length is broken off instead."""
+        if self.ended:
+            return
+        if self._delimited == _LENGTH and self._left_bytes:
+            self.abort()
+            return
+        self.ended = True
+        if not self.gone:
+            if self._delimited == _CHUNKED:
+                self._connection.write_soon((b"0\r\n\r\n",), 5)
+            self._connection.answered(self)
+
+    def respond(self, status: int, headers: Headers, body: bytes, reason: bytes | None = None) -> None:
+        """Send a whole answer in one write."""
+        head = self._head(status, REASONS.get(status, b"") if reason is None else reason, headers, len(body))
+        self.ended = True
+        if not self.gone:
+            self._connection.write(head if self._delimited == _NONE else head + body)
+            self._connection.answered(self)
+
+    def abort(self) -> None:
+        """Break the connection: the client gets what was written, and can tell that it is not the whole."""
+        if not self.ended:
+            self.ended = True
+            if not self.gone:
+                self._connection.break_off(must_reset=self._delimited == _CLOSE)
+
+    def _head(self, status: int, reason: bytes, headers: Headers, length: int | None) -> bytes:
+        assert not self.started, "an answer begins once"
+        assert status >= 200, "interim answers are not relayed"
+        self.started = True
+        is_bodiless = status in _BODILESS or self.method == b"HEAD"
+        framing = b""
+        if length is not None:
+            if status != 204:
+                framing = b"Content-Length: %d\r\n" % length
+            self._delimited, self._left_bytes = _LENGTH, length
+        elif self.is_http10:
+            self._delimited = _CLOSE
+            self.keep_alive = self.keep_alive and is_bodiless
+        elif not is_bodiless:
+            framing = b"Transfer-Encoding: chunked\r\n"
+            self._delimited = _CHUNKED
+        if is_bodiless:
+            self._delimited = _NONE
+        if self._connection.is_draining or not (self.complete or self.is_awaited):
+            self.keep_alive = False  # a body that nobody reads by now will not be read to its end
+        if not self.keep_alive:
+            framing += b"Connection: close\r\n"
+        elif self.is_http10:
+            framing += b"Connection: keep-alive\r\n"
+        return encode_head(b"HTTP/1.1 %d %b" % (status, reason), headers, framing + b"\r\n")
+
+    # --- the client ----------------------------------------------------------------------------------------------
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the client leaves before the end of its answer; at once if it has."""
+        if self.gone:
+            callback()
+        elif self._on_gone is None:
+            self._on_gone = [callback]
+        else:
+            self._on_gone.append(callback)
+
+    def on_resume(self, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever what is buffered has fallen below the low-water mark, after `paused`."""
+        if self._on_resume is None:
+            self._on_resume = [callback]
+        else:
+            self._on_resume.append(callback)
+
+    def leave(self) -> None:
+        """The connection tells: the client has closed it."""
+        if self.gone:
+            return
+        self.gone = True
+        self.fail(ClientGone())
+        if self._writable is not None:
+            self._writable.set()
+        for callback in self._on_gone or ():
+            callback()
+
+    def pause(self) -> None:
+        """The connection tells: too much is buffered."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """The connection tells: the client has taken enough."""
+        self.paused = False
+        if self._writable is not None:
+            self._writable.set()
+        for callback in self._on_resume or ():
+            callback()
