@@ -33,6 +33,7 @@ from gateway.adapters.redis_link import RedisLink
 from gateway.adapters.scripts import Scripts
 from gateway.adapters.tokens import Tokenizer
 from gateway.config import Config, ConfigError, parse_listen
+from gateway.core.errors import GatewayError
 from gateway.core.holds import Balance, Settlement
 from gateway.core.ids import uuid7
 from gateway.core.rate_card import RateCardError, load_card
@@ -40,9 +41,9 @@ from gateway.core.rates import RateCard
 from gateway.loops import every
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.follow import ShardFollower
-from gateway.proxy.h1tmp.client import Pool as UpstreamPool
-from gateway.proxy.h1tmp.client import Timeouts
-from gateway.proxy.h1tmp.server import Limits, Server
+from gateway.proxy.http1.client import Pool as UpstreamPool
+from gateway.proxy.http1.limits import Limits, Timeouts
+from gateway.proxy.http1.server import Server
 from gateway.proxy.leases import Leases
 from gateway.proxy.relay import Disconnect, Relay
 from gateway.proxy.settlements import Settlements
@@ -207,8 +208,12 @@ class Gateway:
             now_ms=now_ms,
             is_ready=lambda: stores.link.available,
         )
-        self.server = Server(self.exchange, _edge_limits(config))
+        self.server = Server(self.exchange, _edge_limits(config), on_refused=self._edge_refused)
         self._follower = ShardFollower(stores.ledger, stores.credits, self.leases, self.settlements)
+
+    def _edge_refused(self, error: GatewayError) -> list[tuple[bytes, bytes]]:
+        self.tally.refused(error.code)
+        return [(b"x-gateway-request-id", new_request_id().encode())]
 
     def loops(self) -> list[Coroutine[None, None, None]]:
         settlement = self._config.settlement
@@ -374,7 +379,7 @@ async def serve_gateway(config: Config, listener: socket.socket | None, announce
 async def _listen_public(server: Server, config: Config, listener: socket.socket | None) -> str:
     host, port = parse_listen(config.listen)
     try:
-        address = await server.start(host=host, port=port, sock=listener)
+        address = await server.start(host, port, sock=listener)
     except OSError as error:
         raise ConfigError(f"listen: {config.listen}: {error.strerror}; choose another with --listen") from error
     return f"http://{address}/v1"

@@ -30,7 +30,7 @@ from gateway.core.holds import Hold, Settlement, Terms
 from gateway.core.money import format_credits
 from gateway.core.rates import ModelRates, RateCard, UnsoldTier
 from gateway.core.routes import Free, Own, route
-from gateway.proxy.h1tmp.server import Headers, Request
+from gateway.proxy.http1.server import Headers, Request
 from gateway.proxy.leases import Leases, OpenHold
 from gateway.proxy.pricing import Priced, progress_of, settlement_of
 from gateway.proxy.relay import Relay

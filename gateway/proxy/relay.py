@@ -15,17 +15,11 @@ from gateway.core.encodings import CorruptEncoding, Decode, UnknownEncoding, dec
 from gateway.core.endings import Ended
 from gateway.core.errors import GatewayError, UpstreamBroken, UpstreamRejected, UpstreamTimeout, UpstreamUnreachable
 from gateway.core.meter import Meter, Reading, TailMeter, read_answer, stream_meter
-from gateway.proxy.h1tmp.client import (
-    Answer,
-    AnswerBroken,
-    AnswerTooLarge,
-    ConnectFailed,
-    HeadTimeout,
-    Pool,
-    PoolExhausted,
-)
-from gateway.proxy.h1tmp.headers import forwardable
-from gateway.proxy.h1tmp.server import Headers, Request
+from gateway.proxy.http1.answer import Answer
+from gateway.proxy.http1.client import Pool
+from gateway.proxy.http1.errors import AnswerBroken, AnswerTooLarge, ConnectFailed, HeadTimeout, PoolExhausted
+from gateway.proxy.http1.headers import forwardable
+from gateway.proxy.http1.server import Headers, Request
 from gateway.proxy.tally import Tally
 from gateway.proxy.watch import Watch
 
