@@ -4,6 +4,7 @@ Time, randomness and ids enter the program here.
 """
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -63,9 +64,30 @@ Announce = Callable[[dict[str, str]], None]
 # How long a stopping worker may still post; the rest waits in the outbox for the next start.
 FINAL_POST_S_MAX = 10.0
 
+# Container allocations, less deallocations, before the youngest generation is collected.
+GC_ALLOCATIONS = 50_000
+
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+class RequestIds:
+    """Makes request ids; asks the system for randomness by the block, since each asking is a system call."""
+
+    _BLOCK_IDS, _ID_BYTES = 400, 10
+
+    def __init__(self) -> None:
+        self._block = b""
+        self._used = 0
+
+    def __call__(self) -> str:
+        if self._used == len(self._block):
+            self._block = os.urandom(self._BLOCK_IDS * self._ID_BYTES)
+            self._used = 0
+        start = self._used
+        self._used += self._ID_BYTES
+        return uuid7(now_ms(), self._block[start : self._used])
 
 
 def new_request_id() -> str:
@@ -204,7 +226,7 @@ class Gateway:
             tally=self.tally,
             body_bytes_max=config.edge.body_bytes_max,
             auto_tier=config.estimate.auto_service_tier,
-            new_id=new_request_id,
+            new_id=RequestIds(),
             now_ms=now_ms,
             is_ready=lambda: stores.link.available,
         )
@@ -430,8 +452,18 @@ async def _run(
         await task
 
 
+def _collect_rarely() -> None:
+    """What was imported stays for ever, and a call leaves no cycles behind: a full collection every few thousand calls
+    would walk both for nothing. Measured: a third of a plain call's CPU.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS, 20, 100)
+
+
 def serve(config: Config, *, listen_fd: int | None, on_ready: Announce) -> None:
     listener = socket.socket(fileno=listen_fd) if listen_fd is not None else None
+    _collect_rarely()
     uvloop.run(serve_gateway(config, listener, on_ready))
 
 

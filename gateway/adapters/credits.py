@@ -61,18 +61,18 @@ class CreditGap(CreditsError):
         self.credit_seq = credit_seq  # the last that was applied
 
 
-class Reserved(msgspec.Struct, frozen=True):
+class Reserved(msgspec.Struct, frozen=True, gc=False):
     held: MicroCredits  # by this hold
     balance: Balance  # after it
 
 
-class Refused(msgspec.Struct, frozen=True):
+class Refused(msgspec.Struct, frozen=True, gc=False):
     bound: str
     needed: MicroCredits
     available: MicroCredits
 
 
-class Settled(msgspec.Struct, frozen=True):
+class Settled(msgspec.Struct, frozen=True, gc=False):
     balance: Balance
     event_id: EventId
 

@@ -28,7 +28,7 @@ class Endpoint(StrEnum):
     EMBEDDINGS = "/v1/embeddings"
 
 
-class Caller(msgspec.Struct, frozen=True):
+class Caller(msgspec.Struct, frozen=True, gc=False):
     """The authenticated origin of one request."""
 
     account_id: str
@@ -37,7 +37,7 @@ class Caller(msgspec.Struct, frozen=True):
     on_disconnect: str = "drain"  # or "cancel"
 
 
-class Call(msgspec.Struct, frozen=True):
+class Call(msgspec.Struct, frozen=True, gc=False):
     """A metered call. `body` is what goes upstream; `content` the raw JSON values that hold text."""
 
     endpoint: Endpoint

@@ -45,7 +45,7 @@ class Basis(StrEnum):
     CONTEXT = "context"  # the model's context window
 
 
-class Estimate(msgspec.Struct, frozen=True):
+class Estimate(msgspec.Struct, frozen=True, gc=False):
     """The most a call can cost, with the bounds it was priced at."""
 
     amount: MicroCredits

@@ -52,7 +52,7 @@ class Phase(StrEnum):
     CORRECTION = "correction"  # a late settlement after a lapse: at most one
 
 
-class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
+class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What a hold was opened under; stored in the hold, so that a lapse can be posted without its gateway."""
 
     account_id: str
@@ -63,7 +63,7 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
     opened_at_ms: int  # Unix time of the gateway that opened it: `event_at` of a lapse, never a lease
 
 
-class Hold(msgspec.Struct, frozen=True):
+class Hold(msgspec.Struct, frozen=True, gc=False):
     """A hold to reserve. `fingerprint` is a hash of the request: one id never stands for two requests."""
 
     request_id: str  # UUIDv7, made by the gateway
@@ -73,7 +73,7 @@ class Hold(msgspec.Struct, frozen=True):
     attempt: int = 1  # 2 when the exact bound is tried after the cheap one was refused
 
 
-class Settlement(msgspec.Struct, frozen=True, omit_defaults=True):
+class Settlement(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What ends a hold: the event of the outbox, the row of the journal, the source of the ledger lines."""
 
     request_id: str
@@ -90,7 +90,7 @@ class Settlement(msgspec.Struct, frozen=True, omit_defaults=True):
     upstream_request_id: str = ""
 
 
-class Balance(msgspec.Struct, frozen=True):
+class Balance(msgspec.Struct, frozen=True, gc=False):
     """An account's money at one moment, in µcr: available = balance − held."""
 
     balance: MicroCredits

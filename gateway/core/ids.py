@@ -1,7 +1,5 @@
 """Request ids: UUIDv7, so that they sort by time. Time and randomness are arguments."""
 
-import uuid
-
 
 def uuid7(now_ms: int, random: bytes) -> str:
     """A UUID version 7 (RFC 9562 §5.7) from Unix milliseconds and 10 random bytes.
@@ -11,4 +9,5 @@ def uuid7(now_ms: int, random: bytes) -> str:
     """
     tail = int.from_bytes(random, "big")
     value = (now_ms & (1 << 48) - 1) << 80 | 0x7 << 76 | (tail >> 62 & 0xFFF) << 64 | 0b10 << 62 | tail & (1 << 62) - 1
-    return str(uuid.UUID(int=value))
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

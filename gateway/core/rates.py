@@ -140,10 +140,12 @@ def priced_tier(service_tier: str | None, auto_tier: str = DEFAULT_TIER) -> str:
 
 def _bracket(row: ModelRates, service_tier: str | None, input_tokens: int) -> Bracket:
     brackets = row.brackets(priced_tier(service_tier))
+    if len(brackets) == 1:
+        return brackets[0]
     return next(bracket for bracket in reversed(brackets) if bracket.input_tokens_min <= input_tokens)
 
 
-class Price(msgspec.Struct, frozen=True):
+class Price(msgspec.Struct, frozen=True, gc=False):
     """What a call costs; `rounding` is the part of `cost` above the exact price (0 in mode `exact`)."""
 
     cost: MicroCredits

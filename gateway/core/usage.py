@@ -8,7 +8,7 @@ Source of the shapes: CompletionUsage and ResponseUsage of OpenAI's published Op
 import msgspec
 
 
-class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Tokens by class; every class is disjoint from the others. All counts are ≥ 0."""
 
     input: int = 0

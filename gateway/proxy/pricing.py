@@ -16,7 +16,7 @@ from gateway.proxy.watch import Watch
 BYTES_PER_TOKEN_ABOUT = 4
 
 
-class Priced(msgspec.Struct, frozen=True):
+class Priced(msgspec.Struct, frozen=True, gc=False):
     """A call with the card row and the bound it is held under."""
 
     request_id: str
