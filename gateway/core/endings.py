@@ -23,6 +23,7 @@ from gateway.core.meter import Reading
 from gateway.core.rates import ModelRates
 from gateway.core.usage import AbsurdUsage, Usage, disjoint
 
+
 class Charge(StrEnum):
     USAGE = "usage"
     DELIVERED = "delivered"  # the input, and the output that reached the caller, counted by the tokenizer

@@ -18,7 +18,7 @@ TAIL_BYTES = 64 * 1024
 
 
 class Delivered:
-    """The output that reached the caller, for when upstream never says: text still to be counted, and tokens counted."""
+    """The output that reached the caller, for when upstream tells no usage: tokens counted, text still uncounted."""
 
     __slots__ = ("events", "text_chars", "texts", "tokens")
 
@@ -39,7 +39,7 @@ class Delivered:
 
     @property
     def tokens_about(self) -> int:
-        """A cheap running figure for the progress of a hold: no less than one token an event, or four characters a token."""
+        """A cheap running figure for the progress of a hold: one token an event, or four characters a token."""
         return self.tokens + max(len(self.texts), self.text_chars // 4)
 
     @property
@@ -72,7 +72,7 @@ class Meter(Protocol):
     def finish(self) -> bytes: ...
 
 
-# --- one JSON document -------------------------------------------------------------------------------------------
+# --- one JSON document ---------------------------------------------------------------------------------------------
 
 
 class _Answer(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""The whole of Tollgate as an operator runs it: one `tollgate up` for the session, driven by its own commands and the SDK."""
+"""The whole of Tollgate as an operator runs it: one `tollgate up` a session, driven by its own commands and the SDK."""
 
 import json
 import os

@@ -7,11 +7,12 @@ from decimal import Decimal
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from openai.types.chat import ChatCompletionUserMessageParam
 
 from tests.acceptance.conftest import Stack
 
 MODEL = "gpt-4o-mini"
-HELLO = [{"role": "user", "content": "Say hello."}]
+HELLO: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "Say hello."}]
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +130,8 @@ async def test_upstreams_errors_pass_unchanged_and_cost_nothing(
     stack: Stack, caller: tuple[str, str], client: AsyncOpenAI
 ) -> None:
     before = stack.settled_account(caller[0])
-    for status, kind in ((429, openai.RateLimitError), (400, openai.BadRequestError), (500, openai.InternalServerError)):
+    kinds = {429: openai.RateLimitError, 400: openai.BadRequestError, 500: openai.InternalServerError}
+    for status, kind in kinds.items():
         with pytest.raises(kind) as raised:
             await client.chat.completions.create(
                 model=MODEL, messages=HELLO, extra_headers={"x-sandbox-scenario": f"status={status}"}

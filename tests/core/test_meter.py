@@ -76,7 +76,7 @@ def test_tool_calls_and_refusals_are_delivered_text() -> None:
 @given(st.lists(st.integers(0, 10_000)))
 def test_a_response_is_metered_by_its_terminal_event(cuts: list[int]) -> None:
     usage = {"input_tokens": 5, "output_tokens": 2, "total_tokens": 7, "output_tokens_details": {"reasoning_tokens": 1}}
-    events = [
+    events: list[dict[str, object]] = [
         {"type": "response.created", "response": {"model": "gpt-5", "usage": None}},
         {"type": "response.output_text.delta", "delta": "Hi"},
         {"type": "response.completed", "response": {"model": "gpt-5", "service_tier": "flex", "usage": usage}},
