@@ -20,10 +20,9 @@ TAIL_BYTES = 64 * 1024
 class Delivered:
     """The output that reached the caller, for when upstream tells no usage: tokens counted, text still uncounted."""
 
-    __slots__ = ("events", "text_chars", "texts", "tokens")
+    __slots__ = ("text_chars", "texts", "tokens")
 
     def __init__(self) -> None:
-        self.events = 0
         self.tokens = 0
         self.texts: list[str] = []
         self.text_chars = 0

@@ -1,6 +1,7 @@
 import gzip
 import itertools
 import zlib
+from collections.abc import Callable
 
 import brotli
 import pytest
@@ -16,7 +17,7 @@ def raw_deflate(data: bytes) -> bytes:
     return squeeze.compress(data) + squeeze.flush()
 
 
-CODINGS = {
+CODINGS: dict[str, list[Callable[[bytes], bytes]]] = {
     "gzip": [gzip.compress],
     "deflate": [zlib.compress, raw_deflate],
     "br": [brotli.compress],
