@@ -7,7 +7,6 @@ headers that only the settlement knows.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-import msgspec
 import structlog
 
 from gateway.core.calls import Call, Caller
@@ -15,25 +14,22 @@ from gateway.core.encodings import CorruptEncoding, Decode, UnknownEncoding, dec
 from gateway.core.endings import Ended
 from gateway.core.errors import GatewayError, UpstreamBroken, UpstreamRejected, UpstreamTimeout, UpstreamUnreachable
 from gateway.core.meter import Meter, Reading, TailMeter, read_answer, stream_meter
+from gateway.proxy.departures import Departures, Disconnect
 from gateway.proxy.http1.answer import Answer
 from gateway.proxy.http1.client import Pool
 from gateway.proxy.http1.errors import AnswerBroken, AnswerTooLarge, ConnectFailed, HeadTimeout, PoolExhausted
 from gateway.proxy.http1.headers import forwardable
 from gateway.proxy.http1.server import Headers, Request
+from gateway.proxy.redact import Redactor, redacted
 from gateway.proxy.tally import Tally
 from gateway.proxy.watch import Watch
+
+__all__ = ["Disconnect", "Relay", "Relayed"]
 
 log = structlog.get_logger(__name__)
 
 EVENT_STREAM = b"text/event-stream"
 IDENTITY = (b"accept-encoding", b"identity")
-
-
-class Disconnect(msgspec.Struct, frozen=True):
-    """How long, and for how many at once, upstream is read to its end after the caller left."""
-
-    drain_s: float
-    drains_max: int
 
 
 class Relayed:
@@ -57,21 +53,18 @@ class Relay:
         self._pool = pool
         self._key = upstream_key.encode()
         self._authorization = (b"authorization", b"Bearer " + self._key) if upstream_key else None
-        self._disconnect = disconnect
         self._answer_buffer_bytes_max = answer_buffer_bytes_max
         self._tally = tally
-        self._draining: set[_Departure] = set()
+        self._departures = Departures(disconnect)
 
     @property
     def draining(self) -> int:
         """How many answers are read to their end after their caller left."""
-        return len(self._draining)
+        return len(self._departures)
 
     def stop_draining(self) -> None:
         """From now on, upstream is closed as soon as its caller is gone: the gateway is about to exit."""
-        self._disconnect = Disconnect(0.0, 0)
-        for departure in list(self._draining):
-            departure.cut()
+        self._departures.stop()
 
     # --- free endpoints ------------------------------------------------------------------------------------------
 
@@ -79,13 +72,17 @@ class Relay:
         """Relay an unmetered request, both bodies streamed; raises the `GatewayError` of an upstream that fails."""
         body: AsyncIterator[bytes] | None = request.chunks() if request.method == b"POST" else None
         answer = await self._send(request, self._upstream_headers(request, None), body)
+        headers = self._caller_headers(answer)
+        self._require_accepted(answer, headers)
         request.on_gone(answer.abort)
-        request.start(answer.status, answer.reason, [*self._caller_headers(answer), id_header], length=_length(answer))
+        request.start(answer.status, answer.reason, [*headers, id_header], length=_length(answer))
+        redactor = Redactor(self._key)
         try:
-            await self._pump(request, answer, lambda data: data)
+            await self._pump(request, answer, redactor.feed)
         except AnswerBroken:
             request.abort()
         else:
+            _write(request, redactor.end())
             request.end()
 
     # --- metered endpoints ---------------------------------------------------------------------------------------
@@ -95,7 +92,8 @@ class Relay:
         ended = Ended()
         try:
             async with asyncio.timeout(None) as patience:
-                with self._departure(request, caller, patience):
+                is_cancelled = caller.on_disconnect == "cancel"
+                with self._departures.watch(request, is_cancelled=is_cancelled, patience=patience):
                     return await self._exchange(request, call, opening, watch, ended)
         except TimeoutError:  # the caller left, and upstream was not done within the drain's bounds
             ended.cut = True
@@ -111,10 +109,7 @@ class Relay:
         ended.status = answer.status
         headers = self._caller_headers(answer)
         ended.upstream_request_id = (_value(headers, b"x-request-id") or b"").decode("latin-1")
-        if answer.status == 401:
-            log.error("upstream refuses the gateway's key", upstream_request_id=ended.upstream_request_id)
-            answer.abort()
-            raise UpstreamRejected
+        self._require_accepted(answer, headers)
         headers += opening
         if answer.status == 200 and (_value(headers, b"content-type") or b"").startswith(EVENT_STREAM):
             meter = stream_meter(call.endpoint, call.strip_usage_event)
@@ -140,10 +135,12 @@ class Relay:
             headers = _without(headers, b"content-encoding")
         request.start(answer.status, answer.reason, headers, length=None if strips else _length(answer))
 
+        redactor = Redactor(self._key)
+
         def relay_decoded(data: bytes) -> bytes:
             out = meter.feed(decode(data) if decode else data)
             watch.fold()
-            return out
+            return redactor.feed(out)
 
         def relay_encoded(data: bytes) -> bytes:
             if decode and not meter.reading.usage_unreadable:
@@ -154,16 +151,18 @@ class Relay:
                     meter.reading.usage_unreadable = True
             return data
 
-        transform = relay_encoded if decode and not strips else relay_decoded
+        # A coding that cannot be read is passed on whole: there is nothing to meter, and nothing to take out.
+        is_opaque = decode is None and meter.reading.usage_unreadable
+        transform = relay_encoded if is_opaque or (decode and not strips) else relay_decoded
         try:
             await self._pump(request, answer, transform, ended)
         except (AnswerBroken, CorruptEncoding):
             ended.cut = True
             answer.abort()
-            _write(request, meter.finish())
+            _write(request, redactor.feed(meter.finish()) + redactor.end())
             request.abort()
         else:
-            _write(request, meter.finish())
+            _write(request, redactor.feed(meter.finish()) + redactor.end())
             request.end()
 
     async def _document(self, request: Request, answer: Answer, headers: Headers, ended: Ended) -> Relayed:
@@ -183,7 +182,7 @@ class Relay:
 
         def respond(closing: Headers) -> None:
             if not request.gone:
-                request.respond(answer.status, headers + closing, self._redacted(body), answer.reason)
+                request.respond(answer.status, headers + closing, redacted(self._key, body), answer.reason)
 
         return Relayed(ended, respond)
 
@@ -193,24 +192,41 @@ class Relay:
         """An answer too large to hold is passed on as it comes, without the headers that tell its cost."""
         meter = TailMeter()
         decode = _decoder(headers, meter.reading)
+        redactor = Redactor(self._key)
         request.start(answer.status, answer.reason, headers, length=_length(answer))
 
         def transform(data: bytes) -> bytes:
-            meter.feed(decode(data) if decode else data)
-            return data
+            if not meter.reading.usage_unreadable:
+                try:
+                    meter.feed(decode(data) if decode else data)
+                except CorruptEncoding:
+                    meter.reading.usage_unreadable = True
+            return redactor.feed(data)
 
+        ended.reading = meter.reading
+        ended.sent_any = not request.gone
         try:
             _write(request, transform(received))
             await self._pump(request, answer, transform, ended)
-            meter.finish()
-            request.end()
-        except (AnswerBroken, CorruptEncoding):
+        except AnswerBroken:
             ended.cut = True
             answer.abort()
             request.abort()
-        ended.reading = meter.reading
+        else:
+            if not meter.reading.usage_unreadable:
+                meter.finish()
+                ended.reading = meter.reading
+            _write(request, redactor.end())
+            request.end()
 
     # --- both ----------------------------------------------------------------------------------------------------
+
+    def _require_accepted(self, answer: Answer, headers: Headers) -> None:
+        """Upstream's 401 is about the gateway's key, not the caller's; raises `UpstreamRejected`."""
+        if answer.status == 401:
+            log.error("upstream refuses the gateway's key", upstream_request_id=_value(headers, b"x-request-id"))
+            answer.abort()
+            raise UpstreamRejected
 
     async def _send(self, request: Request, headers: Headers, body: bytes | AsyncIterator[bytes] | None) -> Answer:
         try:
@@ -247,10 +263,6 @@ class Relay:
             answer.abort()
             raise
 
-    def _departure(self, request: Request, caller: Caller, patience: asyncio.Timeout) -> "_Departure":
-        allowed = Disconnect(0.0, 0) if caller.on_disconnect == "cancel" else self._disconnect
-        return _Departure(request, patience, self._draining, allowed)
-
     def _upstream_headers(self, request: Request, call: Call | None) -> Headers:
         """The caller's headers for upstream: its key replaced by ours, its codings limited where we must edit."""
         headers = _without(forwardable(request.headers), b"authorization")
@@ -263,45 +275,8 @@ class Relay:
     def _caller_headers(self, answer: Answer) -> Headers:
         headers = forwardable(answer.headers)
         if self._key and any(self._key in value for _, value in headers):
-            headers = [(name, self._redacted(value)) for name, value in headers]
+            headers = [(name, redacted(self._key, value)) for name, value in headers]
         return headers
-
-    def _redacted(self, data: bytes) -> bytes:
-        """The upstream's key never comes back, not even if upstream echoes it."""
-        return data.replace(self._key, b"*" * len(self._key)) if self._key else data
-
-
-class _Departure:
-    """While a call runs: when its caller leaves, upstream gets as long as the policy allows, then the call is ended."""
-
-    def __init__(
-        self, request: Request, patience: asyncio.Timeout, draining: "set[_Departure]", allowed: Disconnect
-    ) -> None:
-        self._request = request
-        self._patience = patience
-        self._draining = draining
-        self._allowed = allowed
-        self._is_over = False
-
-    def __enter__(self) -> None:
-        self._request.on_gone(self._left)
-
-    def _left(self) -> None:
-        if self._is_over:
-            return
-        if len(self._draining) >= self._allowed.drains_max:
-            self.cut()
-            return
-        self._draining.add(self)
-        self._patience.reschedule(asyncio.get_running_loop().time() + self._allowed.drain_s)
-
-    def cut(self) -> None:
-        """End the call now."""
-        self._patience.reschedule(asyncio.get_running_loop().time())
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over = True
-        self._draining.discard(self)
 
 
 def _refusal(request: Request, error: GatewayError, opening: Headers, tally: Tally) -> Callable[[Headers], None]:
@@ -327,11 +302,11 @@ def _read_document(body: bytes, headers: Headers) -> Reading:
 
 
 def _decoder(headers: Headers, reading: Reading) -> Decode | None:
-    coding = _value(headers, b"content-encoding")
-    if coding is None:
+    codings = [value for name, value in headers if name.lower() == b"content-encoding"]
+    if not codings:
         return None
     try:
-        return decoder(coding.decode("latin-1"))
+        return decoder(b",".join(codings).decode("latin-1"))
     except UnknownEncoding:
         reading.usage_unreadable = True
         return None

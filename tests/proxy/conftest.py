@@ -1,0 +1,71 @@
+"""A data plane in this process for each test, and the rule that holds after each of them: the books are right."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from gateway.sandbox.openai import SandboxOpenAISettings, SimulatedOpenAI
+from tests.proxy.stack import UPSTREAM_KEY, Stack, open_stack
+from tests.proxy.wire import ScriptedUpstream
+
+Logs = list[EventDict]
+Running = Callable[..., AbstractAsyncContextManager[Stack]]
+
+
+@pytest.fixture
+def logs() -> Iterator[Logs]:
+    """What is logged while the test runs."""
+    with capture_logs() as captured:
+        yield captured
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def running(database_url: str, redis_url: str, tmp_path: Path, logs: Logs) -> Running:
+    """Run a stack with a gateway against an upstream; `sections` override the configuration.
+
+    When its block ends well, no handler has failed, the audit is clean and nothing is held.
+    """
+
+    @asynccontextmanager
+    async def running(upstream_url: str, **sections: dict[str, Any]) -> AsyncIterator[Stack]:
+        opened = open_stack(database_url, redis_url, upstream_url, tmp_path / "spool", **sections)
+        async with opened as stack, stack.running_gateway():
+            yield stack
+            assert await stack.complaints() == []
+            assert await stack.held() == 0
+        assert [entry for entry in logs if entry["event"] == "handler failed"] == []
+
+    return running
+
+
+@pytest.fixture
+async def openai() -> AsyncIterator[SimulatedOpenAI]:
+    async with SimulatedOpenAI(SandboxOpenAISettings(api_key=UPSTREAM_KEY)) as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[ScriptedUpstream]:
+    async with ScriptedUpstream() as scripted:
+        yield scripted
+
+
+@pytest.fixture
+async def stack(running: Running, openai: SimulatedOpenAI) -> AsyncIterator[Stack]:
+    """A stack before the simulated OpenAI."""
+    async with running(openai.url) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def scripted(running: Running, upstream: ScriptedUpstream) -> AsyncIterator[Stack]:
+    """A stack before a scripted upstream."""
+    async with running(upstream.url) as stack:
+        yield stack
