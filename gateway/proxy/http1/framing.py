@@ -10,7 +10,7 @@ from functools import lru_cache
 import msgspec
 
 from gateway.core.errors import HeadersTooLarge, InvalidRequest, MethodNotAllowed
-from gateway.proxy.http1.errors import AnswerBroken, CodingNotSupported, ExpectationFailed, VersionNotSupported
+from gateway.proxy.http1.errors import AnswerBroken, CodingNotSupported, ExpectationFailed
 from gateway.proxy.http1.headers import Fields, Headers
 
 _HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
@@ -38,8 +38,6 @@ class Delimited(Enum):
 
 def check_request(version: str, method: bytes, target: bytes, headers: Headers, fields: Fields) -> RequestHead:
     """Judge a head that llhttp has accepted; raises the `GatewayError` that refuses it."""
-    if version not in ("1.1", "1.0"):
-        raise VersionNotSupported
     if method == b"CONNECT":
         raise MethodNotAllowed("This is not a forward proxy.")
     _check_host(version, headers, fields)

@@ -66,7 +66,9 @@ def encode_head(start_line: bytes, headers: Headers, framing: bytes) -> bytes:
     >>> encode_head(b"HTTP/1.1 200 OK", [(b"A", b"1")], b"Content-Length: 0\\r\\n\\r\\n")
     b'HTTP/1.1 200 OK\\r\\nA: 1\\r\\nContent-Length: 0\\r\\n\\r\\n'
     """
-    lines = b"\r\n".join((start_line, *map(b": ".join, headers), framing))
-    if lines.count(b"\n") != len(headers) + 1 + framing.count(b"\n"):
+    lines = [start_line]
+    lines += map(b": ".join, headers)
+    head = b"\r\n".join(lines)
+    if head.count(b"\n") != len(headers):
         raise ValueError("a header field holds a line feed")
-    return lines
+    return head + b"\r\n" + framing

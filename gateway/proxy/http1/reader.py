@@ -33,6 +33,7 @@ class RequestReader:
         "_data",
         "_head_bytes",
         "_headers",
+        "_is_behind",
         "_limits",
         "_muted",
         "_new_request",
@@ -63,6 +64,7 @@ class RequestReader:
         self._partial: list[bytes] = []  # fed before, and holding the begin of this head
         self._head_bytes = 0
         self._saw_end = False  # of a message, in what is being fed
+        self._is_behind = False  # this head began in the read in which another message ended
         self._muted = False
         self._upgrading = False
         self._wire_bytes = 0
@@ -141,6 +143,7 @@ class RequestReader:
 
     def on_message_begin(self) -> None:
         self.in_head = True
+        self._is_behind = self._saw_end
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -159,6 +162,8 @@ class RequestReader:
             raise _EnoughPipelined
         parser = self._parser
         method, version = parser.get_method(), parser.get_http_version()
+        if version != "1.1" and version != "1.0":
+            raise VersionNotSupported
         self._check_line(method, target, version)
         if self._head_bytes + len(self._data) > self._limits.head_bytes_max:
             check_size(target, headers, self._limits.head_bytes_max)
@@ -173,20 +178,22 @@ class RequestReader:
             head,
             headers,
             fields,
-            is_http10=version == "1.0",
-            keep_alive=parser.should_keep_alive(),
+            version == "1.0",
+            parser.should_keep_alive(),
         )
         self.requests.append(request)
 
     def _check_line(self, method: bytes, target: bytes, version: str) -> None:
         """llhttp lets pass a second space, RTSP and ICE, and a request line without any version."""
-        line = b"%b %b HTTP/%b\r\n" % (method, target, version.encode())
+        line = b"%b %b %b" % (method, target, b"HTTP/1.1\r\n" if version == "1.1" else b"HTTP/1.0\r\n")
         if self._partial:
             head = b"".join(self._partial) + self._data
             self._partial.clear()
         else:
             head = self._data
-        if not head.startswith(line) and b"\n" + line not in head:
+        if not head.startswith(line) and not (
+            line in head if self._is_behind else head.lstrip(b"\r\n").startswith(line)
+        ):
             raise InvalidRequest("The request line is malformed.")
 
     def on_message_complete(self) -> None:

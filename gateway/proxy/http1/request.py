@@ -56,7 +56,6 @@ class Request(Inbound):
         head: RequestHead,
         headers: Headers,
         fields: Fields,
-        *,
         is_http10: bool,
         keep_alive: bool,
     ) -> None:
@@ -182,7 +181,6 @@ class Request(Inbound):
     def _head(self, status: int, reason: bytes, headers: Headers, length: int | None) -> bytes:
         assert not self.started, "an answer begins once"
         assert status >= 200, "interim answers are not relayed"
-        self.started = True
         is_bodiless = status in _BODILESS or self.method == b"HEAD"
         framing = b""
         if length is not None:
@@ -203,7 +201,9 @@ class Request(Inbound):
             framing += b"Connection: close\r\n"
         elif self.is_http10:
             framing += b"Connection: keep-alive\r\n"
-        return encode_head(b"HTTP/1.1 %d %b" % (status, reason), headers, framing + b"\r\n")
+        head = encode_head(b"HTTP/1.1 %d %b" % (status, reason), headers, framing + b"\r\n")
+        self.started = True
+        return head
 
     # --- the client ----------------------------------------------------------------------------------------------
 
