@@ -33,7 +33,7 @@ from gateway.adapters.recovery import Recovery
 from gateway.adapters.redis_link import RedisLink
 from gateway.adapters.scripts import Scripts
 from gateway.adapters.tokens import Tokenizer
-from gateway.config import Config, ConfigError, parse_listen
+from gateway.config import Config, ConfigError, parse_listen, why
 from gateway.core.errors import GatewayError
 from gateway.core.holds import Balance, Settlement
 from gateway.core.ids import uuid7
@@ -63,6 +63,7 @@ Announce = Callable[[dict[str, str]], None]
 
 # How long a stopping worker may still post; the rest waits in the outbox for the next start.
 FINAL_POST_S_MAX = 10.0
+POOL_CLOSE_S_MAX = 5.0
 
 # Container allocations, less deallocations, before the youngest generation is collected.
 GC_ALLOCATIONS = 50_000
@@ -154,19 +155,22 @@ async def open_stores(config: Config) -> AsyncIterator[Stores]:
                 connect_timeout_s=database.connect_timeout_ms / 1000,
                 command_timeout_s=database.command_timeout_ms / 1000,
             )
-        except (LedgerUnavailable, asyncpg.PostgresError) as error:
+        except (LedgerUnavailable, asyncpg.PostgresError, ValueError) as error:
             raise ConfigError(
                 f"database_url: cannot connect: {error}; is it right, and `tollgate migrate` run?"
             ) from error
-        stack.push_async_callback(pool.close)
+        stack.push_async_callback(_close, pool)
         async with pool.acquire() as connection:
             await schema.check(connection)
-        link = RedisLink(
-            config.redis_url,
-            command_timeout_ms=config.redis.command_timeout_ms,
-            pending_commands_max=config.redis.pending_commands_max,
-            reconnect_backoff_ms_max=config.redis.reconnect_backoff_ms_max,
-        )
+        try:
+            link = RedisLink(
+                config.redis_url,
+                command_timeout_ms=config.redis.command_timeout_ms,
+                pending_commands_max=config.redis.pending_commands_max,
+                reconnect_backoff_ms_max=config.redis.reconnect_backoff_ms_max,
+            )
+        except (ValueError, OSError) as error:  # OSError: a certificate that the URL names
+            raise ConfigError(f"redis_url: cannot be used: {error}") from error
         stack.push_async_callback(link.close)
         if not await link.open():
             log.warning("redis is not there yet; calls get 503 until it is")
@@ -174,6 +178,14 @@ async def open_stores(config: Config) -> AsyncIterator[Stores]:
         redis = Redis.from_url(config.redis_url)
         stack.push_async_callback(redis.aclose)
         yield Stores(config, pool, link, redis)
+
+
+async def _close(pool: Pool) -> None:
+    try:
+        async with asyncio.timeout(POOL_CLOSE_S_MAX):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
 
 
 class Gateway:
@@ -212,7 +224,7 @@ class Gateway:
         self.relay = Relay(
             self.pool,
             upstream_key=config.upstream_key,
-            disconnect=Disconnect(config.disconnect.drain_s, config.disconnect.drains_max),
+            disconnect=_disconnect(config),
             answer_buffer_bytes_max=config.upstream.answer_buffer_bytes_max,
             tally=self.tally,
         )
@@ -293,12 +305,14 @@ class Workers:
         )
         self.sweeper = Sweeper(stores.credits, stores.recovery.load_account, batch_max=config.workers.sweep_batch_max)
         self.rebuilder = Rebuilder(stores.recovery)
+        self._is_stopping = False
+        self._has_posted = asyncio.Event()
 
     def loops(self) -> list[Coroutine[None, None, None]]:
         workers = self._config.workers
         return [
             every(workers.rebuild_check_ms / 1000, "rebuild", self.rebuilder.step),
-            every(0.0, "post", self.poster.step),
+            self._post(),
             every(workers.sweep_ms / 1000, "sweep", self.sweeper.step),
             every(workers.credit_ms / 1000, "credit", self._stores.crediter.step),
         ]
@@ -306,8 +320,11 @@ class Workers:
     async def readiness(self) -> str:
         if not self._stores.link.available:
             return "Redis cannot be reached: nothing is posted"
-        lag_s_max = self._config.workers.ready_lag_s_max
-        return f"posting is {self.poster.lag_s:.0f} s behind" if self.poster.lag_s > lag_s_max else ""
+        since = self.poster.waiting_since
+        waited_s = asyncio.get_running_loop().time() - since if since is not None else 0.0
+        behind_s = max(self.poster.lag_s, waited_s)
+        is_behind = behind_s > self._config.workers.ready_lag_s_max
+        return f"posting is {behind_s:.0f} s behind: is PostgreSQL there?" if is_behind else ""
 
     def metrics(self) -> Iterator[Metric]:
         poster, rebuilder = self.poster, self.rebuilder
@@ -331,15 +348,23 @@ class Workers:
             }
         )
 
+    async def _post(self) -> None:
+        """Post until there is nothing left and no more is wanted. One loop does it all: its steps never overlap."""
+        try:
+            while await self.poster.step() or not self._is_stopping:
+                pass
+        finally:
+            await self.poster.close()
+            self._has_posted.set()
+
     async def stop(self) -> None:
-        """Post what the gateways left, within a bound, and let go of the shards."""
+        """Let what the gateways left be posted, within a bound, and the shards be let go of."""
+        self._is_stopping = True
         try:
             async with asyncio.timeout(FINAL_POST_S_MAX):
-                while await self.poster.step():
-                    pass
+                await self._has_posted.wait()
         except TimeoutError:
             log.warning("stopped with events unposted; the next start posts them")
-        await self.poster.close()
 
 
 def _upstream_pool(config: Config) -> UpstreamPool:
@@ -356,6 +381,11 @@ def _upstream_pool(config: Config) -> UpstreamPool:
         connections_max=upstream.connections_max,
         ssl=ssl.create_default_context() if config.upstream_url.startswith("https://") else None,
     )
+
+
+def _disconnect(config: Config) -> Disconnect:
+    policy = config.disconnect
+    return Disconnect(0.0, 0) if policy.policy == "cancel" else Disconnect(policy.drain_s, policy.drains_max)
 
 
 def _edge_limits(config: Config) -> Limits:
@@ -403,7 +433,7 @@ async def _listen_public(server: Server, config: Config, listener: socket.socket
     try:
         address = await server.start(host, port, sock=listener)
     except OSError as error:
-        raise ConfigError(f"listen: {config.listen}: {error.strerror}; choose another with --listen") from error
+        raise ConfigError(f"listen: {config.listen}: {why(error)}; choose another with --listen") from error
     return f"http://{address}/v1"
 
 
@@ -435,7 +465,7 @@ async def _run(
     try:
         runner, ops_url = await listen(ops_app(readiness, exposition(registry(metrics))), ops_host, ops_port)
     except OSError as error:
-        raise ConfigError(f"ops_listen: {config.ops_listen}: {error.strerror}; choose another") from error
+        raise ConfigError(f"ops_listen: {config.ops_listen}: {why(error)}; choose another with --ops-listen") from error
     tasks = [asyncio.create_task(loop) for loop in loops]
     for task in tasks:
         task.add_done_callback(lambda _: stopping.set())

@@ -67,6 +67,10 @@ WHERE later.phase = 'correction'
 -- name: 6. every event is posted: no dead letters
 SELECT format('%s-%s of shard %s: %s', epoch, seq, shard, reason) FROM dead_letter
 
+-- name: 6. an answer that upstream began is captured, or says why not
+SELECT format('request %s: void after status %s, without a flag', request_id, status) FROM call_usage
+WHERE outcome = 'void' AND status BETWEEN 200 AND 299 AND flags = '{}'
+
 -- name: 13. ledger rows never change or vanish: the triggers stand
 SELECT format('%s lacks %s', tree.relid, wanted)
 FROM unnest(ARRAY['transfer', 'entry', 'call_usage', 'idem', 'rate_card']) AS root

@@ -10,7 +10,7 @@
 | died, or was cut off, in the answer   | –              | any    | estimated | what was delivered     |
 | died before the caller got a byte     | –              | stayed | void      | nothing, flagged       |
 | reported an error inside the answer   | none           | any    | estimated | what was delivered     |
-| …before delivering anything           | none           | any    | void      | nothing                |
+| …before delivering anything           | none           | any    | void      | nothing, flagged       |
 """
 
 from enum import StrEnum
@@ -68,8 +68,8 @@ def ending(ended: Ended, estimate: Estimate, row: ModelRates) -> Ending:
         return Ending(Outcome.DRAINED if ended.caller_gone else Outcome.EXACT, Charge.USAGE, usage=usage)
     if reading.failed:
         if reading.delivered.anything:
-            return Ending(Outcome.ESTIMATED, Charge.DELIVERED, (Flag.USAGE_MISSING,))
-        return Ending(Outcome.VOID, Charge.NOTHING)
+            return Ending(Outcome.ESTIMATED, Charge.DELIVERED, (Flag.FAILED,))
+        return Ending(Outcome.VOID, Charge.NOTHING, (Flag.FAILED,))
     if ended.cut and not reading.complete:
         if not ended.sent_any and not ended.caller_gone:
             return Ending(Outcome.VOID, Charge.NOTHING, (Flag.CUT,))

@@ -39,6 +39,7 @@ class Flag(StrEnum):
     OVERRUN = "overrun"  # the cost passed the hold
     USAGE_MISSING = "usage_missing"
     USAGE_ABSURD = "usage_absurd"
+    FAILED = "failed"  # upstream reported an error inside its answer
     CUT = "cut"  # upstream died, or the caller's leaving cut it
     UNPRICED = "unpriced"  # the served model or tier has no rate; the requested one's was used
     LAPSED = "lapsed"

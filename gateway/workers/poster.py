@@ -77,6 +77,7 @@ class Poster:
         self.gaps_total = 0
         self.outages_total = 0
         self.lag_s = 0.0
+        self.waiting_since: float | None = None  # of the loop's clock: how long a store has been away
 
     @property
     def owned_shards(self) -> int:
@@ -91,6 +92,7 @@ class Poster:
             looked_at = await self._step()
         except (LedgerUnavailable, OutboxUnavailable, RedisUnavailable) as error:
             self.outages_total += 1
+            self.waiting_since = self.waiting_since or asyncio.get_running_loop().time()
             log.warning("posting waits", error=str(error), backoff_s=self._backoff_s)
             if isinstance(error, LedgerUnavailable):
                 await self.close()
@@ -100,6 +102,7 @@ class Poster:
             self._backoff_s = min(self._backoff_s * 2, BACKOFF_S_MAX)
             return 0
         self._backoff_s = BACKOFF_S_MIN
+        self.waiting_since = None
         return looked_at
 
     async def close(self) -> None:

@@ -54,12 +54,12 @@ GOOD: dict[str, object] = {"prompt_tokens": 10, "completion_tokens": 5}
         (ended(complete=False, cut=True, text="hi"), Outcome.ESTIMATED, Charge.DELIVERED, (Flag.CUT,)),
         (ended(complete=False, cut=True, gone=True), Outcome.ESTIMATED, Charge.DELIVERED, (Flag.CUT,)),
         (ended(complete=False, cut=True, sent_any=False), Outcome.VOID, Charge.NOTHING, (Flag.CUT,)),
-        (ended(complete=False, failed=True), Outcome.VOID, Charge.NOTHING, ()),
+        (ended(complete=False, failed=True), Outcome.VOID, Charge.NOTHING, (Flag.FAILED,)),
         (
             ended(complete=False, failed=True, text="hi"),
             Outcome.ESTIMATED,
             Charge.DELIVERED,
-            (Flag.USAGE_MISSING,),
+            (Flag.FAILED,),
         ),
     ],
 )
