@@ -43,7 +43,7 @@ def settlement(account_id: str, cost: int, *, request_id: str | None = None, rou
         event_at_ms=now_ms(),
         usage=Usage(input=1, output=2) if cost else Usage(),
         rate_key="gpt-5.4/default" if cost else "",
-        status=200,
+        status=200 if cost else 500,
     )
 
 

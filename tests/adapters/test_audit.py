@@ -137,6 +137,8 @@ DAMAGE = {
     "5. what a usage line charged is what its transfer took": "UPDATE call_usage SET charged = charged + 1",
     "5. a correction follows a lapse, and together they charge the cost": "DELETE FROM call_usage"
     " WHERE outcome = 'lapsed'",
+    "6. an answer that upstream began is captured, or says why not": "UPDATE call_usage SET status = 200"
+    " WHERE outcome = 'void'",
     "6. every event is posted: no dead letters": "INSERT INTO dead_letter (shard, epoch, seq, reason, payload,"
     " fingerprint) VALUES (1, 1, 1, 'gap', '{}', '')",
     "13. ledger rows never change or vanish: the triggers stand": "ALTER TABLE idem DISABLE TRIGGER keep_table",
