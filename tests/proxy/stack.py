@@ -33,7 +33,7 @@ class Line(NamedTuple):
     request_id: str
     phase: str
     outcome: str
-    flags: str
+    flags: str  # joined by commas
     usage: Usage
     held: int
     cost: int
@@ -132,11 +132,11 @@ class Stack:
         await self.quiet()
         await self.post()
         rows = await self.stores.pool.fetch(
-            "SELECT request_id::text AS request_id, phase, outcome, flags, usage, held, cost, charged, model, rate_key, status"
-            " FROM call_usage ORDER BY request_id, recorded_at"
+            "SELECT request_id::text AS request_id, phase, outcome, flags, usage, held, cost, charged, model, rate_key,"
+            " status FROM call_usage ORDER BY request_id, recorded_at"
         )
         decode = msgspec.json.Decoder(Usage).decode
-        return [Line(**(dict(row) | {"usage": decode(row["usage"])})) for row in rows]
+        return [Line(**(dict(row) | {"usage": decode(row["usage"]), "flags": ",".join(row["flags"])})) for row in rows]
 
     async def line(self) -> Line:
         (only,) = await self.lines()
