@@ -1,5 +1,15 @@
-"""`python -m gateway`: the same as `tollgate`."""
+"""`tollgate`, and `python -m gateway`. Imports take most of a second, in which Ctrl-C must not end in a traceback."""
 
-from gateway.cli.main import main
+import signal
 
-main()
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from gateway.cli.main import main as run
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -93,6 +93,7 @@ class Upstream(_Section):
 
 
 class Disconnect(_Section):
+    policy: Literal["drain", "cancel"]
     drain_s: int = Field(ge=0)
     drains_max: int = Field(ge=0)
 
@@ -155,7 +156,7 @@ class Config(BaseSettings):
     @field_validator("upstream_url")
     @classmethod
     def _is_origin(cls, url: str) -> str:
-        parts = urlsplit(url)
+        parts = _split(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be an origin such as https://api.openai.com")
         if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
@@ -180,9 +181,15 @@ class Config(BaseSettings):
 
 
 def _checked_scheme(url: str, *schemes: str) -> str:
-    if url and urlsplit(url).scheme not in schemes:
+    if url and _split(url).scheme not in schemes:
         raise ValueError("must start with " + " or ".join(f"{scheme}://" for scheme in schemes))
     return url
+
+
+def _split(url: str) -> SplitResult:
+    parts = urlsplit(url)
+    parts.port  # noqa: B018  it is only checked when it is read: a ValueError
+    return parts
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -195,6 +202,12 @@ def parse_listen(text: str) -> tuple[str, int]:
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise ValueError("must be HOST:PORT, for example 127.0.0.1:8080")
     return host.strip("[]"), int(port)
+
+
+def why(error: OSError) -> str:
+    """What the system says is wrong; asyncio puts whole sentences around it."""
+    is_system = error.errno is not None and error.errno > 0
+    return os.strerror(error.errno or 0) if is_system else error.strerror or str(error)
 
 
 def load(file: Path | None = None, **overrides: Any) -> Config:
@@ -250,10 +263,12 @@ def _explain(error: ValidationError, file: Path | None, overrides: dict[str, Any
     variable = "TOLLGATE_" + "__".join(keys).upper()
     where = str(file or "configuration")
     if overrides.get(keys[0] if keys else "") is not None:
-        where = f"option --{keys[0].replace('_', '-')}"
+        where = f"option --{keys[0].removesuffix('_url').replace('_', '-')}"
     elif variable in os.environ:
         where = f"environment variable {variable}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "no such key; config/gateway.toml lists them all"
+    if first["type"] == "model_type":
+        message = f"is a section: [{keys[0]}] in a file, TOLLGATE_{keys[0].upper()}__KEY in the environment"
     return f"{where}: {'.'.join(keys) or 'settings'}: {message}"

@@ -27,6 +27,9 @@ from gateway.sandbox.stores import Stores, write_state
 
 log = structlog.get_logger(__name__)
 
+# With which a child ends once it has told, on stderr, what is wrong with its configuration.
+EXIT_MISCONFIGURED = 2
+
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 45.0
 RESTART_DELAY_S_MIN, RESTART_DELAY_S_MAX = 0.2, 10.0
@@ -37,7 +40,7 @@ Report = Callable[[str], None]
 
 
 class StartFailed(Exception):
-    """A child ended before it was ready. The message is its own last line."""
+    """A child ended before it was ready. The message is empty where the child has said itself what to mend."""
 
 
 class Ready(msgspec.Struct):
@@ -83,7 +86,7 @@ class Child:
             raise StartFailed(f"{self.name} was not ready within {READY_TIMEOUT_S:.0f} s") from None
         if not line:
             status = await self.process.wait()
-            raise StartFailed(f"{self.name} ended with status {status} before it was ready")
+            raise StartFailed("" if status == EXIT_MISCONFIGURED else f"{self.name} ended with status {status}")
         self.ready = msgspec.json.decode(line, type=Ready)
 
     async def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
@@ -148,10 +151,11 @@ class Supervisor:
         database_url, redis_url = config.database_url, config.redis_url
         if not database_url or not redis_url:
             report("starting the embedded PostgreSQL and Redis")
-            self._stores = Stores(self._data)
-            await self._stores.start()
-            database_url = database_url or self._stores.database_url
-            redis_url = redis_url or self._stores.redis_url
+            stores = Stores(self._data)
+            await stores.start()
+            self._stores = stores  # only now: a directory that another Tollgate uses is not ours to let go of
+            database_url = database_url or stores.database_url
+            redis_url = redis_url or stores.redis_url
         report("bringing the schema up to date")
         await migrate(database_url)
         environment = os.environ | {
@@ -173,7 +177,12 @@ class Supervisor:
             arguments = ["serve", *given, "--json", "--listen-fd", str(listener.fileno())]
             self._children.append(Child(f"serve-{number}", arguments, dict(environment), [listener]))
         self._children.append(Child("work", ["work", *given, "--json"], dict(environment)))
-        await asyncio.gather(*(c.start() for c in self._children if c.process is None))
+        starts = [c.start() for c in self._children if c.process is None]
+        for failed in await asyncio.gather(
+            *starts, return_exceptions=True
+        ):  # all of them: a stop must know each process
+            if failed is not None:
+                raise failed
         self._watch()
         host, port = listeners[0].getsockname()[:2]
         return Running(

@@ -111,6 +111,14 @@ class Accounts:
         except asyncpg.CheckViolationError as error:
             raise AccountError(f"{status!r} is not a status: active, suspended or in_review.") from error
 
+    async def set_on_disconnect(self, account_id: str, policy: str) -> None:
+        """Say what becomes of a call whose caller leaves: drain or cancel; gateways follow within a second."""
+        try:
+            with outages():
+                await self._pool.execute(self._sql["set_on_disconnect"], account_id, policy)
+        except asyncpg.CheckViolationError as error:
+            raise AccountError(f"{policy!r} is not a policy: drain or cancel.") from error
+
     async def balance(self, account_id: str) -> Buckets:
         """What the ledger says the account has, in µcr."""
         with outages():

@@ -14,6 +14,9 @@ WHERE id = $2::uuid OR name = $1 ORDER BY (id = $2::uuid) DESC NULLS LAST LIMIT 
 -- name: set_status
 UPDATE account SET status = $2, changed_at = clock_timestamp() WHERE id = $1::uuid
 
+-- name: set_on_disconnect
+UPDATE account SET on_disconnect = $2, changed_at = clock_timestamp() WHERE id = $1::uuid
+
 -- name: insert_key
 INSERT INTO api_key (id, account_id, hash, prefix, name) VALUES ($1, $2::uuid, $3, $4, $5)
 

@@ -1,5 +1,6 @@
-"""`tollgate accounts …`: who pays, what they have, and promotional credit."""
+"""`tollgate accounts …`: who pays, what they have, promotional credit, and how an account is treated."""
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -9,9 +10,20 @@ from gateway.config import Config
 from gateway.core.holds import Balance
 from gateway.core.money import InvalidAmount, format_credits, parse_credits
 
-app = typer.Typer(help="Accounts: create, show, grant.", no_args_is_help=True)
+app = typer.Typer(help="Accounts: create, show, grant, set.", no_args_is_help=True)
 
 AccountArgument = Annotated[str, typer.Argument(metavar="ACCOUNT", help="An account's name or id.")]
+
+
+class Status(StrEnum):
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    IN_REVIEW = "in_review"
+
+
+class OnDisconnect(StrEnum):
+    DRAIN = "drain"
+    CANCEL = "cancel"
 
 
 @app.command("create")
@@ -40,7 +52,9 @@ def show_account(
         async with open_stores(settings) as stores:
             found = await stores.accounts.find(account)
             balance = await stores.live_balance(found.id)
-            return {"account": found.id, "name": found.name, "status": found.status} | amounts(balance)
+            described = {"account": found.id, "name": found.name}
+            settings_of = {"status": found.status, "on_disconnect": found.on_disconnect}
+            return described | settings_of | amounts(balance)
 
     values = run(main(target(data, config)))
     columns = ("name", "status", "balance", "held", "available")
@@ -48,7 +62,8 @@ def show_account(
     show(as_json, values, table(f"account {values['account']}", columns, rows, right=columns[2:]))
 
 
-@app.command("grant")
+# A negative amount looks like an option; taken as an amount, it is refused with the better message.
+@app.command("grant", context_settings={"ignore_unknown_options": True})
 def grant(
     account: AccountArgument,
     credits: Annotated[str, typer.Argument(help="Credits, up to six decimals; 1,000 credits are $1.")],
@@ -78,6 +93,40 @@ def grant(
         values | {"granted": format_credits(amount), "granted_ucr": amount},
         f"granted {format_credits(amount)} credits; {values['available']} available",
     )
+
+
+@app.command("set")
+def set_account(
+    account: AccountArgument,
+    status: Annotated[Status | None, typer.Option(help="Only an active account's calls are served.")] = None,
+    on_disconnect: Annotated[
+        OnDisconnect | None,
+        typer.Option(
+            help="When a caller leaves mid-answer: read the answer to its end, or close the upstream at once."
+        ),
+    ] = None,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change how an account is treated; every gateway follows within a second."""
+    if status is None and on_disconnect is None:
+        raise CommandFailed("nothing to set; give --status or --on-disconnect")
+
+    async def main(settings: Config) -> dict[str, Any]:
+        from gateway.app import open_stores
+
+        async with open_stores(settings) as stores:
+            found = await stores.accounts.find(account)
+            if status is not None:
+                await stores.accounts.set_status(found.id, status)
+            if on_disconnect is not None:
+                await stores.accounts.set_on_disconnect(found.id, on_disconnect)
+            now = await stores.accounts.find(found.id)
+            return {"account": now.id, "name": now.name, "status": now.status, "on_disconnect": now.on_disconnect}
+
+    values = run(main(target(data, config)))
+    show(as_json, values, f"{values['name']}: {values['status']}, on disconnect {values['on_disconnect']}")
 
 
 def amounts(balance: Balance) -> dict[str, str | int]:

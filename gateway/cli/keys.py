@@ -28,7 +28,7 @@ def issue(
             return await stores.accounts.issue_key((await stores.accounts.find(account)).id, name)
 
     secret, key_id = run(main(target(data, config)))
-    show(as_json, {"key": secret, "key_id": key_id}, f"{key_id}: {secret}\nIt is not shown again.")
+    show(as_json, {"key": secret, "key_id": key_id}, f"key     {secret}\nkey id  {key_id}\nThe key is not shown again.")
 
 
 @app.command("revoke")
@@ -71,5 +71,7 @@ def list_keys(account: AccountArgument, data: Data = None, config: ConfigFile = 
         ]
 
     keys = run(main(target(data, config)))
-    rows = [[k["key_id"], f"{k['prefix']}…", k["name"], k["created_at"], k["revoked_at"] or ""] for k in keys]
-    show(as_json, {"keys": keys}, table("", ["key_id", "key", "name", "created", "revoked"], rows))
+    rows = [
+        [k["key_id"], f"{k['prefix']}…", k["created_at"][:10], (k["revoked_at"] or "")[:10], k["name"]] for k in keys
+    ]
+    show(as_json, {"keys": keys}, table("", ["key id", "key", "created", "revoked", "name"], rows))

@@ -24,7 +24,9 @@ def audit(data: Data = None, config: ConfigFile = None, as_json: AsJson = False)
         from gateway.app import open_stores
 
         console = Console(stderr=True, quiet=as_json)
-        with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True) as progress:
+        columns = SpinnerColumn(), TextColumn("{task.description}")
+        is_watched = console.is_terminal and not as_json
+        with Progress(*columns, console=console, transient=True, disable=not is_watched) as progress:
             task = progress.add_task("checking")
 
             def report(name: str) -> None:

@@ -4,12 +4,17 @@ import sys
 
 import typer
 
+from gateway.adapters.accounts import AccountError
+from gateway.adapters.credits import CreditsError
+from gateway.adapters.database import LedgerUnavailable
+from gateway.adapters.redis_link import RedisScriptError, RedisUnavailable
+from gateway.adapters.schema import SchemaError
 from gateway.cli import accounts, keys, ledger, rates, run, sandbox
 from gateway.cli.target import CommandFailed
 from gateway.config import ConfigError
 from gateway.logs import configure_logs
 from gateway.sandbox.errors import SandboxError
-from gateway.supervisor import StartFailed
+from gateway.supervisor import EXIT_MISCONFIGURED, StartFailed
 
 app = typer.Typer(
     name="tollgate",
@@ -26,17 +31,31 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(rates.app, name="rates")
 app.add_typer(sandbox.app, name="sandbox")
 
-EXIT_FAILED, EXIT_MISCONFIGURED = 1, 2
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+
+REFUSED = (CommandFailed, AccountError, LedgerUnavailable, RedisUnavailable, RedisScriptError, CreditsError)
+MISCONFIGURED = (ConfigError, SandboxError, StartFailed, SchemaError)
 
 
 def main() -> None:
     """Run the command line; what a user can mend is one line on stderr, never a traceback."""
     configure_logs("warning", "auto")  # what runs for long sets its own
     try:
-        app()
-    except CommandFailed as error:
-        print(f"tollgate: {error}", file=sys.stderr)
-        sys.exit(EXIT_FAILED)
-    except (ConfigError, SandboxError, StartFailed) as error:
-        print(f"tollgate: {error}", file=sys.stderr)
-        sys.exit(EXIT_MISCONFIGURED)
+        status = app(standalone_mode=False)
+    except typer.TyperException as error:
+        # Asked for nothing, a group has printed its help, and there is nothing to add.
+        message = error.format_message().rstrip(".")
+        status = _fail(f"{message}; see --help", EXIT_MISCONFIGURED) if message else EXIT_MISCONFIGURED
+    except REFUSED as error:
+        status = _fail(str(error), EXIT_FAILED)
+    except MISCONFIGURED as error:
+        status = _fail(str(error), EXIT_MISCONFIGURED)
+    except (KeyboardInterrupt, typer.Abort):
+        status = EXIT_INTERRUPTED
+    sys.exit(status)
+
+
+def _fail(message: str, status: int) -> int:
+    if message:
+        print("tollgate:", " ".join(message.split()), file=sys.stderr)
+    return status

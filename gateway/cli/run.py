@@ -1,6 +1,7 @@
 """Commands that run something until they are stopped: up, demo, serve, work; and migrate, which they rely on."""
 
 import asyncio
+import contextlib
 import signal
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from aiohttp import ClientSession
 from rich.console import Console
 
 from gateway.cli.target import DEFAULT_DATA, AsJson, ConfigFile, Data, target
-from gateway.config import Config, ConfigError, load, parse_listen
+from gateway.config import Config, ConfigError, load, parse_listen, why
 from gateway.logs import configure_logs
 from gateway.supervisor import Report, Running, Supervisor
 
@@ -47,6 +48,10 @@ def up(
 
     async def main() -> None:
         console = Console(stderr=True, quiet=as_json)
+        with contextlib.suppress(StoppedEarly):
+            await run_until_stopped(console)
+
+    async def run_until_stopped(console: Console) -> None:
         async with Up(settings, data, workers, upstream == SANDBOX, config, console) as started:
             if as_json:
                 print(started.running.line(), flush=True)
@@ -60,6 +65,10 @@ def up(
 
 def up_config(file: Path | None, listen: str | None, ops_listen: str | None, upstream: str | None) -> Config:
     return load(file, listen=listen, ops_listen=ops_listen, upstream_url=None if upstream == SANDBOX else upstream)
+
+
+class StoppedEarly(Exception):
+    """A stop was asked for before everything was up; all of it is stopped again."""
 
 
 class Up:
@@ -91,7 +100,7 @@ class Up:
         except OSError as error:
             await self._session.close()
             raise ConfigError(
-                f"ops_listen: {self._config.ops_listen}: {error.strerror or 'in use'}; choose another with --ops-listen"
+                f"ops_listen: {self._config.ops_listen}: {why(error)}; choose another with --ops-listen"
             ) from error
         try:
             with self._console.status("starting") as status:
@@ -110,6 +119,9 @@ class Up:
         stopping.cancel()
         if not starting.done():
             starting.cancel()
+            await asyncio.wait({starting})
+        if starting.cancelled():
+            raise StoppedEarly
         return await starting
 
     async def until_stopped(self) -> None:
@@ -146,10 +158,10 @@ def demo(
     configure_logs(settings.log_level, settings.log_format)
 
     async def main() -> None:
-        console = Console(stderr=True)
-        async with Up(settings, data, 1, use_sandbox, config, console) as started:
-            await show_demo(started.running, settings, is_sandbox=use_sandbox)
-            await started.until_stopped()
+        with contextlib.suppress(StoppedEarly):
+            async with Up(settings, data, 1, use_sandbox, config, Console(stderr=True)) as started:
+                await show_demo(started.running, settings, is_sandbox=use_sandbox)
+                await started.until_stopped()
 
     asyncio.run(main())
 

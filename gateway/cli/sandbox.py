@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.target import AsJson, until_signalled
-from gateway.config import ConfigError, parse_listen
+from gateway.config import ConfigError, parse_listen, why
 
 app = typer.Typer(help="Simulated outside parties, for trying and testing.", no_args_is_help=True)
 
@@ -41,5 +41,7 @@ def openai(
 
     try:
         asyncio.run(until_signalled(serve(host, port, settings, on_ready=announce)))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"--listen {listen}: {why(error)}") from error
+    except ValueError as error:
         raise ConfigError(f"--listen {listen}: {error}") from error

@@ -59,15 +59,18 @@ async def until_signalled(service: Coroutine[Any, Any, None]) -> None:
 
 
 def show(as_json: bool, values: dict[str, Any] | list[dict[str, Any]], table: Table | str) -> None:
-    """Print a result: the values as one JSON line, or the table for people."""
+    """Print a result: the values as one JSON line, or the table (or plain text) for people."""
     if as_json:
         print(json.dumps(values))
+    elif isinstance(table, str):
+        print(table)  # as it stands: a wrapped key could not be copied
     else:
         Console().print(table)
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], right: Iterable[str] = ()) -> Table:
-    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    # At least as wide as its title, which would otherwise wrap; together with its columns it should fit 80.
+    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False, min_width=len(title))
     aligned_right = set(right)
     for column in columns:
         made.add_column(column, justify="right" if column in aligned_right else "left", overflow="fold")
