@@ -175,6 +175,7 @@ class _ResponseEvent(msgspec.Struct):
     type: str = ""
     delta: msgspec.Raw = msgspec.Raw(b"null")
     response: _Response | None = None
+    error: msgspec.Raw = msgspec.Raw(b"null")  # of an error event that has no type but in its SSE field
 
 
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
@@ -282,7 +283,7 @@ class ResponseMeter:
             return
         if event.type.endswith(".delta") and bytes(event.delta).startswith(b'"'):
             reading.delivered.add(_decode_text(event.delta))
-        if event.type in ("error", "response.failed"):
+        if event.type in ("error", "response.failed") or bytes(event.error) != b"null":
             reading.failed = True
         if event.response is not None:
             reading.model = event.response.model or reading.model

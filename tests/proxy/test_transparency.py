@@ -33,14 +33,13 @@ def foreign(received: Received) -> Fields:
     return [field for field in received.fields if field[0].lower() not in OWN_HEADERS]
 
 
-@pytest.mark.parametrize("query", ["", "?", "?a=1&a=2&b=%2F%zz&&=", '?x=%00;y[]={}|\\^`"<>', "?a=b?c=d/../e//"])
-async def test_a_request_goes_upstream_as_it_came(scripted: Stack, upstream: ScriptedUpstream, query: str) -> None:
+async def test_a_request_goes_upstream_as_it_came(scripted: Stack, upstream: ScriptedUpstream) -> None:
     upstream.answer = answer(ANSWER)
-    got = await ask(scripted.address, request(CHAT + query, scripted.key, BODY))
-    assert got.status == 200
-    (sent,) = upstream.requests
-    assert sent.line == b"POST %b HTTP/1.1" % (CHAT + query).encode("latin-1")
-    assert sent.body == BODY
+    for query in ("", "?", "?a=1&a=2&b=%2F%zz&&=", '?x=%00;y[]={}|\\^`"<>', "?a=b?c=d/../e//"):
+        got = await ask(scripted.address, request(CHAT + query, scripted.key, BODY))
+        assert got.status == 200
+        assert upstream.requests[-1].line == b"POST %b HTTP/1.1" % (CHAT + query).encode()
+        assert upstream.requests[-1].body == BODY
 
 
 async def test_end_to_end_headers_keep_order_case_and_duplicates_on_the_way_up(
