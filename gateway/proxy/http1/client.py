@@ -155,17 +155,22 @@ class Pool:
         loop = asyncio.get_running_loop()
         self._ticker.start()
         self._connecting += 1
+        link = Link(self, loop)
         try:
             async with asyncio.timeout(self._connect_s):
-                _, link = await loop.create_connection(
-                    lambda: Link(self, loop),
+                await loop.create_connection(
+                    lambda: link,
                     self._host,
                     self._port,
                     ssl=self._ssl,
                     server_hostname=self._host if self._ssl else None,
                 )
         except OSError as error:  # TimeoutError, a failed look-up and a refused certificate are OSErrors, too
+            self.forget(link)
             raise ConnectFailed(str(error) or type(error).__name__) from error
+        except asyncio.CancelledError:
+            self.forget(link)  # uvloop does not tell a protocol whose making is cancelled that it is lost
+            raise
         finally:
             self._connecting -= 1
         return link

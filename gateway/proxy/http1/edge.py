@@ -139,10 +139,18 @@ class Connection(asyncio.Protocol):
         if self._reader.requests:
             self._is_first = False
             self._current = request = self._reader.requests.popleft()
+            if self._is_last:
+                request.keep_alive = False
             request.paused = self._write_paused
             self._server.serve(request)
         elif self._refusal is not None:
             self._refuse(self._refusal)
+
+    @property
+    def _is_last(self) -> bool:
+        """Nothing comes behind the request whose turn it is."""
+        reader = self._reader
+        return reader.closed and not reader.requests and self._refusal is None
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -211,7 +219,7 @@ class Connection(asyncio.Protocol):
             return
         if not request.complete or (not request.keep_alive and self._backlog):
             self._linger()
-        elif not request.keep_alive or self.is_draining:
+        elif not request.keep_alive or self.is_draining or self._is_last:
             self._close()
         else:
             self._next()
@@ -257,8 +265,11 @@ class Connection(asyncio.Protocol):
         self._since = self._server.now
         if self._transport.is_closing():
             return
-        if self._transport.can_write_eof():
+        try:
             self._transport.write_eof()
+        except (OSError, NotImplementedError):  # reset by now; or TLS, which cannot close one side only
+            self._transport.close()
+            return
         self._resume_reading()
 
     def _close(self) -> None:

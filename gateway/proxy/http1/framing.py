@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import msgspec
 
-from gateway.core.errors import HeadersTooLarge, InvalidRequest, MethodNotAllowed
+from gateway.core.errors import InvalidRequest, MethodNotAllowed
 from gateway.proxy.http1.errors import AnswerBroken, CodingNotSupported, ExpectationFailed
 from gateway.proxy.http1.headers import Fields, Headers
 
@@ -57,12 +57,6 @@ def check_request(version: str, method: bytes, target: bytes, headers: Headers, 
     if target[0] != 47 or b"#" in target:
         target = _origin_form(method, target)
     return RequestHead(target, length, expectation is not None and version == "1.1")
-
-
-def check_size(target: bytes, headers: Headers, bytes_max: int) -> None:
-    """Raises HeadersTooLarge; called only when as many bytes were read that it may be so."""
-    if len(target) + sum(len(name) + len(value) + 4 for name, value in headers) > bytes_max:
-        raise HeadersTooLarge
 
 
 def _check_host(version: str, headers: Headers, fields: Fields) -> None:

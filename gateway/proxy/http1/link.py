@@ -43,6 +43,7 @@ class Link(asyncio.Protocol):
         "_pool",
         "_reading_paused",
         "_reason",
+        "_refusal",
         "_since",
         "_transport",
         "_upload",
@@ -77,6 +78,7 @@ class Link(asyncio.Protocol):
         self._interim = False  # the head at hand is of a 1xx
         self._done = False  # the answer has ended, in what is being fed
         self._excess = False  # and something follows it
+        self._refusal: AnswerBroken | None = None
         self._keep = False
         self._reading_paused = False
 
@@ -208,8 +210,7 @@ class Link(asyncio.Protocol):
             self._excess = True
             if not self._done:
                 self._hand_over()
-                cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
-                self.give_up(cause or AnswerBroken(f"malformed: {error}"))
+                self.give_up(self._refusal or AnswerBroken(f"malformed: {error}"))
                 return
         answer = self._answer
         if self._done:
@@ -295,6 +296,13 @@ class Link(asyncio.Protocol):
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        try:
+            self._begin()
+        except AnswerBroken as refusal:
+            self._refusal = refusal  # what llhttp makes of an exception does not lead back to it
+            raise
+
+    def _begin(self) -> None:
         headers, reason = self._headers, self._reason
         self._headers, self._reason, self._in_head = [], b"", False
         asking = self._asking

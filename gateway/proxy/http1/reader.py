@@ -11,7 +11,7 @@ import httptools
 
 from gateway.core.errors import GatewayError, HeadersTooLarge, InvalidRequest
 from gateway.proxy.http1.errors import VersionNotSupported
-from gateway.proxy.http1.framing import check_request, check_size, is_wasteful
+from gateway.proxy.http1.framing import check_request, is_wasteful
 from gateway.proxy.http1.headers import Headers, fields_of
 from gateway.proxy.http1.limits import Limits
 from gateway.proxy.http1.request import Request
@@ -19,8 +19,8 @@ from gateway.proxy.http1.request import Request
 _OTHER_VERSION = ("Invalid HTTP version", "Pause on PRI/Upgrade")
 
 
-class _EnoughPipelined(Exception):
-    """One read held more requests than are taken at once; the client has to repeat the rest (RFC 9112 §9.3.2)."""
+class _Stop(Exception):
+    """Parse no further."""
 
 
 class RequestReader:
@@ -30,17 +30,16 @@ class RequestReader:
     """
 
     __slots__ = (
-        "_data",
-        "_head_bytes",
+        "_buffer",
         "_headers",
-        "_is_behind",
         "_limits",
         "_muted",
         "_new_request",
+        "_next",
         "_parser",
-        "_partial",
         "_pieces",
-        "_saw_end",
+        "_refusal",
+        "_start",
         "_target",
         "_upgrading",
         "_wire_bytes",
@@ -60,11 +59,10 @@ class RequestReader:
         self._new_request = new_request
         self._target = b""
         self._headers: Headers = []
-        self._data = b""  # being fed
-        self._partial: list[bytes] = []  # fed before, and holding the begin of this head
-        self._head_bytes = 0
-        self._saw_end = False  # of a message, in what is being fed
-        self._is_behind = False  # this head began in the read in which another message ended
+        self._buffer = b""  # what is being fed, behind what came before of the same head
+        self._start = 0  # where this head begins in it
+        self._next = 0  # where the next one may begin; negative: behind chunks, so nobody knows
+        self._refusal: GatewayError | None = None
         self._muted = False
         self._upgrading = False
         self._wire_bytes = 0
@@ -76,28 +74,36 @@ class RequestReader:
         """Read on; raises the `GatewayError` that refuses what is malformed: of `arriving`, else of a new request."""
         if self.closed:
             return
-        self._data = data
-        self._saw_end = False
+        arriving = self.arriving
+        if self.in_head:
+            self._buffer = self._buffer[self._start :] + data
+            self._start = 0
+        else:
+            self._buffer = data
+            if arriving is None:
+                self._next = 0
+            elif arriving.length is None:
+                self._next = -1
+            else:
+                self._next = arriving.length - arriving.received_bytes
+        rest = None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._read_plainly(data[upgrade.args[0] :])
-            return
+            rest = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             self._stop(error)
             return
-        if self.arriving is not None:
-            self._hand_over(self.arriving, data)
-        elif self.in_head:
-            self._keep_partial(data)
-
-    def _keep_partial(self, data: bytes) -> None:
-        self._partial.append(data)
-        if not self._saw_end:
-            self._head_bytes += len(data)
-            if self._head_bytes > self._limits.head_bytes_max:
+        if self.in_head:
+            if len(self._buffer) - self._start > self._limits.head_bytes_max:
                 self.closed = True
                 raise HeadersTooLarge
+            return
+        self._buffer = b""
+        if rest is not None:
+            self._read_plainly(rest)
+        elif self.arriving is not None:
+            self._hand_over(self.arriving, data)
 
     def _hand_over(self, request: Request, data: bytes) -> None:
         pieces = self._pieces
@@ -115,14 +121,10 @@ class RequestReader:
         if self.closed:  # llhttp complains of what follows a request that was to be the last
             return
         self.closed = True
-        cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
-        if isinstance(cause, _EnoughPipelined):
-            self.requests[-1].keep_alive = False
-            return
-        if isinstance(cause, GatewayError):
-            raise cause
-        if cause is not None:
-            raise cause
+        if self._refusal is not None:
+            raise self._refusal
+        if isinstance(error, httptools.HttpParserCallbackError):
+            raise error  # a mistake of ours
         if str(error) in _OTHER_VERSION:
             raise VersionNotSupported from error
         raise InvalidRequest(f"Malformed HTTP: {error}.") from error
@@ -142,8 +144,14 @@ class RequestReader:
     # --- llhttp's callbacks --------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        if self._muted:
+            return
+        if self.closed or self._next < 0 or len(self.requests) >= self._limits.pipelined_max:
+            # It cannot be told where this one begins, or it is one too many: the client repeats it (RFC 9112 §9.3.2).
+            self.closed = True
+            raise _Stop
         self.in_head = True
-        self._is_behind = self._saw_end
+        self._start = self._next
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -158,20 +166,25 @@ class RequestReader:
         if self._muted:
             self._muted = False
             return
-        if self.closed or len(self.requests) >= self._limits.pipelined_max:
-            raise _EnoughPipelined
+        try:
+            self._begin(target, headers)
+        except GatewayError as refusal:
+            self._refusal = refusal  # what llhttp makes of an exception does not lead back to it
+            raise
+
+    def _begin(self, target: bytes, headers: Headers) -> None:
         parser = self._parser
         method, version = parser.get_method(), parser.get_http_version()
         if version != "1.1" and version != "1.0":
             raise VersionNotSupported
         self._check_line(method, target, version)
-        if self._head_bytes + len(self._data) > self._limits.head_bytes_max:
-            check_size(target, headers, self._limits.head_bytes_max)
-        if len(headers) > self._limits.header_count_max:
+        end = self._buffer.index(b"\r\n\r\n", self._start) + 4
+        if end - self._start > self._limits.head_bytes_max or len(headers) > self._limits.header_count_max:
             raise HeadersTooLarge
-        self._head_bytes = self._wire_bytes = 0
         fields = fields_of(headers)
         head = check_request(version, method, target, headers, fields)
+        self._next = -1 if head.length is None else end + head.length
+        self._wire_bytes = 0
         self._upgrading = parser.should_upgrade()
         self.arriving = request = self._new_request(
             method,
@@ -186,18 +199,13 @@ class RequestReader:
     def _check_line(self, method: bytes, target: bytes, version: str) -> None:
         """llhttp lets pass a second space, RTSP and ICE, and a request line without any version."""
         line = b"%b %b %b" % (method, target, b"HTTP/1.1\r\n" if version == "1.1" else b"HTTP/1.0\r\n")
-        if self._partial:
-            head = b"".join(self._partial) + self._data
-            self._partial.clear()
-        else:
-            head = self._data
-        if not head.startswith(line) and not (
-            line in head if self._is_behind else head.lstrip(b"\r\n").startswith(line)
-        ):
-            raise InvalidRequest("The request line is malformed.")
+        buffer = self._buffer
+        if not buffer.startswith(line, self._start):
+            self._start = len(buffer) - len(buffer[self._start :].lstrip(b"\r\n"))  # empty lines, RFC 9112 §2.2
+            if not buffer.startswith(line, self._start):
+                raise InvalidRequest("The request line is malformed.")
 
     def on_message_complete(self) -> None:
-        self._saw_end = True
         request = self.arriving
         if self._upgrading or request is None:
             return

@@ -109,7 +109,7 @@ async def test_an_early_answer_stops_the_upload_and_closes() -> None:
         (b"HTTP/1.1 200 OK\r\n\r\nabcd", b"abcd"),
         (b"HTTP/1.0 200 OK\r\n\r\nabcd", b"abcd"),
         (
-            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nA: 1\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na",
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 X\r\nA: 1\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na",
             b"a",
         ),
         (b"HTTP/1.1 204 OK\r\n\r\n", b""),
