@@ -283,6 +283,7 @@ class Gateway:
         await self.server.stop_accepting()
         await self.server.drain(drain_s)
         cutting.cancel()
+        await self.settlements.close()
         await self.pool.close()
         self.tokenizer.close()
 

@@ -18,8 +18,8 @@ class ShardFollower:
     async def step(self) -> int:
         """Look once; returns how many shards had to be registered with again. Raises `LedgerUnavailable`."""
         registered = 0
-        for shard, state in enumerate(await self._ledger.shards()):
-            self._settlements.posted(shard, (state.position.epoch, state.position.seq))
+        states = await self._ledger.shards()
+        for shard, state in enumerate(states):
             self._credits.adopt(shard, state.epoch)
             if self._epochs[shard] is None:
                 self._epochs[shard] = state.epoch
@@ -27,4 +27,5 @@ class ShardFollower:
                 await self._settlements.resend_shard(shard)
                 self._epochs[shard] = state.epoch
                 registered += 1
+        await self._settlements.confirm([state.position for state in states])
         return registered

@@ -10,10 +10,7 @@ from gateway.core.holds import Flag, Settlement, Terms
 from gateway.core.rates import DEFAULT_TIER, ModelRates, Price, RateCard, UnsoldTier, price
 from gateway.core.usage import Usage
 from gateway.proxy.leases import Progress
-from gateway.proxy.watch import Watch
-
-# English and code have four to five bytes a token: a fair figure for running progress, where no bound is wanted.
-BYTES_PER_TOKEN_ABOUT = 4
+from gateway.proxy.watch import BYTES_PER_TOKEN_ABOUT, Watch, count_tokens
 
 
 class Priced(msgspec.Struct, frozen=True, gc=False):
@@ -91,6 +88,6 @@ def _price_as_served(priced: Priced, ended: Ended, usage: Usage) -> tuple[Price,
 
 async def _count_delivered(priced: Priced, watch: Watch, tokenizer: Tokenizer) -> Usage:
     """Count what was sent and what was delivered, with the tokenizer: what an answer without usage is charged."""
-    sent = await tokenizer.count(priced.call.model, texts_to_count(priced.call))
+    sent_tokens = await count_tokens(tokenizer, priced.call.model, texts_to_count(priced.call))
     made_tokens = await watch.delivered_tokens()
-    return Usage(input=min(sent.tokens, priced.estimate.input_tokens_max), output=made_tokens)
+    return Usage(input=min(sent_tokens, priced.estimate.input_tokens_max), output=made_tokens)

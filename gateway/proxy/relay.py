@@ -89,7 +89,9 @@ class Relay:
 
     async def metered(self, request: Request, caller: Caller, call: Call, opening: Headers, watch: Watch) -> Relayed:
         """Relay a metered call; never raises for what upstream or the caller do."""
-        ended = Ended()
+        ended = Ended(caller_gone=request.gone)
+        if request.gone:  # before upstream heard of it: nothing is asked, nothing consumed
+            return Relayed(ended)
         try:
             async with asyncio.timeout(None) as patience:
                 is_cancelled = caller.on_disconnect == "cancel"

@@ -1,31 +1,37 @@
 """Settling: each hold is ended exactly once, and its settlement is kept in two places until Postgres has it.
 
 Beside Redis' outbox, the settlement stays here: in memory while Redis answers, in the fsynced journal when it does not.
-What a rebuilt or failed-over Redis no longer knows is sent again.
+What a rebuilt or rolled-back Redis no longer knows is sent again. Nothing that fails here reaches a caller.
 """
 
 import asyncio
-from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import structlog
 
-from gateway.adapters.credits import AccountUnloaded, Credits, HoldConflict, HoldMissing, Settled, ShardCold
+from gateway.adapters.credits import AccountUnloaded, Credits, EventId, HoldConflict, HoldMissing, Settled, ShardCold
 from gateway.adapters.database import LedgerUnavailable
-from gateway.adapters.journal import Journal
-from gateway.adapters.redis_link import RedisUnavailable
+from gateway.adapters.journal import Journal, JournalFull
+from gateway.adapters.redis_link import RedisScriptError, RedisUnavailable
 from gateway.core.holds import Hold, Outcome, Settlement
 from gateway.core.money import MicroCredits
-from gateway.core.shards import SHARDS, shard_of
 from gateway.proxy.leases import LoadAccount
+from gateway.proxy.retained import Copy, Retained
 
 log = structlog.get_logger(__name__)
 
 ATTEMPTS_MAX = 4
+# What is sent to Redis, or asked of Postgres, at once.
+BATCH = 1000
 
 
 class NotSettled(Exception):
     """Redis could not take the settlement now; it must be spooled."""
+
+
+class RedisAway(NotSettled):
+    """Redis does not answer: other settlements need not be tried now."""
 
 
 class AlreadyPosted(Exception):
@@ -52,92 +58,106 @@ class Settlements:
         self._journal = journal
         self._ledger = ledger
         self._load_account = load_account
-        self._retained_max = retained_max
-        self._retained: list[deque[tuple[tuple[int, int], Settlement]]] = [deque() for _ in range(SHARDS)]
-        self._retained_count = 0
+        self._retained = Retained(retained_max)
+        self._missed: set[str] = set()  # retained, and reported as not posted
         self._spooled: dict[str, Settlement] = {}
+        self._undurable: set[str] = set()  # those of them that are not in the journal
 
     @property
     def retained(self) -> int:
-        return self._retained_count
+        return len(self._retained)
 
     @property
     def spooled(self) -> int:
         return len(self._spooled)
 
+    # --- one settlement ------------------------------------------------------------------------------------------
+
     async def settle(self, settlement: Settlement) -> Settled | None:
-        """End the hold. None when Redis could not be reached: the settlement is then durable in the journal."""
+        """End the hold; raises nothing. None when Redis does not have it yet: it is then kept here until it does."""
+        settled = await self._end_or_spool(settlement)
+        if settled is not None:
+            self._retained.add(settled.event_id, settlement)
+        return settled
+
+    async def _end_or_spool(self, settlement: Settlement) -> Settled | None:
         try:
             return await self._end(settlement)
         except AlreadyPosted:
             return None
-        except NotSettled:
-            # In memory first, so that a full disk loses nothing while the process lives.
-            self._spooled[settlement.request_id] = settlement
-            await self._journal.append(settlement)
+        except HoldConflict as error:
+            self._report_conflict(settlement, error)
             return None
+        except NotSettled:
+            await self._spool(settlement)
+            return None
+        except asyncio.CancelledError:  # the gateway exits; `close` writes it down
+            self._keep_in_memory(settlement)
+            raise
 
     async def _end(self, settlement: Settlement) -> Settled:
         """End the hold in Redis; raises `NotSettled`, `AlreadyPosted` or `HoldConflict`."""
         end = self._credits.void if settlement.outcome is Outcome.VOID else self._credits.capture
-        for _ in range(ATTEMPTS_MAX):
-            try:
-                settled = await end(settlement)
-            except AccountUnloaded:
-                await self._load(settlement)
-            except HoldMissing:
-                # Rebuilt under us, or ended so long ago that Redis forgot: Postgres knows which.
-                await self._restore(settlement)
-            except (RedisUnavailable, ShardCold) as error:
-                raise NotSettled from error
-            else:
-                self._retain(settled, settlement)
-                return settled
+        try:
+            for _ in range(ATTEMPTS_MAX):
+                try:
+                    return await end(settlement)
+                except AccountUnloaded:
+                    await self._load_account(settlement.terms.account_id)
+                except HoldMissing:
+                    # Rebuilt under us, or ended so long ago that Redis forgot: Postgres knows which.
+                    await self._restore(settlement)
+        except RedisUnavailable as error:
+            raise RedisAway from error
+        except RedisScriptError as error:
+            log.error("Redis refuses a settlement", request_id=settlement.request_id, error=str(error))
+            raise NotSettled from error
+        except (LedgerUnavailable, ShardCold, AccountUnloaded) as error:
+            raise NotSettled from error
         raise NotSettled
 
-    async def _load(self, settlement: Settlement) -> None:
-        try:
-            await self._load_account(settlement.terms.account_id)
-        except (LedgerUnavailable, RedisUnavailable, ShardCold) as error:
-            raise NotSettled from error
-
     async def _restore(self, settlement: Settlement) -> None:
+        if await self._ledger.ended([settlement.request_id]):
+            raise AlreadyPosted
+        lapsed = await self._ledger.lapses([settlement.request_id])
         try:
-            if await self._ledger.ended([settlement.request_id]):
-                raise AlreadyPosted
-            lapsed = await self._ledger.lapses([settlement.request_id])
             await self._credits.restore(_hold_of(settlement), lapsed_cost=lapsed.get(settlement.request_id))
         except AccountUnloaded:
-            await self._load(settlement)
-        except (LedgerUnavailable, RedisUnavailable, ShardCold) as error:
-            raise NotSettled from error
+            await self._load_account(settlement.terms.account_id)
 
-    def _retain(self, settled: Settled, settlement: Settlement) -> None:
-        shard = self._retained[shard_of(settlement.terms.account_id)]
-        shard.append((settled.event_id, settlement))
-        self._retained_count += 1
-        if self._retained_count > self._retained_max:
-            # Postgres is far behind. Redis' outbox still has the event; only the second copy goes.
-            longest = max(self._retained, key=len)
-            longest.popleft()
-            self._retained_count -= 1
+    def _report_conflict(self, settlement: Settlement, error: HoldConflict) -> None:
+        """The hold has ended in another way, and that stands: what this settlement says is for a human to compare."""
+        log.error(
+            "settlement conflicts with what ended its hold",
+            request_id=settlement.request_id,
+            outcome=settlement.outcome,
+            cost=settlement.cost,
+            error=str(error),
+        )
 
-    def posted(self, shard: int, position: tuple[int, int]) -> None:
-        """Postgres has every event of `shard` up to `position` (epoch, seq): let their second copies go."""
-        kept = self._retained[shard]
-        while kept and kept[0][0] <= position:
-            kept.popleft()
-            self._retained_count -= 1
+    # --- until Redis has it --------------------------------------------------------------------------------------
 
-    async def resend_shard(self, shard: int) -> int:
-        """After a rebuild of `shard`: send again what Postgres does not have; returns how many."""
-        kept, self._retained[shard] = self._retained[shard], deque()
-        self._retained_count -= len(kept)
-        settlements = [settlement for _, settlement in kept]
-        ended = await self._ledger.ended([settlement.request_id for settlement in settlements])
-        unknown = [settlement for settlement in settlements if settlement.request_id not in ended]
-        await asyncio.gather(*(self.settle(settlement) for settlement in unknown))
-        return len(unknown)
+    def _keep_in_memory(self, settlement: Settlement) -> None:
+        if settlement.request_id not in self._spooled:
+            self._spooled[settlement.request_id] = settlement
+            self._undurable.add(settlement.request_id)
+
+    async def _spool(self, settlement: Settlement) -> None:
+        """Write it to the journal. In memory first, so that a full disk loses nothing while the process lives."""
+        self._keep_in_memory(settlement)
+        await self._write_down([settlement])
+
+    async def _write_down(self, settlements: Iterable[Settlement]) -> None:
+        wanted = [each for each in settlements if each.request_id in self._undurable]
+        await asyncio.gather(*map(self._append, wanted))
+
+    async def _append(self, settlement: Settlement) -> None:
+        try:
+            await self._journal.append(settlement)
+        except (JournalFull, OSError) as error:
+            log.error("settlement is in memory only", request_id=settlement.request_id, error=repr(error))
+        else:
+            self._undurable.discard(settlement.request_id)
 
     def adopt(self, spooled: list[Settlement]) -> None:
         """Take over what a journal held at start: this gateway's last life, or a dead one's."""
@@ -145,27 +165,84 @@ class Settlements:
 
     async def replay_spooled(self) -> int:
         """Try to settle what is spooled; returns how many settlements Redis or Postgres now has."""
-        if not self._spooled:
-            return 0
         waiting = list(self._spooled.values())
-        # Redis remembers an ended hold only until Postgres has it, so Postgres is asked first.
-        done = await self._ledger.ended([settlement.request_id for settlement in waiting])
-        for settlement in waiting:
-            if settlement.request_id in done:
-                continue
-            try:
-                await self._end(settlement)
-            except NotSettled:
+        replayed = 0
+        for start in range(0, len(waiting), BATCH):
+            batch = waiting[start : start + BATCH]
+            obstacles = await asyncio.gather(*map(self._replay, batch))
+            done = {each.request_id for each, obstacle in zip(batch, obstacles, strict=True) if obstacle is None}
+            await self._forget(done)
+            replayed += len(done)
+            if any(isinstance(obstacle, RedisAway) for obstacle in obstacles):
                 break
-            except AlreadyPosted:
-                pass
-            except HoldConflict:
-                log.error("spooled settlement conflicts with what ended its hold", request_id=settlement.request_id)
-            done.add(settlement.request_id)
-        await self._journal.discard(done)
-        for request_id in done:
+        await self._write_down(self._spooled.values())
+        return replayed
+
+    async def _replay(self, settlement: Settlement) -> NotSettled | None:
+        """Settle one; returns what is in the way."""
+        try:
+            settled = await self._end(settlement)
+        except NotSettled as error:
+            return error
+        except AlreadyPosted:
+            pass
+        except HoldConflict as error:
+            self._report_conflict(settlement, error)
+        else:
+            self._retained.add(settled.event_id, settlement)
+        return None
+
+    async def _forget(self, request_ids: set[str]) -> None:
+        for request_id in request_ids:
             self._spooled.pop(request_id, None)
-        return len(done)
+        self._undurable -= request_ids
+        try:
+            await self._journal.discard(request_ids)
+        except OSError as error:
+            # Read again at the next start, they are replayed then, which changes nothing.
+            log.error("journal cannot be shortened", error=str(error))
+
+    async def close(self) -> None:
+        """Before the exit: what is in memory only gets into the journal."""
+        await self._write_down(self._spooled.values())
+
+    # --- until Postgres has it -----------------------------------------------------------------------------------
+
+    async def confirm(self, positions: Sequence[EventId]) -> None:
+        """Postgres stands at these positions, by shard: let go of the second copies that it has.
+
+        A position alone proves nothing: a Redis that was rolled back gives the same numbers to other events. So
+        Postgres is asked for the requests themselves, and what it lacks is sent again. Raises `LedgerUnavailable`.
+        """
+        lost: list[Copy] = []
+        while passed := self._retained.take_passed(positions, BATCH):
+            ended = await self._ended(passed)
+            self._missed -= ended
+            lost += [copy for copy in passed if copy.settlement.request_id not in ended]
+        await asyncio.gather(*map(self._send_again, lost))
+
+    async def _ended(self, copies: list[Copy]) -> set[str]:
+        try:
+            return await self._ledger.ended([copy.settlement.request_id for copy in copies])
+        except LedgerUnavailable:
+            self._retained.give_back(copies)
+            raise
+
+    async def _send_again(self, copy: Copy) -> None:
+        """What Postgres passed without posting it. Redis lost it, and takes it now; or it is a dead letter."""
+        settled = await self.settle(copy.settlement)
+        request_id = copy.settlement.request_id
+        if settled is not None and settled.event_id == copy.event_id and request_id not in self._missed:
+            self._missed.add(request_id)
+            log.error("settlement is not posted, though later ones are", request_id=request_id, event_id=copy.event_id)
+
+    async def resend_shard(self, shard: int) -> int:
+        """After a rebuild of `shard`: send again what Postgres does not have; returns how many."""
+        kept = self._retained.take_shard(shard)
+        ended = await self._ended(kept)
+        unknown = [copy.settlement for copy in kept if copy.settlement.request_id not in ended]
+        await asyncio.gather(*map(self.settle, unknown))
+        return len(unknown)
 
 
 def _hold_of(settlement: Settlement) -> Hold:

@@ -1,12 +1,19 @@
 """Following one running call: its progress, for the lease, and its delivered text, for when upstream gives no usage."""
 
 import asyncio
+from collections.abc import Sequence
 
-from gateway.adapters.tokens import Tokenizer
+import structlog
+
+from gateway.adapters.tokens import BadVocabulary, Tokenizer
 from gateway.core.meter import Reading
+
+log = structlog.get_logger(__name__)
 
 # Delivered text is counted by the tokenizer in pieces of this size, so that a long stream holds no more of it.
 FOLD_TEXT_CHARS = 16 * 1024
+# English and code have four to five bytes a token: a fair figure where no bound is wanted.
+BYTES_PER_TOKEN_ABOUT = 4
 
 
 class Watch:
@@ -27,8 +34,7 @@ class Watch:
 
     async def _count(self) -> None:
         delivered = self._reading.delivered
-        counted = await self._tokenizer.count(self._model, delivered.take_texts())
-        delivered.tokens += counted.tokens
+        delivered.tokens += await count_tokens(self._tokenizer, self._model, delivered.take_texts())
 
     @property
     def output_tokens_about(self) -> int:
@@ -40,3 +46,14 @@ class Watch:
             await self._folding
         await self._count()
         return self._reading.delivered.tokens
+
+
+async def count_tokens(tokenizer: Tokenizer, model: str, texts: Sequence[str]) -> int:
+    """Count the tokens of `texts`; by their bytes where the tokenizer is broken, since a settlement cannot wait."""
+    try:
+        counted = await tokenizer.count(model, texts)
+    except BadVocabulary as error:
+        log.error("tokens are guessed from bytes", error=str(error))
+        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+        return -(-size // BYTES_PER_TOKEN_ABOUT)
+    return counted.tokens
