@@ -18,8 +18,7 @@ from gateway.proxy.http1.request import REASONS, Request
 if TYPE_CHECKING:
     from gateway.proxy.http1.server import Server
 
-# Smaller writes of one turn of the loop leave as one; larger ones leave at once, so that `paused` is true in time.
-_COALESCED_BYTES_MAX = 16 * 1024
+_JOINED_BYTES_MAX = 16 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -32,11 +31,9 @@ class Connection(asyncio.Protocol):
         "_closing",
         "_current",
         "_deaf",
-        "_flushing",
+        "_head",
         "_is_first",
         "_loop",
-        "_out",
-        "_out_bytes",
         "_reader",
         "_reading_paused",
         "_refusal",
@@ -58,9 +55,7 @@ class Connection(asyncio.Protocol):
         self._refusal: GatewayError | None = None  # of what follows the requests that were read
         self._backlog: list[bytes] = []  # not read yet: an answer is owed first
         self._backlog_bytes = 0
-        self._out: list[bytes] = []
-        self._out_bytes = 0
-        self._flushing: asyncio.Handle | None = None
+        self._head = b""  # of an answer, about to be sent
         self._since = server.now  # tick of what the current timeout counts from
         self._is_first = True
         self._write_paused = False
@@ -89,7 +84,7 @@ class Connection(asyncio.Protocol):
         current, self._current = self._current, None
         arriving = self._reader.arriving
         del self._reader  # a cycle with llhttp's callbacks
-        self._out.clear()
+        self._head = b""
         self._backlog.clear()
         if arriving is not None:
             arriving.leave()
@@ -180,35 +175,26 @@ class Connection(asyncio.Protocol):
         self._since = self._server.now
         self._resume_reading()
 
-    def write(self, data: bytes) -> None:
-        """Send now, behind what waits to be sent."""
-        if self._out:
-            self._out.append(data)
-            self._flush()
+    def write(self, *data: bytes) -> None:
+        """Send now, together with a head that waits to be sent."""
+        if self._head:
+            data = (self._head, *data)
+            self._head = b""
+        if len(data) == 1:
+            self._transport.write(data[0])
+        elif sum(map(len, data)) <= _JOINED_BYTES_MAX:
+            self._transport.write(b"".join(data))
         else:
-            self._transport.write(data)
+            self._transport.writelines(data)
 
-    def write_soon(self, parts: tuple[bytes, ...], size: int) -> None:
-        """Send with everything else of this turn of the loop."""
-        self._out += parts
-        self._out_bytes += size
-        if self._out_bytes > _COALESCED_BYTES_MAX:
-            self._flush()
-        elif self._flushing is None:
-            self._flushing = self._loop.call_soon(self._flush)
+    def write_soon(self, head: bytes) -> None:
+        """Send at the end of this turn of the loop, unless something goes along before."""
+        self._head = head
+        self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flushing = None
-        out = self._out
-        if out:
-            if self._out_bytes > _COALESCED_BYTES_MAX:
-                self._transport.writelines(out)
-            else:
-                self._transport.write(b"".join(out))
-            self._out = []
-            self._out_bytes = 0
+        if self._head and not self._closing:
+            self.write()
 
     def answered(self, request: Request) -> None:
         """The answer is complete: on to the next request, or to the end."""

@@ -126,7 +126,7 @@ class Request(Inbound):
         """Begin the answer. Without a length the body is chunked, or ends with the connection for HTTP/1.0."""
         head = self._head(status, reason, headers, length)
         if not self.gone:
-            self._connection.write_soon((head,), len(head))
+            self._connection.write_soon(head)
 
     def write(self, data: bytes) -> None:
         """Send a piece of the body; raises ValueError when it is more than the length that was declared."""
@@ -134,13 +134,13 @@ class Request(Inbound):
             return
         size = len(data)
         if self._delimited == _CHUNKED:
-            self._connection.write_soon((b"%x\r\n" % size, data, b"\r\n"), size)
+            self._connection.write(b"%x\r\n" % size, data, b"\r\n")
             return
         if self._delimited == _LENGTH:
             if size > self._left_bytes:
                 raise ValueError("the answer is longer than its declared length")
             self._left_bytes -= size
-        self._connection.write_soon((data,), size)
+        self._connection.write(data)
 
     async def drain(self) -> None:
         """Wait while more is buffered than the high-water mark; returns at once when the client has left."""
@@ -160,7 +160,7 @@ class Request(Inbound):
         self.ended = True
         if not self.gone:
             if self._delimited == _CHUNKED:
-                self._connection.write_soon((b"0\r\n\r\n",), 5)
+                self._connection.write(b"0\r\n\r\n")
             self._connection.answered(self)
 
     def respond(self, status: int, headers: Headers, body: bytes, reason: bytes | None = None) -> None:
