@@ -145,3 +145,11 @@ def always(answer: bytes, *, close: bool = False) -> Script:
                 return
 
     return script
+
+
+def refused(answer: bytes) -> tuple[int, str]:
+    """Status and code of the one answer there is, which must be a well-formed OpenAI error that closes."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"\r\nConnection: close" in head
+    assert b"\r\nContent-Length: %d\r\n" % len(body) in head + b"\r\n"
+    return int(head[9:12]), msgspec.json.decode(body)["error"]["code"]

@@ -1,0 +1,169 @@
+"""How connections of the upstream pool end, and when a request is sent again."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.proxy.http1.client import (
+    Answer,
+    AnswerBroken,
+    Buffers,
+    ConnectFailed,
+    HeadTimeout,
+    Pool,
+    PoolExhausted,
+    Timeouts,
+    Unanswered,
+)
+from tests.proxy.http1.wire import PATIENCE_S, always, pool_to, read_head, upstream
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab"
+
+
+async def ask(pool: Pool, method: bytes = b"GET", body: bytes | AsyncIterator[bytes] | None = None) -> Answer:
+    async with asyncio.timeout(PATIENCE_S):
+        return await pool.send(method, b"/v1/x?a=%20", [(b"X-A", b"1"), (b"x-a", b"2")], body)
+
+
+async def test_a_silent_upstream_times_out_before_its_head_and_in_its_body() -> None:
+    timeouts = Timeouts(head_s=0.05, body_idle_s=0.05)
+    async with upstream(always(b"HTTP/1.1 100 Continue\r\n\r\n")) as origin, pool_to(origin, timeouts=timeouts) as pool:
+        with pytest.raises(HeadTimeout):
+            await ask(pool, b"POST", b"{}")
+    async with upstream(always(OK[:-1])) as origin, pool_to(origin, timeouts=timeouts) as pool:
+        with pytest.raises(AnswerBroken, match="stalled"):
+            await (await ask(pool)).read(10)
+
+
+async def test_an_aborted_answer_closes_its_connection_and_a_complete_one_does_not() -> None:
+    closed = asyncio.Event()
+
+    async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+        assert await reader.read() == b""
+        closed.set()
+
+    async with upstream(stream) as origin, pool_to(origin) as pool, asyncio.timeout(PATIENCE_S):
+        answer = await ask(pool)
+        with pytest.raises(AnswerBroken, match="given up"):
+            await answer.pump(lambda data: answer.abort())
+        await closed.wait()
+    async with upstream(always(OK)) as origin, pool_to(origin) as pool:
+        answer = await ask(pool)
+        await answer.read(10)
+        answer.abort()
+        answer.resume()
+        assert pool.idle == 1
+
+
+async def test_a_cancelled_request_closes_its_connection() -> None:
+    asked, closed = asyncio.Event(), asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        asked.set()
+        assert await reader.read() == b""
+        closed.set()
+
+    async with upstream(silent) as origin, pool_to(origin) as pool, asyncio.timeout(PATIENCE_S):
+        asking = asyncio.create_task(ask(pool))
+        await asked.wait()
+        asking.cancel()
+        await closed.wait()
+        assert asking.cancelled()
+
+
+async def test_nothing_listening_and_no_room_are_told_apart() -> None:
+    async with upstream(always(OK)) as origin:
+        pass
+    async with pool_to(origin) as pool:
+        with pytest.raises(ConnectFailed):
+            await ask(pool)
+        assert pool.connections == 0
+    async with upstream(always(b"")) as origin, pool_to(origin, connections_max=1) as pool:
+        asking = asyncio.create_task(ask(pool))
+        while not pool.connections:
+            await asyncio.sleep(0)
+        with pytest.raises(PoolExhausted):
+            await ask(pool)
+        asking.cancel()
+        await asyncio.wait([asking])
+
+
+async def test_a_connection_that_upstream_closed_while_idle_is_not_used() -> None:
+    async with upstream(always(OK, close=True)) as origin, pool_to(origin) as pool:
+        for _ in range(5):
+            assert await (await ask(pool, b"POST", b"{}")).read(10) == b"ab"
+
+
+async def test_only_an_idempotent_request_is_sent_again_when_a_used_connection_dies_unanswered() -> None:
+    requests = 0
+
+    async def die_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        await read_head(reader)
+        requests += 1
+        writer.write(OK)
+        await read_head(reader)
+        requests += 1
+
+    async with upstream(die_second) as origin, pool_to(origin) as pool:
+        for _ in range(2):
+            assert await (await ask(pool)).read(10) == b"ab"
+        assert requests == 3
+        with pytest.raises(Unanswered):
+            await ask(pool, b"POST", b"")
+        assert requests == 4
+
+
+async def test_a_new_connection_that_dies_unanswered_is_not_tried_again() -> None:
+    requests = 0
+
+    async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        await read_head(reader)
+        requests += 1
+
+    async with upstream(die) as origin, pool_to(origin) as pool:
+        with pytest.raises(Unanswered):
+            await ask(pool)
+    assert requests == 1
+
+
+async def test_idle_and_old_connections_are_closed() -> None:
+    closed = asyncio.Event()
+
+    async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await always(OK)(reader, writer)
+        finally:
+            closed.set()
+
+    quick = Buffers(sweep_s=0.02)
+    for timeouts in (Timeouts(idle_s=0.02), Timeouts(age_s_max=0.0)):
+        closed.clear()
+        async with upstream(count) as origin, pool_to(origin, timeouts=timeouts, buffers=quick) as pool:
+            async with asyncio.timeout(PATIENCE_S):
+                await (await ask(pool)).read(10)
+                while not closed.is_set():
+                    await asyncio.sleep(0.05)
+                    await (await ask(pool)).read(10) if timeouts.age_s_max == 0.0 else None
+
+
+async def test_closing_the_pool_breaks_what_is_under_way() -> None:
+    async with upstream(always(OK[:-1])) as origin, pool_to(origin) as pool:
+        reading = asyncio.create_task((await ask(pool)).read(10))
+        await asyncio.sleep(0)
+        await pool.close()
+        with pytest.raises(AnswerBroken):
+            await reading
+        with pytest.raises(PoolExhausted):
+            await ask(pool)
+
+
+def test_an_origin_is_a_scheme_a_host_and_perhaps_a_port() -> None:
+    for wrong in ("api.openai.com", "ftp://a", "http://a/v1", "https://a"):
+        with pytest.raises(ValueError):
+            Pool(wrong)
