@@ -8,15 +8,16 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.acceptance.conftest import Stack, running_up
 from tests.acceptance.mixed_load import LEAVERS, MIX, run_mix
 from tests.acceptance.second_opinion import classes_of_log, newest_card, price_ucr
+from tests.up import Stack, running_up
 
 ACCOUNTS = 5
 CREDITS = 100_000
 DRAIN_S = 3
 CALLS = len(MIX) + len(LEAVERS)
 POSTED_TIMEOUT_S = 20
+EVENTS_LOST_MAX = 6
 
 LINES = """
     SELECT account_id::text, endpoint, model, outcome, usage, held, cost, charged, rounding, flags, status, rate_key,
@@ -135,8 +136,9 @@ def test_a_cut_answer_costs_what_arrived(books: Books) -> None:
         written = entry["usage"]["completion"] - entry["usage"]["reasoning"]
         if not entry["stream"]:
             assert arrived == 0, (line, entry)  # half a document is passed on to nobody
-        elif "reset" in _scenario(entry):
-            assert arrived <= written, (line, entry)  # a reset may take what was sent with it
+        elif "reset" in _scenario(entry) or "rate" in _scenario(entry):
+            # A reset may take what was sent with it; an event may be on its way when the drain's time is up.
+            assert written - EVENTS_LOST_MAX <= arrived <= written, (line, entry)
         else:
             assert arrived == written, (line, entry)
 
