@@ -64,7 +64,13 @@ def up(
 
 
 def up_config(file: Path | None, listen: str | None, ops_listen: str | None, upstream: str | None) -> Config:
-    return load(file, listen=listen, ops_listen=ops_listen, upstream_url=None if upstream == SANDBOX else upstream)
+    """The configuration of `up`, checked as far as it can be before anything starts."""
+    from gateway.app import load_rate_card
+
+    origin = None if upstream == SANDBOX else upstream
+    config = load(file, listen=listen, ops_listen=ops_listen, upstream_url=origin)
+    load_rate_card(config)
+    return config
 
 
 class StoppedEarly(Exception):

@@ -1,0 +1,155 @@
+"""Operators' commands against a running `up`: what they print for programs and for people, and what they refuse."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.commands import tollgate
+from tests.up import Stack
+
+COLUMNS_MAX = 80
+
+
+def printed(stack: Stack, *arguments: str) -> str:
+    """What a command prints for people."""
+    done = tollgate(*arguments, "--data", str(stack.data))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.splitlines())) <= COLUMNS_MAX, done.stdout
+    return done.stdout
+
+
+def one_line(status: int, *arguments: str, env: dict[str, str] | None = None) -> str:
+    """What a command that fails says: one line on stderr, nothing on stdout."""
+    done = tollgate(*arguments, env=env)
+    assert (done.returncode, done.stdout) == (status, ""), done
+    assert re.fullmatch(r"tollgate: [^\n]+\n", done.stderr), done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def account(stack: Stack) -> dict[str, Any]:
+    made: dict[str, Any] = stack.tollgate("accounts", "create", "commands")
+    return made
+
+
+def test_an_account_is_found_by_its_name_and_by_its_id(stack: Stack, account: dict[str, Any]) -> None:
+    by_name = stack.tollgate("accounts", "show", "commands")
+    assert by_name == stack.tollgate("accounts", "show", account["account"])
+    assert by_name["account"] == account["account"]
+
+
+def test_amounts_are_decimal_credits_with_whole_micro_credits_beside_them(stack: Stack) -> None:
+    stack.tollgate("accounts", "create", "amounts")
+    granted = stack.tollgate("accounts", "grant", "amounts", "12.345678", "--reason", "a start")
+    assert (granted["granted"], granted["granted_ucr"]) == ("12.345678", 12_345_678)
+    shown = stack.tollgate("accounts", "show", "amounts")
+    assert {name: shown[name] for name in ("balance", "held", "available")} == {
+        "balance": "12.345678",
+        "held": "0",
+        "available": "12.345678",
+    }
+    assert (shown["balance_ucr"], shown["held_ucr"], shown["available_ucr"]) == (12_345_678, 0, 12_345_678)
+
+
+def test_keys_are_issued_listed_and_revoked(stack: Stack, account: dict[str, Any]) -> None:
+    issued = stack.tollgate("keys", "issue", account["account"], "--name", "ci")
+    assert issued["key"].startswith("sk-tg-")
+    [listed] = stack.tollgate("keys", "list", "commands")["keys"]
+    assert (listed["key_id"], listed["name"], listed["revoked_at"]) == (issued["key_id"], "ci", None)
+    assert issued["key"].startswith(listed["prefix"])
+    assert issued["key"] not in json.dumps(listed)
+    assert stack.tollgate("keys", "revoke", issued["key_id"]) == {"key_id": issued["key_id"], "revoked": True}
+    [listed] = stack.tollgate("keys", "list", "commands")["keys"]
+    assert listed["revoked_at"] is not None
+    stack.tollgate("keys", "revoke", issued["key_id"])  # again changes nothing
+
+
+def test_an_account_is_suspended_and_taken_up_again(stack: Stack) -> None:
+    created = stack.tollgate("accounts", "create", "suspended")
+    suspended = stack.tollgate("accounts", "set", "suspended", "--status", "suspended")
+    assert suspended == created | {"status": "suspended", "on_disconnect": "drain"}
+    cancels = stack.tollgate("accounts", "set", "suspended", "--status", "active", "--on-disconnect", "cancel")
+    assert cancels == created | {"status": "active", "on_disconnect": "cancel"}
+    assert stack.tollgate("accounts", "show", "suspended")["on_disconnect"] == "cancel"
+
+
+def test_the_audit_lists_every_invariant(stack: Stack) -> None:
+    verdict = stack.tollgate("audit")
+    assert verdict["clean"] is True
+    assert len(verdict["findings"]) > 10
+    assert verdict["findings"][0].keys() == {"invariant", "holds", "violations", "examples"}
+
+
+def test_rates_are_checked_and_shown() -> None:
+    [card] = json.loads(tollgate("rates", "check", "--json").stdout)["cards"]
+    assert card["models"] > 50
+    shown = json.loads(tollgate("rates", "show", "gpt-4o-mini", "--json").stdout)
+    assert shown["rate_card"] == card["version"]
+    assert shown["tiers"]["default"][0]["rate"]["input"] == 600_000_000
+
+
+def test_migrating_what_is_current_changes_nothing(stack: Stack) -> None:
+    assert stack.tollgate("migrate") == {"schema": "current"}
+
+
+def test_people_read_tables_that_fit_eighty_columns(stack: Stack) -> None:
+    assert "created" in printed(stack, "accounts", "create", "readers")
+    assert "granted 5 credits; 5 available" in printed(stack, "accounts", "grant", "readers", "5", "--reason", "why")
+    key = re.search(r"key +(sk-tg-\S+)\nkey id +(key_\S+)\n", printed(stack, "keys", "issue", "readers"))
+    assert key is not None
+    assert key[2] in printed(stack, "keys", "list", "readers")
+    assert key[1] not in printed(stack, "keys", "list", "readers")
+    assert "readers" in printed(stack, "accounts", "show", "readers")
+    assert "is revoked" in printed(stack, "keys", "revoke", key[2])
+    assert "suspended" in printed(stack, "accounts", "set", "readers", "--status", "suspended")
+    assert "the books are right" in printed(stack, "audit")
+    for arguments in (("rates", "check"), ("rates", "show", "gpt-5.4")):
+        assert max(map(len, tollgate(*arguments).stdout.splitlines())) <= COLUMNS_MAX
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("accounts", "show", "nobody"), "no account 'nobody'"),
+        (("accounts", "grant", "nobody", "5", "--reason", "x"), "no account 'nobody'"),
+        (("accounts", "create", "commands"), "already"),
+        (("accounts", "create", "  "), "name must be"),
+        (("accounts", "create", "a\nb"), "name must be"),
+        (("accounts", "grant", "commands", "-5", "--reason", "x"), "more than 0"),
+        (("accounts", "grant", "commands", "0", "--reason", "x"), "more than 0"),
+        (("accounts", "grant", "commands", "NaN", "--reason", "x"), "not a number"),
+        (("accounts", "grant", "commands", "inf", "--reason", "x"), "not a number"),
+        (("accounts", "grant", "commands", "five", "--reason", "x"), "not a number"),
+        (("accounts", "grant", "commands", "0.0000001", "--reason", "x"), "six decimals"),
+        (("accounts", "grant", "commands", "1e20", "--reason", "x"), "largest amount"),
+        (("accounts", "grant", "commands", "5", "--reason", " "), "reason must be"),
+        (("accounts", "set", "commands"), "nothing to set"),
+        (("keys", "issue", "nobody"), "no account 'nobody'"),
+        (("keys", "list", "nobody"), "no account 'nobody'"),
+        (("keys", "revoke", "key_unknown"), "no key 'key_unknown'"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(
+    stack: Stack, account: dict[str, Any], arguments: tuple[str, ...], said: str
+) -> None:
+    assert said in one_line(1, *arguments, "--data", str(stack.data))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("accounts", "grant", "commands", "5"), "--reason"),
+        (("accounts", "set", "commands", "--status", "asleep"), "--status"),
+        (("accounts", "show", "commands", "--frobnicate"), "--frobnicate"),
+        (("frobnicate",), "frobnicate"),
+        (("up", "--workers", "0"), "--workers"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_one_line(arguments: tuple[str, ...], said: str) -> None:
+    assert said in one_line(2, *arguments)
+
+
+def test_a_model_that_is_not_on_the_card_is_refused() -> None:
+    assert "not on rate card" in one_line(1, "rates", "show", "gpt-unheard-of")
