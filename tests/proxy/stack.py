@@ -20,6 +20,7 @@ from gateway.config import Config, load
 from gateway.core.holds import Balance
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.core.rates import RateCard
+from gateway.core.shards import SHARD_KEYS
 from gateway.core.usage import Usage
 
 UPSTREAM_KEY = "sk-upstream-0123456789abcdefghijklmnopqrstuvwxyz"
@@ -73,15 +74,18 @@ class Stack:
         return AsyncOpenAI(base_url=base_url, api_key=key or self.key, max_retries=0, timeout=PATIENCE_S)
 
     @asynccontextmanager
-    async def running_gateway(self) -> AsyncIterator[Gateway]:
-        """A gateway that lives as long as the block, on the journals that are there; then stopped as by SIGTERM."""
+    async def running_gateway(self, *, with_loops: bool = True) -> AsyncIterator[Gateway]:
+        """A gateway that lives as long as the block, on the journals that are there; then stopped as by SIGTERM.
+
+        One without loops is as good as dead to whoever waits for its leases, though its calls go on.
+        """
         folder = Path(self.config.spool_dir)
         folder.mkdir(exist_ok=True)
         journal = Journal(folder / f"{new_request_id()}.journal", bytes_max=self.config.settlement.journal_bytes_max)
         gateway = self._gateway = Gateway(self.config, self.stores, self.card, journal, journal.adopt_all())
         host, _, port = (await gateway.server.start("127.0.0.1", 0)).rpartition(":")
         self.address = (host, int(port))
-        loops = [asyncio.create_task(loop) for loop in gateway.loops()]
+        loops = [asyncio.create_task(loop) for loop in (gateway.loops() if with_loops else ())]
         try:
             yield gateway
         finally:
@@ -123,9 +127,14 @@ class Stack:
         await until(lambda: self.gateway.server.running == 0)
 
     async def post(self) -> None:
-        """Post all that is in the outbox."""
-        while await self.workers.poster.step():
-            pass
+        """Post all that is in the outbox; the poster itself waits out an outage."""
+        async with asyncio.timeout(PATIENCE_S):
+            while await self.workers.poster.step() or await self._unposted():
+                pass
+
+    async def _unposted(self) -> int:
+        link = self.stores.link
+        return sum(await asyncio.gather(*(link.command(b"XLEN", keys.outbox) for keys in SHARD_KEYS)))
 
     async def lines(self) -> list[Line]:
         """Every ledger line of a call, once nothing runs and all is posted; in the order of the calls."""

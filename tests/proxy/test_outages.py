@@ -1,0 +1,290 @@
+"""Redis away, emptied, rolled back or full: calls are refused in time, running ones go on, and no credit is lost."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from redis.asyncio import Redis
+
+from gateway.core.shards import SHARD_KEYS, shard_of
+from gateway.sandbox.openai import SimulatedOpenAI
+from gateway.sandbox.valkey import EmbeddedRedis
+from tests.proxy.conftest import Logs
+from tests.proxy.prices import CHAT, ask_of, price_of
+from tests.proxy.stack import Stack, open_stack, until
+from tests.proxy.wire import Client, Received, ask, request
+
+# New calls are refused within 250 ms: so much may a command take, and so much the rest.
+TIMELY = {"redis": {"command_timeout_ms": 200}}
+STREAM = [(b"x-sandbox-scenario", b"tokens=40,rate=80")]
+OwnStack = Callable[..., AbstractAsyncContextManager[Stack]]
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[EmbeddedRedis]:
+    """A Redis of this test's own, to be stopped and killed."""
+    store = EmbeddedRedis(tmp_path / "redis", durable=False)
+    await store.start()
+    try:
+        yield store
+    finally:
+        store.kill()
+
+
+@pytest.fixture
+def own(database_url: str, redis: EmbeddedRedis, openai: SimulatedOpenAI, tmp_path: Path, logs: Logs) -> OwnStack:
+    """A stack on that Redis, without a gateway yet; in the end its books are right."""
+
+    @asynccontextmanager
+    async def own(**sections: dict[str, Any]) -> AsyncIterator[Stack]:
+        async with open_stack(database_url, redis.url, openai.url, tmp_path / "spool", **(TIMELY | sections)) as stack:
+            yield stack
+        assert [entry for entry in logs if entry["event"] == "handler failed"] == []
+
+    return own
+
+
+@contextmanager
+def stopped(redis: EmbeddedRedis) -> Iterator[None]:
+    """Redis accepts connections, and answers nothing."""
+    assert redis.pid is not None
+    os.kill(redis.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(redis.pid, signal.SIGCONT)
+
+
+async def begin_stream(stack: Stack, client: Client) -> Received:
+    head = await client.begin(request(CHAT, stack.key, ask_of(CHAT, stream=True), STREAM))
+    assert head.status == 200
+    await client.read_until(b'"content":"')
+    return head
+
+
+async def assert_settled(stack: Stack, openai: SimulatedOpenAI, *outcomes: str) -> None:
+    """Every call is charged once, as upstream's log says, and the audit finds nothing."""
+    await until(lambda: stack.gateway.settlements.spooled == 0)
+    lines = await stack.lines()
+    assert tuple(line.outcome for line in lines) == outcomes
+    charged = [line.cost for line in lines if line.cost]
+    assert charged == [price_of(stack.card, entry) for entry in openai.log.entries()]
+    assert await stack.complaints() == []
+    assert await stack.held() == 0
+
+
+async def refused_in_time(stack: Stack) -> None:
+    started = time.monotonic()
+    got = await ask(stack.address, request(CHAT, stack.key, ask_of(CHAT)))
+    took_s = time.monotonic() - started
+    assert got.status == 503
+    assert b'"billing_unavailable"' in got.body
+    assert got.get(b"retry-after") == b"1"
+    assert got.get(b"x-should-retry") is None
+    assert took_s < 0.25 + 0.1  # the client, the simulated OpenAI and the test share this one loop
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+async def test_without_redis_new_calls_are_refused_in_time_and_running_ones_are_settled_when_it_is_back(
+    own: OwnStack, redis: EmbeddedRedis, openai: SimulatedOpenAI, how: str
+) -> None:
+    async with own() as stack, stack.running_gateway() as gateway:
+        await ask(stack.address, request(CHAT, stack.key, ask_of(CHAT)))
+        async with Client.connect(stack.address) as client:
+            await begin_stream(stack, client)
+            if how == "killed":
+                redis.kill()
+                await redis.wait()
+                await without_redis(stack, client)
+                await redis.start()
+            else:
+                with stopped(redis):
+                    await without_redis(stack, client)
+        await stack.stores.link.wait_available()
+        await until(lambda: gateway.settlements.spooled == 0)
+        taken_after_all = await lapse_what_is_left(stack)
+        await assert_settled(stack, openai, "exact", "exact", *["lapsed"] * taken_after_all)
+
+
+async def without_redis(stack: Stack, client: Client) -> None:
+    for _ in range(3):
+        await refused_in_time(stack)
+    await client.read_until(b"[DONE]\n\n")
+    await stack.quiet()
+    assert stack.gateway.settlements.spooled == 1
+    assert sum(path.stat().st_size for path in Path(stack.config.spool_dir).iterdir()) > 0
+
+
+async def lapse_what_is_left(stack: Stack) -> int:
+    """A reserve that timed out may have been taken all the same: its lease runs out in its time. Returns how many."""
+    link, leases = stack.stores.link, SHARD_KEYS[shard_of(stack.account.id)].leases
+    for request_id in await link.command(b"ZRANGE", leases, 0, -1):
+        await link.command(b"ZADD", leases, 1, request_id)
+    return await stack.workers.sweeper.step()
+
+
+async def test_what_one_gateway_wrote_down_the_next_one_settles(
+    own: OwnStack, redis: EmbeddedRedis, openai: SimulatedOpenAI
+) -> None:
+    async with own() as stack:
+        async with stack.running_gateway(), Client.connect(stack.address) as client:
+            await begin_stream(stack, client)
+            redis.kill()
+            await redis.wait()
+            await client.read_until(b"[DONE]\n\n")
+            await stack.quiet()
+        await redis.start()
+        await stack.stores.link.wait_available()
+        async with stack.running_gateway():
+            await assert_settled(stack, openai, "exact")
+
+
+async def test_a_settlement_that_fits_no_journal_stays_in_memory_until_redis_is_back(
+    own: OwnStack, redis: EmbeddedRedis, openai: SimulatedOpenAI, logs: Logs
+) -> None:
+    async with own(settlement={"journal_bytes_max": 10}) as stack, stack.running_gateway():
+        async with Client.connect(stack.address) as client:
+            await begin_stream(stack, client)
+            with stopped(redis):
+                await client.read_until(b"[DONE]\n\n")
+                await stack.quiet()
+                assert stack.gateway.settlements.spooled == 1
+        assert [entry for entry in logs if entry["event"] == "settlement is in memory only"]
+        await assert_settled(stack, openai, "exact")
+
+
+async def test_an_emptied_redis_is_rebuilt_under_a_running_stream_which_is_captured_once(
+    own: OwnStack, openai: SimulatedOpenAI
+) -> None:
+    async with own() as stack, stack.running_gateway():
+        await ask(stack.address, request(CHAT, stack.key, ask_of(CHAT)))
+        await stack.quiet()  # its event is in the outbox only, and is about to be lost
+        async with Client.connect(stack.address) as client:
+            await begin_stream(stack, client)
+            async with aclosing(Redis.from_url(stack.config.redis_url)) as other:
+                await other.flushall()
+            got = await ask(stack.address, request(CHAT, stack.key, ask_of(CHAT)))
+            assert (got.status, b'"billing_unavailable"' in got.body) == (503, True)
+            assert await stack.workers.rebuilder.step() == 64
+            await until(lambda: stack.gateway.settlements.retained == 1)
+            await client.read_until(b"[DONE]\n\n")
+        await assert_settled(stack, openai, "exact", "exact")
+        got = await ask(stack.address, request(CHAT, stack.key, ask_of(CHAT)))
+        assert got.status == 200
+
+
+async def test_a_redis_that_was_rolled_back_gets_again_what_postgres_lacks(
+    own: OwnStack, redis: EmbeddedRedis, openai: SimulatedOpenAI, tmp_path: Path
+) -> None:
+    """Started again on an older file, it gives the numbers of lost events to new ones, within the same epoch."""
+    async with own() as stack, stack.running_gateway() as gateway:
+        asked = request(CHAT, stack.key, ask_of(CHAT))
+        await ask(stack.address, asked)
+        assert len(await stack.lines()) == 1
+        await until(lambda: gateway.settlements.retained == 0)
+        (file,) = (tmp_path / "redis").rglob("*.incr.aof")
+        size = file.stat().st_size
+        for _ in range(3):
+            await ask(stack.address, asked)
+        await stack.quiet()
+        redis.kill()
+        await redis.wait()
+        os.truncate(file, size)
+        await redis.start()
+        await stack.stores.link.wait_available()
+        for _ in range(4):  # these get the places of the three that were lost, and one more
+            assert (await ask(stack.address, asked)).status == 200
+        assert len(await stack.lines()) == 5
+        async with asyncio.timeout(10):
+            while len(await stack.lines()) < 8:
+                await asyncio.sleep(0.02)
+        await until(lambda: gateway.settlements.retained == 0)
+        await assert_settled(stack, openai, *["exact"] * 8)
+
+
+async def test_a_redis_that_takes_no_writes_refuses_calls_and_gets_settlements_later(
+    own: OwnStack, openai: SimulatedOpenAI
+) -> None:
+    holds = {"lease_ms": 1000, "renew_ms": 100}
+    async with own(holds=holds) as stack, stack.running_gateway():
+        async with aclosing(Redis.from_url(stack.config.redis_url)) as other, Client.connect(stack.address) as client:
+            await begin_stream(stack, client)
+            await other.config_set("maxmemory", 1)
+            got = await ask(stack.address, request(CHAT, stack.key, ask_of(CHAT)))
+            assert (got.status, b'"billing_unavailable"' in got.body) == (503, True)
+            await client.read_until(b"[DONE]\n\n")
+            await stack.quiet()
+            assert stack.gateway.settlements.spooled == 1
+            await other.config_set("maxmemory", 0)
+        await assert_settled(stack, openai, "exact")
+
+
+async def test_one_account_that_redis_has_damaged_does_not_keep_the_others(
+    own: OwnStack, openai: SimulatedOpenAI
+) -> None:
+    async with own() as stack, stack.running_gateway() as gateway:
+        damaged = await stack.new_account("damaged")
+        key = SHARD_KEYS[shard_of(damaged.id)].account(damaged.id)
+        async with aclosing(Redis.from_url(stack.config.redis_url)) as other:
+            slow = [(b"x-sandbox-scenario", b"ttft=300")]
+            calls = [
+                asyncio.create_task(ask(stack.address, request(CHAT, each, ask_of(CHAT), slow)))
+                for each in (damaged.key, stack.key)
+            ]
+            await openai.log.wait_until(lambda log: log.arrived == 2)
+            held = await other.hget(key, "held")
+            await other.hset(key, "held", "plenty")
+            answers = await asyncio.gather(*calls)
+            assert [got.status for got in answers] == [200, 200]
+            assert answers[0].get(b"x-credits-cost") is not None
+            assert answers[0].get(b"x-credits-remaining") is None
+            assert gateway.settlements.spooled == 1
+            got = await ask(stack.address, request(CHAT, damaged.key, ask_of(CHAT)))
+            assert got.status == 503
+            assert (await ask(stack.address, request(CHAT, stack.key, ask_of(CHAT)))).status == 200
+            await other.hset(key, "held", held)
+        await until(lambda: gateway.settlements.spooled == 0)
+        assert len(await stack.lines()) == 3
+        assert await stack.complaints() == []
+
+
+@contextmanager
+def without_postgres(server_url: str, database_url: str) -> Iterator[None]:
+    """The database takes no connections, and has none."""
+    name = database_url.rpartition("/")[2].partition("?")[0]
+    with closing(psycopg.connect(server_url, autocommit=True)) as admin:
+        admin.execute(psycopg.sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(psycopg.sql.Identifier(name)))
+        try:
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+            yield
+        finally:
+            allow = psycopg.sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true")
+            admin.execute(allow.format(psycopg.sql.Identifier(name)))
+
+
+async def test_while_postgres_is_away_calls_go_on_spooled_ones_are_replayed_and_all_is_posted_later(
+    own: OwnStack, redis: EmbeddedRedis, openai: SimulatedOpenAI, postgres_server_url: str
+) -> None:
+    async with own() as stack, stack.running_gateway() as gateway:
+        asked = request(CHAT, stack.key, ask_of(CHAT))
+        assert (await ask(stack.address, asked)).status == 200
+        with without_postgres(postgres_server_url, stack.config.database_url):
+            assert (await ask(stack.address, asked)).status == 200
+            async with Client.connect(stack.address) as client:
+                await begin_stream(stack, client)
+                with stopped(redis):
+                    await client.read_until(b"[DONE]\n\n")
+                    await stack.quiet()
+                    assert gateway.settlements.spooled == 1
+            await until(lambda: gateway.settlements.spooled == 0)
+            assert (await ask(stack.address, asked)).status == 200
+            assert gateway.settlements.retained == 4
+        await assert_settled(stack, openai, *["exact"] * 4)
+        await until(lambda: gateway.settlements.retained == 0)
