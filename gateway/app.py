@@ -253,7 +253,8 @@ class Gateway:
         settlement = self._config.settlement
         return [
             self.callers.run(),
-            every(1.0, "renew", self.leases.renew_due),
+            # Looked at often enough that a renewal, due at half the lease, is never too late.
+            every(min(1.0, self._config.holds.renew_ms / 4000), "renew", self.leases.renew_due),
             every(settlement.position_poll_ms / 1000, "follow", self._follower.step),
             every(settlement.replay_ms / 1000, "replay", self.settlements.replay_spooled),
         ]

@@ -23,6 +23,7 @@ from gateway.sandbox.valkey import EmbeddedRedis
 
 LAYOUT = 1
 LOCK_TIMEOUT_S = 0.5
+RESTART_PAUSES_S = (1.0, 2.0, 5.0)
 
 _MARKER, _LOCK, _STATE = "tollgate.json", "up.lock", "state.json"
 
@@ -148,7 +149,7 @@ class Stores:
         self._directory.release()
 
     async def supervise(self, on_restart: Callable[[str], None]) -> None:
-        """Start again, on the same port, whichever store ends, until a restart fails. Cancel it before `stop`."""
+        """Start again, on the same port, whichever store ends, until it cannot be. Cancel it before `stop`."""
         await _together(_keep_up(self.postgres, on_restart), _keep_up(self.redis, on_restart))
 
     async def __aenter__(self) -> Self:
@@ -165,7 +166,16 @@ async def _keep_up(store: EmbeddedStore, on_restart: Callable[[str], None]) -> N
     while True:
         status = await store.wait()
         on_restart(f"{store.name} ended with status {status} and is started again")
-        await store.start()
+        for pause_s in RESTART_PAUSES_S:
+            try:
+                await store.start()
+            except SandboxError as error:  # killed again as it started, or for now without memory or disk
+                on_restart(f"{error}; tried again in {pause_s:.0f} s")
+                await asyncio.sleep(pause_s)
+            else:
+                break
+        else:
+            await store.start()
 
 
 async def _together(*works: Coroutine[Any, Any, None]) -> None:

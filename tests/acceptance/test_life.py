@@ -1,4 +1,4 @@
-"""From start to stop: any moment is good for a signal, nothing stays behind, and the next start finds the same books."""
+"""From start to stop: any moment is good for a signal, nothing stays behind, the next start finds the same books."""
 
 import json
 import os

@@ -1,0 +1,75 @@
+"""After a fault: nothing is held, nothing is lost, nothing counts twice, and the books are right."""
+
+import asyncio
+import time
+from typing import Any
+
+import asyncpg
+
+from tests.acceptance.second_opinion import classes_of_log, newest_card, price_ucr
+from tests.faults.load import TAG_HEADER
+from tests.up import Stack
+
+SETTLES_S_MAX = 20.0
+
+_LINES = """
+    SELECT request_id::text, phase, outcome, cost, charged, upstream_request_id FROM call_usage
+    WHERE account_id = $1::text::uuid
+"""
+
+
+async def lines_of(up: Stack, account: str) -> list[dict[str, Any]]:
+    connection = await _connect(up.ready["database_url"])
+    try:
+        return [dict(row) for row in await connection.fetch(_LINES, account)]
+    finally:
+        await connection.close()
+
+
+async def _connect(url: str) -> "asyncpg.Connection[asyncpg.Record]":
+    """Connect as soon as a PostgreSQL that was killed has recovered."""
+    async with asyncio.timeout(SETTLES_S_MAX):
+        while True:
+            try:
+                return await asyncpg.connect(url)
+            except (OSError, asyncpg.CannotConnectNowError):
+                await asyncio.sleep(0.05)
+
+
+def reckon(up: Stack, account: str, tag: str, credits: int, *, gateway_died: bool = False) -> list[dict[str, Any]]:
+    """Check everything that must hold for the load `tag` of `account`; returns its ledger lines.
+
+    Where a gateway died, a call may have lapsed: it is charged its progress, and its answer is not matched.
+    """
+    complete = {
+        entry["request_id"]: entry
+        for entry in up.upstream_log()
+        if entry["headers"].get(TAG_HEADER) == tag and entry["outcome"] == "complete"
+    }
+    lines = _posted(up, account, set() if gateway_died else complete.keys())
+    up.settled_account(account)
+    lines = asyncio.run(lines_of(up, account))
+    ended = [line["request_id"] for line in lines if line["phase"] == "end"]
+    assert len(set(ended)) == len(ended)
+    card = newest_card()
+    for line in lines:
+        entry = complete.get(line["upstream_request_id"])
+        if entry is not None:
+            assert line["cost"] == price_ucr(card, entry["served_model"], entry["tier"], classes_of_log(entry["usage"]))
+    shown = up.tollgate("accounts", "show", account)
+    assert shown["balance_ucr"] == credits * 1_000_000 - sum(line["charged"] for line in lines)
+    verdict = up.tollgate("audit")
+    assert verdict["clean"], [finding for finding in verdict["findings"] if not finding["holds"]]
+    return lines
+
+
+def _posted(up: Stack, account: str, upstream_ids: Any) -> list[dict[str, Any]]:
+    """The lines, once every answer that upstream completed has one."""
+    deadline = time.monotonic() + SETTLES_S_MAX
+    while True:
+        lines = asyncio.run(lines_of(up, account))
+        missing = upstream_ids - {line["upstream_request_id"] for line in lines}
+        if not missing:
+            return lines
+        assert time.monotonic() < deadline, f"{len(missing)} completed answers are not in the ledger"
+        time.sleep(0.1)

@@ -1,0 +1,58 @@
+"""The processes of a running `up` by their part, also after restarts, and how tests end or stop them."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.processes import descendants
+
+PARTS = {"serve": "gateway serve", "work": "gateway work", "redis": "valkey-server", "postgres": "bin/postgres"}
+APPEARS_S_MAX = 15.0
+
+
+class Tree:
+    def __init__(self, up_pid: int) -> None:
+        self._up_pid = up_pid
+
+    def pid(self, part: str) -> int:
+        """The process of `part`; of PostgreSQL's many, the one that is the parent of the others."""
+        deadline = time.monotonic() + APPEARS_S_MAX
+        while True:
+            for pid in descendants(self._up_pid):
+                if PARTS[part] in _command(pid):
+                    return pid
+            assert time.monotonic() < deadline, f"{part} does not run"
+            time.sleep(0.02)
+
+    def kill(self, part: str) -> int:
+        """End `part` as a crash would; returns the process that was."""
+        pid = self.pid(part)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def wait_restarted(self, part: str, killed: int) -> None:
+        deadline = time.monotonic() + APPEARS_S_MAX
+        while self.pid(part) == killed:
+            assert time.monotonic() < deadline, f"{part} was not started again"
+            time.sleep(0.02)
+
+    @contextmanager
+    def stopped(self, part: str) -> Iterator[None]:
+        """Let `part` stand still for as long as the block runs."""
+        pid = self.pid(part)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+def _command(pid: int) -> str:
+    """Its command line; a zombie has none."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
