@@ -5,15 +5,16 @@
 Reads top to bottom in `Exchange.serve`. Nothing here knows which sockets carry the bytes.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
 from gateway.adapters.credits import Refused
-from gateway.adapters.tokens import Tokenizer
+from gateway.adapters.tokens import BadVocabulary, Tokenizer
 from gateway.core.calls import Call, Caller, parse
 from gateway.core.endings import Ended, ending
 from gateway.core.errors import (
@@ -39,6 +40,11 @@ from gateway.proxy.tally import Tally
 from gateway.proxy.watch import Watch
 
 log = structlog.get_logger(__name__)
+
+# Reading a body of 32 MiB takes as long as a hundred calls: from this size on it is done beside the loop.
+LARGE_BODY_BYTES = 1024 * 1024
+
+T = TypeVar("T")
 
 
 class Callers(Protocol):
@@ -102,7 +108,8 @@ class Exchange:
         if isinstance(target, Free):
             await self._relay.free(request, (b"x-gateway-request-id", request_id.encode()))
             return
-        call = parse(target, await request.read_body(self._body_bytes_max))
+        body = await request.read_body(self._body_bytes_max)
+        call = await _read(body, partial(parse, target, body))
         opened, priced = await self._reserve(caller, call, request_id)
         watch = Watch(call.model, self._tokenizer)
         opened.progress = partial(progress_of, priced, watch)
@@ -141,18 +148,29 @@ class Exchange:
             opened_at_ms=self._now_ms(),
         )
         try:
-            estimate = estimate_cheap(call, row, self._card, auto_tier=self._auto_tier)
+            estimate = await _read(call.body, partial(estimate_cheap, call, row, self._card, auto_tier=self._auto_tier))
         except UnsoldTier as error:
             raise InvalidRequest(str(error), param="service_tier") from error
-        fingerprint = hashlib.sha256(call.body).hexdigest()
+        fingerprint = await _read(call.body, partial(_fingerprint, call.body))
         reply = await self._leases.open(Hold(request_id, estimate.amount, fingerprint, terms))
         if isinstance(reply, Refused):
-            counted = await self._tokenizer.count(call.model, texts_to_count(call))
-            estimate = estimate_exact(call, row, self._card, counted.tokens, auto_tier=self._auto_tier)
+            estimate = await self._estimate_exact(call, row, estimate)
             reply = await self._leases.open(Hold(request_id, estimate.amount, fingerprint, terms, attempt=2))
         if isinstance(reply, Refused):
             raise self._insufficient(call, row, estimate, reply)
         return reply, Priced(request_id, call, self._card, row, estimate, terms)
+
+    async def _estimate_exact(self, call: Call, row: ModelRates, cheap: Estimate) -> Estimate:
+        texts = await _read(call.body, partial(texts_to_count, call))
+        try:
+            counted = await self._tokenizer.count(call.model, texts)
+        except BadVocabulary as error:
+            log.error("text cannot be counted; the bound by its bytes stands", error=str(error))
+            return cheap
+        return await _read(
+            call.body,
+            partial(estimate_exact, call, row, self._card, counted.tokens, auto_tier=self._auto_tier),
+        )
 
     def _insufficient(self, call: Call, row: ModelRates, estimate: Estimate, refused: Refused) -> InsufficientCredits:
         affordable = affordable_output_limit(
@@ -204,3 +222,12 @@ class Exchange:
             *error.headers(),
         ]
         request.respond(error.status, headers, error.body())
+
+
+async def _read(body: bytes, reading: Callable[[], T]) -> T:
+    """Do what takes time by the length of `body`, beside the loop if it is long."""
+    return await asyncio.to_thread(reading) if len(body) > LARGE_BODY_BYTES else reading()
+
+
+def _fingerprint(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
