@@ -5,6 +5,8 @@ import sys
 
 import structlog
 
+_UTC = structlog.processors.TimeStamper(fmt="iso", utc=True)
+
 
 def configure_logs(level: str, form: str) -> None:
     """Set up logging once per process. `form` is json, console or auto (console on a terminal)."""
@@ -15,7 +17,7 @@ def configure_logs(level: str, form: str) -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False) if is_console else _UTC,
             structlog.processors.format_exc_info,
             renderer,
         ],

@@ -37,10 +37,9 @@ async def show_demo(running: Running, config: Config, *, is_sandbox: bool) -> No
         columns = ["call", "held", "cost", "left", "outcome"]
         console.print(table(f"three calls to {upstream}, in credits", columns, rows, right=columns[1:4]))
         lines = await stores.accounts.lines(account_id, 8)
-        columns = ["when", "kind", "credits", "model", "request or reason"]
+        columns = ["kind", "credits", "model", "request or reason"]
         ledger = [
             [
-                f"{line.event_at:%H:%M:%S}",
                 line.kind,
                 format_credits(line.amount),
                 line.model or "",

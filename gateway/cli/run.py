@@ -161,6 +161,7 @@ def demo(
 
     settings = up_config(config, listen, ops_listen, upstream)
     use_sandbox = upstream == SANDBOX or (upstream is None and not settings.upstream_key)
+    settings = settings.model_copy(update={"log_level": "warning"})  # people watch: what goes well is shown below
     configure_logs(settings.log_level, settings.log_format)
 
     async def main() -> None:

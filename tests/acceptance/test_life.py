@@ -85,6 +85,26 @@ def test_a_signal_at_any_moment_ends_everything_cleanly(tmp_path: Path, wanted: 
     wait_all_ended(started)
 
 
+def test_the_demo_shows_three_calls_and_what_they_cost(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gateway", "demo", "--data", str(tmp_path / "data"), "--upstream", "sandbox"]
+    command += ["--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        shown = ""
+        while "until Ctrl-C" not in shown:
+            line = process.stdout.readline()
+            assert line, "the demo ended"
+            shown += line
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err.strip()) == (0, "")
+    assert "account demo has 5000 credits" in shown
+    assert [shown.count(what) for what in ("exact", "capture", "grant")] == [3, 3, 1]
+    for wanted in ("base_url  http://127.0.0.1:", "key       sk-tg-", "curl -i http://127.0.0.1:"):
+        assert wanted in shown
+    assert max(len(line) for line in shown.splitlines() if "curl" not in line) <= 80
+
+
 def wait_for_command(pid: int, word: str, timeout_s: float = 30) -> None:
     deadline = time.monotonic() + timeout_s
     while not any(word in command_of(child) for child in descendants(pid)):

@@ -1,7 +1,7 @@
 """The long version of the fault tests: `python -m tests.faults.matrix --seconds N [--seed N]`.
 
-Under load, one part after the other is killed, stopped or emptied, at moments that a seed decides; at the end, and after
-every tenth fault, the books are reckoned up.
+Under load, one part after the other is killed, stopped or emptied, at moments that a seed decides; after every tenth
+fault, and at the end, the books are reckoned up.
 """
 
 import argparse
@@ -51,9 +51,7 @@ async def one_round(up: Stack, number: int, chance: random.Random, ends_at: floa
             done[fault] += 1
         await running.wait_for("ok", 8, timeout_s=60)
     lines = await asyncio.to_thread(reckon, up, account, tag, CREDITS, gateway_died=bool(done["kill serve"]))
-    print(
-        f"round {number}: {len(lines)} ledger lines, the books are right; callers saw {dict(running.seen)}", flush=True
-    )
+    print(f"round {number}: {len(lines)} lines, the books are right; callers saw {dict(running.seen)}", flush=True)
     return done
 
 

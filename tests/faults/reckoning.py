@@ -46,9 +46,11 @@ def reckon(up: Stack, account: str, tag: str, credits: int, *, gateway_died: boo
         for entry in up.upstream_log()
         if entry["headers"].get(TAG_HEADER) == tag and entry["outcome"] == "complete"
     }
-    lines = _posted(up, account, set() if gateway_died else complete.keys())
-    up.settled_account(account)
-    lines = asyncio.run(lines_of(up, account))
+    asyncio.run(lines_of(up, account))  # once PostgreSQL answers again
+    shown = up.settled_account(account, SETTLES_S_MAX)
+    lines = _posted(up, account, credits * 1_000_000 - shown["balance_ucr"])
+    missing = complete.keys() - {line["upstream_request_id"] for line in lines}
+    assert gateway_died or not missing, f"{len(missing)} completed answers are not in the ledger"
     ended = [line["request_id"] for line in lines if line["phase"] == "end"]
     assert len(set(ended)) == len(ended)
     card = newest_card()
@@ -56,20 +58,18 @@ def reckon(up: Stack, account: str, tag: str, credits: int, *, gateway_died: boo
         entry = complete.get(line["upstream_request_id"])
         if entry is not None:
             assert line["cost"] == price_ucr(card, entry["served_model"], entry["tier"], classes_of_log(entry["usage"]))
-    shown = up.tollgate("accounts", "show", account)
-    assert shown["balance_ucr"] == credits * 1_000_000 - sum(line["charged"] for line in lines)
     verdict = up.tollgate("audit")
     assert verdict["clean"], [finding for finding in verdict["findings"] if not finding["holds"]]
     return lines
 
 
-def _posted(up: Stack, account: str, upstream_ids: Any) -> list[dict[str, Any]]:
-    """The lines, once every answer that upstream completed has one."""
+def _posted(up: Stack, account: str, spent_ucr: int) -> list[dict[str, Any]]:
+    """The ledger's lines, once they add up to what admission has debited."""
     deadline = time.monotonic() + SETTLES_S_MAX
     while True:
         lines = asyncio.run(lines_of(up, account))
-        missing = upstream_ids - {line["upstream_request_id"] for line in lines}
-        if not missing:
+        posted_ucr = sum(line["charged"] for line in lines)
+        if posted_ucr == spent_ucr:
             return lines
-        assert time.monotonic() < deadline, f"{len(missing)} completed answers are not in the ledger"
+        assert time.monotonic() < deadline, f"{spent_ucr} µcr are debited, {posted_ucr} posted"
         time.sleep(0.1)
