@@ -100,7 +100,7 @@ class Relay:
         except TimeoutError:  # the caller left, and upstream was not done within the drain's bounds
             ended.cut = True
         except GatewayError as error:
-            ended.cut = True
+            ended.cut = not isinstance(error, UpstreamUnreachable)  # which heard nothing of the call
             return Relayed(ended, _refusal(request, error, opening, self._tally))
         finally:
             ended.caller_gone = request.gone
@@ -232,7 +232,7 @@ class Relay:
 
     async def _send(self, request: Request, headers: Headers, body: bytes | AsyncIterator[bytes] | None) -> Answer:
         try:
-            return await self._pool.send(request.method, request.target, headers, body)
+            return await self._pool.send(request.method, request.target, headers, body, length=request.length)
         except ConnectFailed as error:
             raise UpstreamUnreachable(retry_after_s=1) from error
         except PoolExhausted as error:
