@@ -3,6 +3,7 @@
 Only the fields that admission, estimate and metering need are read; everything else is the upstream's to judge.
 """
 
+import json
 import re
 from enum import StrEnum
 from typing import Any
@@ -102,11 +103,16 @@ _INCLUDE_USAGE = b'"stream_options":{"include_usage":true},'
 def parse(endpoint: Endpoint, body: bytes) -> Call:
     """Read a metered call from its body; raises `InvalidRequest` or `FeatureNotAllowed`, naming the field."""
     try:
-        fields = _decode_body(body)
+        return _parse(endpoint, body)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"Invalid request body: {error}", param=_field_of(str(error))) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    # A ValueError is text that is not UTF-8, or a number of thousands of digits.
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise InvalidRequest("The request body is not valid JSON.") from error
+
+
+def _parse(endpoint: Endpoint, body: bytes) -> Call:
+    fields = _decode_body(body)
     _refuse_unmetered_features(fields)
     stream = bool(fields.stream)
     sent, injected = _unambiguous(body), False
@@ -149,7 +155,9 @@ def _refuse_unmetered_features(fields: _Body) -> None:
         raise FeatureNotAllowed("Web search is not offered by this gateway.", param="web_search_options")
     try:
         tools = _decode_tools(fields.tools)
-    except msgspec.DecodeError as error:
+        if tools:
+            json.loads(bytes(fields.tools), object_pairs_hook=_no_name_twice)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"Invalid tools: {error}", param="tools") from error
     for tool in tools or ():
         if tool.type not in METERED_TOOL_TYPES:
@@ -166,7 +174,16 @@ def _unambiguous(body: bytes) -> bytes:
     names = _DECIDING_NAME.findall(body)
     if len(names) == len(set(names)) and not _has_escaped_name(body):
         return body
-    return msgspec.json.encode(_decode_fields(body))
+    fields = _decode_fields(body)
+    # The names may repeat inside of values only: the outermost object is reduced to the number of its members.
+    members = json.loads(body, object_pairs_hook=len, parse_int=str, parse_float=str)
+    return body if members == len(fields) else msgspec.json.encode(fields)
+
+
+def _no_name_twice(pairs: list[tuple[str, Any]]) -> None:
+    """Upstream's parser may keep the first of two, so a hosted tool could hide behind a metered one."""
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError("an object names a field twice")
 
 
 def _has_escaped_name(body: bytes) -> bool:
@@ -230,7 +247,7 @@ def _with_usage_event(body: bytes, options: msgspec.Raw) -> tuple[bytes, bool]:
     """Ask for the usage event; returns the body to send, and whether the caller had not asked for it."""
     try:
         asked = _decode_stream_options(options)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"Invalid stream_options: {error}", param="stream_options") from error
     if asked is not None and asked.include_usage:
         return body, False

@@ -53,10 +53,9 @@ def ending(ended: Ended, estimate: Estimate, row: ModelRates) -> Ending:
     """Decide how a call ended; `estimate` and `row` bound what the model can plausibly have used."""
     reading = ended.reading
     if not 200 <= ended.status < 300:
-        # A caller that left before upstream answered has still sent its input there.
-        if ended.status == 0 and ended.caller_gone and ended.cut:
-            return Ending(Outcome.ESTIMATED, Charge.DELIVERED, (Flag.CUT,))
-        return Ending(Outcome.VOID, Charge.NOTHING)
+        # Whether upstream began on a call that it never answered cannot be known: the caller is not charged for it.
+        flags = (Flag.CUT,) if ended.status == 0 and ended.caller_gone and ended.cut else ()
+        return Ending(Outcome.VOID, Charge.NOTHING, flags)
     if reading.usage_unreadable:
         return Ending(Outcome.ESTIMATED, Charge.HELD, (Flag.USAGE_ABSURD,))
     if reading.usage is not None:

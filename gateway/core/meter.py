@@ -76,7 +76,7 @@ class Meter(Protocol):
 
 class _Answer(msgspec.Struct):
     usage: msgspec.Raw = msgspec.Raw(b"null")
-    model: str = ""
+    model: str | None = None
     service_tier: str | None = None
 
 
@@ -92,7 +92,7 @@ def read_answer(body: bytes) -> Reading:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return reading
     reading.complete = True
-    reading.model = answer.model
+    reading.model = answer.model or ""
     reading.service_tier = answer.service_tier
     _take_usage(reading, answer.usage)
     return reading
@@ -160,14 +160,14 @@ class _Choice(msgspec.Struct):
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: msgspec.Raw = msgspec.Raw(b"null")
-    model: str = ""
+    model: str | None = None
     service_tier: str | None = None
     error: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Response(msgspec.Struct):
     usage: msgspec.Raw = msgspec.Raw(b"null")
-    model: str = ""
+    model: str | None = None
     service_tier: str | None = None
 
 
@@ -279,10 +279,11 @@ class ResponseMeter:
         reading = self.reading
         try:
             event = _decode_response_event(data)
+            text = _decode_text(event.delta) if bytes(event.delta).startswith(b'"') else ""
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
-        if event.type.endswith(".delta") and bytes(event.delta).startswith(b'"'):
-            reading.delivered.add(_decode_text(event.delta))
+        if text and event.type.endswith(".delta"):
+            reading.delivered.add(text)
         if event.type in ("error", "response.failed") or bytes(event.error) != b"null":
             reading.failed = True
         if event.response is not None:

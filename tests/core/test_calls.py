@@ -134,3 +134,31 @@ def test_a_field_named_twice_goes_upstream_as_it_was_read(body: bytes) -> None:
 def test_a_name_inside_another_value_is_no_repetition() -> None:
     body = b'{"model": "m", "messages": [{"role": "user", "content": "the \\"model\\" \\u00e9"}]}'
     assert parse(Endpoint.CHAT, body).body is body
+
+
+def test_an_ordinary_body_of_several_parts_is_not_rewritten() -> None:
+    part = b'{"type": "text", "text": "hi"}'
+    body = b'{"model": "m", "messages": [{"role": "user", "content": [%s, %s]}]}' % (part, part)
+    assert parse(Endpoint.CHAT, body).body is body
+
+
+def test_a_hosted_tool_does_not_hide_behind_a_metered_one() -> None:
+    body = b'{"model":"m","tools":[{"type":"web_search_preview","type":"function","name":"f"}],"input":"hi"}'
+    with pytest.raises(InvalidRequest) as refused:
+        parse(Endpoint.RESPONSES, body)
+    assert refused.value.param == "tools"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","prompt":["\xff"]}',
+        b'{"model":"m","prompt":[%s]}' % (b"1" * 5000),
+        b'{"model":"m","prompt":"a","stream":true,"stream_options":{"x":%s}}' % (b"1" * 5000),
+        b'{"model":"m","prompt":"a","stream":true,"stream_options":{"x":"\xff"}}',
+        b'{"model":"m","prompt":"a","tools":[{"type":"function","x":"\xff"}]}',
+    ],
+)
+def test_what_no_reader_can_read_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        parse(Endpoint.COMPLETIONS, body)

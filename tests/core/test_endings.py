@@ -43,7 +43,7 @@ GOOD: dict[str, object] = {"prompt_tokens": 10, "completion_tokens": 5}
         (ended(usage=GOOD, cut=True), Outcome.EXACT, Charge.USAGE, ()),
         (ended(0), Outcome.VOID, Charge.NOTHING, ()),
         (ended(0, cut=True), Outcome.VOID, Charge.NOTHING, ()),
-        (ended(0, cut=True, gone=True), Outcome.ESTIMATED, Charge.DELIVERED, (Flag.CUT,)),
+        (ended(0, cut=True, gone=True), Outcome.VOID, Charge.NOTHING, (Flag.CUT,)),
         (ended(400), Outcome.VOID, Charge.NOTHING, ()),
         (ended(429, usage=GOOD), Outcome.VOID, Charge.NOTHING, ()),
         (ended(503, gone=True), Outcome.VOID, Charge.NOTHING, ()),

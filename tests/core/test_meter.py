@@ -112,3 +112,18 @@ def test_usage_is_found_in_the_tail_of_a_large_answer_and_never_in_its_text() ->
     meter.finish()
     assert meter.reading.usage is not None
     assert meter.reading.usage.prompt_tokens == 9
+
+
+@given(st.binary(max_size=200), st.sampled_from(list(Endpoint)))
+def test_no_event_stops_a_meter(noise: bytes, endpoint: Endpoint) -> None:
+    meter = stream_meter(endpoint, strip_usage_event=True)
+    for data in (noise, b'{"type":"response.output_text.delta","delta":"' + noise + b'"}', b'{"usage":' + noise + b"}"):
+        run(meter, b"data: " + data + b"\n\n")
+
+
+def test_text_that_is_not_utf8_does_not_hide_the_usage_behind_it() -> None:
+    meter = stream_meter(Endpoint.RESPONSES, strip_usage_event=False)
+    usage = b'{"input_tokens":5,"output_tokens":2}'
+    run(meter, b'data: {"type":"response.output_text.delta","delta":"\xff\xfe"}\n\n')
+    run(meter, b'data: {"type":"response.completed","response":{"model":null,"usage":%s}}\n\n' % usage)
+    assert meter.reading.usage is not None
