@@ -73,7 +73,7 @@ async def test_a_plain_call_whose_caller_left_is_read_to_its_end_and_charged_exa
 async def test_a_drain_ends_after_its_seconds(running: Running, openai: SimulatedOpenAI) -> None:
     async with running(openai.url, disconnect={"drain_s": 1}) as stack:
         await leave_after_eleven_words(stack, stack.key)
-        assert 0.5 < await seconds_to_the_end(openai) < 2.5
+        assert 0.5 < await seconds_to_the_end(openai) < 4
         assert openai.log[0].outcome is Outcome.CLIENT_GONE
         line = await stack.line()
         assert (line.outcome, line.flags, line.usage.output) == ("estimated", "cut", 11)

@@ -80,7 +80,8 @@ async def assert_settled(stack: Stack, openai: SimulatedOpenAI, *outcomes: str) 
     assert await stack.held() == 0
 
 
-async def refused_in_time(stack: Stack) -> None:
+async def refusal_s(stack: Stack) -> float:
+    """How long it takes to be refused, as it should be."""
     started = time.monotonic()
     got = await ask(stack.address, request(CHAT, stack.key, ask_of(CHAT)))
     took_s = time.monotonic() - started
@@ -88,7 +89,7 @@ async def refused_in_time(stack: Stack) -> None:
     assert b'"billing_unavailable"' in got.body
     assert got.get(b"retry-after") == b"1"
     assert got.get(b"x-should-retry") is None
-    assert took_s < 0.25 + 0.1  # the client, the simulated OpenAI and the test share this one loop
+    return took_s
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
@@ -114,8 +115,9 @@ async def test_without_redis_new_calls_are_refused_in_time_and_running_ones_are_
 
 
 async def without_redis(stack: Stack, client: Client) -> None:
-    for _ in range(3):
-        await refused_in_time(stack)
+    took_s = [await refusal_s(stack), await refusal_s(stack), await refusal_s(stack)]
+    assert min(took_s) < 0.25  # the others may have waited for the rest of a busy machine
+    assert max(took_s) < 1
     await client.read_until(b"[DONE]\n\n")
     await stack.quiet()
     assert stack.gateway.settlements.spooled == 1

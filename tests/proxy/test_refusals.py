@@ -12,7 +12,7 @@ from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import Running
 from tests.proxy.prices import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, ask_of
 from tests.proxy.stack import Stack, until
-from tests.proxy.wire import Client, Received, ask, request
+from tests.proxy.wire import Client, Received, ScriptedUpstream, answer, ask, request
 
 
 def error_of(got: Received) -> dict[str, Any]:
@@ -229,13 +229,27 @@ async def test_who_leaves_while_sending_is_forgotten(stack: Stack, openai: Simul
     await assert_untouched(stack, openai)
 
 
-async def test_two_calls_that_race_for_the_last_credits_admit_what_fits(stack: Stack, openai: SimulatedOpenAI) -> None:
-    await ask(stack.address, request(CHAT, stack.key, ask_of(CHAT)))
-    one = (await stack.line()).held
-    racing = await stack.new_account("racing", ucr=3 * one + one // 2)
-    # Nothing is settled before all have been admitted or refused.
-    slow = [(b"x-sandbox-scenario", b"ttft=700")]
-    data = request(CHAT, racing.key, ask_of(CHAT), slow)
-    answers = await asyncio.gather(*(ask(stack.address, data) for _ in range(12)))
+async def test_calls_that_race_for_the_last_credits_admit_exactly_what_fits(
+    scripted: Stack, upstream: ScriptedUpstream
+) -> None:
+    released = asyncio.Event()
+
+    async def serve_when_released(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await released.wait()
+        writer.write(answer(b'{"model":"gpt-4o-mini","usage":{"prompt_tokens":9,"completion_tokens":2}}'))
+
+    upstream.serve = serve_when_released
+    probe = await scripted.new_account("probe", ucr=1)
+    refused = await ask(scripted.address, request(CHAT, probe.key, ask_of(CHAT)))
+    one = error_of(refused)["needed_ucr"]  # by its tokens, which is less than by its bytes
+    racing = await scripted.new_account("racing", ucr=3 * one + one // 2)
+    data = request(CHAT, racing.key, ask_of(CHAT))
+    calls = {asyncio.create_task(ask(scripted.address, data)) for _ in range(12)}
+    async with asyncio.timeout(10):
+        while sum(call.done() for call in calls) < 9:
+            await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED, timeout=0.01)
+        # Nothing was settled so far, so nothing was given back.
+        released.set()
+        answers = await asyncio.gather(*calls)
     assert sorted(got.status for got in answers) == [200] * 3 + [402] * 9
-    assert len(openai.log) == 4
+    assert len(upstream.requests) == 3
