@@ -237,6 +237,7 @@ class Gateway:
             tokenizer=self.tokenizer,
             tally=self.tally,
             body_bytes_max=config.edge.body_bytes_max,
+            bodies_bytes_max=config.edge.bodies_bytes_max,
             auto_tier=config.estimate.auto_service_tier,
             new_id=RequestIds(),
             now_ms=now_ms,

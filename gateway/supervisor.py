@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
@@ -170,6 +171,8 @@ class Supervisor:
             report("starting the simulated OpenAI")
             upstream = Child("upstream", ["sandbox", "openai", "--listen", "127.0.0.1:0", "--json"], dict(environment))
             await self._launch(upstream)
+            # Started again, it must be where the gateways look for it.
+            upstream.arguments[upstream.arguments.index("127.0.0.1:0")] = urlsplit(upstream.ready.base_url).netloc
             environment["TOLLGATE_UPSTREAM_URL"] = upstream.ready.base_url
         report("starting the gateway and its workers")
         given = ["--config", str(self._config_file)] if self._config_file else []

@@ -27,6 +27,8 @@ COUNTED_BYTES_MAX = 1_048_576
 PIECE_CHARACTERS = 32_768
 # Counts that wait for the one thread; further ones are answered by their bytes.
 WAITING_MAX = 64
+# English and code have four to five bytes a token: a fair figure where no bound is wanted.
+BYTES_PER_TOKEN_ABOUT = 4
 
 
 class TokenCount(msgspec.Struct, frozen=True):
@@ -76,7 +78,7 @@ FALLBACK = "o200k_base"  # for models that tiktoken does not know yet, and for r
 
 
 class Tokenizer:
-    """Counts tokens in one thread of its own. Close it when the service stops."""
+    """Counts tokens in threads of its own. Close it when the service stops."""
 
     def __init__(
         self,
@@ -89,8 +91,11 @@ class Tokenizer:
         self._counted_bytes_max = counted_bytes_max
         self._waiting_max = waiting_max
         self._waiting = 0
-        self._encodings: dict[str, Encoding] = {}  # touched by the thread alone
+        self._encodings: dict[str, Encoding] = {}
+        self._loading = threading.Lock()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
+        # Settlements do not queue behind admissions, which any caller can cause in any number.
+        self._charging = ThreadPoolExecutor(1, thread_name_prefix="tokenizer-charging")
         self._closing = threading.Event()
 
     async def count(self, model: str, texts: Sequence[str]) -> TokenCount:
@@ -104,26 +109,39 @@ class Tokenizer:
         self._waiting += 1
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._executor, self._count, model, tuple(texts))
+            return await loop.run_in_executor(self._executor, self._count, model, tuple(texts), 1)
         finally:
             self._waiting -= 1
+
+    async def count_to_charge(self, model: str, texts: Sequence[str]) -> TokenCount:
+        """Count what a caller pays for: never answered by a bound, however many counts wait for admission.
+
+        What is beyond the byte limit is taken at `BYTES_PER_TOKEN_ABOUT`. Raises `BadVocabulary`.
+        """
+        if self._closing.is_set():
+            size = sum(len(_encode(text)) for text in texts)
+            return TokenCount(-(-size // BYTES_PER_TOKEN_ABOUT), estimated=True)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._charging, self._count, model, tuple(texts), BYTES_PER_TOKEN_ABOUT)
 
     def close(self) -> None:
         """Let the thread end: counts that wait are cancelled, the running one stops at its next piece."""
         self._closing.set()
         self._executor.shutdown(wait=False, cancel_futures=True)
+        self._charging.shutdown(wait=False, cancel_futures=True)
 
-    def _count(self, model: str, texts: tuple[str, ...]) -> TokenCount:
+    def _count(self, model: str, texts: tuple[str, ...], bytes_per_token: int) -> TokenCount:
         name, known = encoding_name(model)
-        encoding = self._encodings.get(name)
-        if encoding is None:
-            encoding = self._encodings[name] = load_encoding(name, self._directory)
+        with self._loading:
+            encoding = self._encodings.get(name)
+            if encoding is None:
+                encoding = self._encodings[name] = load_encoding(name, self._directory)
         tokens, bytes_left, cut = 0, self._counted_bytes_max, False
         for text in texts:
             for start in range(0, len(text), PIECE_CHARACTERS):
                 piece = _encode(text[start : start + PIECE_CHARACTERS])
                 if len(piece) > bytes_left or self._closing.is_set():
-                    tokens += len(piece)
+                    tokens += -(-len(piece) // bytes_per_token)
                     cut = True
                 else:
                     tokens += len(encoding.encode_ordinary(piece.decode()))

@@ -9,6 +9,12 @@ import zstandard
 Decode = Callable[[bytes], bytes]
 
 
+# An answer is decoded in slices, so that one that was made to inflate is noticed before it fills the memory.
+SLICE_BYTES = 4096
+INFLATION_MAX = 200
+INFLATED_BYTES_MIN = 4 * 1024 * 1024
+
+
 class UnknownEncoding(ValueError):
     """The answer has a content coding that cannot be read here."""
 
@@ -31,12 +37,20 @@ def decoder(content_encoding: str) -> Decode | None:
         return None
 
     def decode(data: bytes) -> bytes:
-        try:
-            for step in chain:
-                data = step(data)
-        except (zlib.error, brotli.error, zstandard.ZstdError, EOFError) as error:
-            raise CorruptEncoding(str(error)) from error
-        return data
+        out: list[bytes] = []
+        size = 0
+        for start in range(0, len(data), SLICE_BYTES):
+            piece = data[start : start + SLICE_BYTES]
+            try:
+                for step in chain:
+                    piece = step(piece)
+            except (zlib.error, brotli.error, zstandard.ZstdError, EOFError) as error:
+                raise CorruptEncoding(str(error)) from error
+            out.append(piece)
+            size += len(piece)
+            if size > max(INFLATED_BYTES_MIN, INFLATION_MAX * len(data)):
+                raise CorruptEncoding("the answer inflates beyond all measure")
+        return b"".join(out)
 
     return decode
 
@@ -46,16 +60,31 @@ def _step(name: str) -> Decode | None:
         case "identity":
             return None
         case "gzip" | "x-gzip":
-            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress
+            return _Gzip().decompress
         case "deflate":
             return _Deflate().decompress
         case "br":
             process: Decode = brotli.Decompressor().process
             return process
         case "zstd":
-            return zstandard.ZstdDecompressor().decompressobj().decompress
+            return zstandard.ZstdDecompressor().decompressobj(read_across_frames=True).decompress
         case _:
             raise UnknownEncoding(f"content coding {name!r}")
+
+
+class _Gzip:
+    """A gzip stream is any number of members, one after the other (RFC 1952 §2.2)."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+
+    def decompress(self, data: bytes) -> bytes:
+        out = self._member.decompress(data)
+        while self._member.eof and self._member.unused_data:
+            rest = self._member.unused_data
+            self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            out += self._member.decompress(rest)
+        return out
 
 
 class _Deflate:

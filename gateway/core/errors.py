@@ -150,6 +150,12 @@ class BillingUnavailable(GatewayError):
     status, code, retryable = 503, "billing_unavailable", True
 
 
+class Overloaded(GatewayError):
+    """This gateway holds as many large requests as it can; try again in a moment."""
+
+    status, code, retryable = 503, "overloaded", True
+
+
 class ShuttingDown(GatewayError):
     """This gateway is stopping; another one will take the request."""
 

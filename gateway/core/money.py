@@ -4,6 +4,7 @@
 """
 
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from typing import NewType, TypeAlias
 
 MicroCredits: TypeAlias = int
@@ -14,6 +15,7 @@ UCR_PER_DOLLAR = 1_000_000_000
 
 # Lua compares doubles, so every amount that a script compares stays below 2**53 (about $9.0 million).
 AMOUNT_UCR_MAX = 2**53 - 1
+AMOUNT_DIGITS_MAX = 30  # before or behind the point, of a text that is looked at more closely
 
 
 class InvalidAmount(ValueError):
@@ -38,10 +40,14 @@ def parse_credits(text: str) -> MicroCredits:
     (5000000000, 1)
     """
     try:
-        scaled = Decimal(text) * UCR_PER_CREDIT
-        amount = int(scaled)
+        decimal = Decimal(text)  # exact; arithmetic on it would round beyond 28 digits
+        is_tiny_or_huge = decimal.is_finite() and abs(decimal.adjusted()) > AMOUNT_DIGITS_MAX
+        scaled = Fraction(0 if is_tiny_or_huge else decimal) * UCR_PER_CREDIT
     except (InvalidOperation, ValueError, OverflowError) as error:
         raise InvalidAmount(f"{text!r} is not a number of credits") from error
+    if is_tiny_or_huge and decimal:
+        raise InvalidAmount(f"{text!r} is beyond what an amount of credits can be")
+    amount = scaled.numerator // scaled.denominator
     if amount != scaled:
         raise InvalidAmount(f"{text!r} has more than six decimals; one credit is 1,000,000 micro-credits")
     if abs(amount) > AMOUNT_UCR_MAX:

@@ -10,12 +10,13 @@ import hashlib
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 import structlog
 
 from gateway.adapters.credits import Refused
 from gateway.adapters.tokens import BadVocabulary, Tokenizer
-from gateway.core.calls import Call, Caller, parse
+from gateway.core.calls import Call, Caller, Endpoint, parse
 from gateway.core.endings import Ended, ending
 from gateway.core.errors import (
     AccountSuspended,
@@ -35,6 +36,7 @@ from gateway.proxy.http1.server import Headers, Request
 from gateway.proxy.leases import Leases, OpenHold
 from gateway.proxy.pricing import Priced, progress_of, settlement_of
 from gateway.proxy.relay import Relay
+from gateway.proxy.room import BodyRoom
 from gateway.proxy.settlements import Settlements
 from gateway.proxy.tally import Tally
 from gateway.proxy.watch import Watch
@@ -67,6 +69,7 @@ class Exchange:
         tokenizer: Tokenizer,
         tally: Tally,
         body_bytes_max: int,
+        bodies_bytes_max: int,
         auto_tier: str,
         new_id: Callable[[], str],
         now_ms: Callable[[], int],
@@ -83,6 +86,8 @@ class Exchange:
         self._new_id = new_id
         self._now_ms = now_ms
         self._is_ready = is_ready
+        self._room = BodyRoom(bodies_bytes_max, body_bytes_max)
+        self._counting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._auto_tier = auto_tier
         self._rate_version = card.version
         self._rate_card_header = (b"x-rate-card", card.version.encode())
@@ -108,6 +113,12 @@ class Exchange:
         if isinstance(target, Free):
             await self._relay.free(request, (b"x-gateway-request-id", request_id.encode()))
             return
+        if request.get(b"content-encoding") not in (None, b"identity"):
+            raise InvalidRequest("Send the request body without a Content-Encoding.", param=None)
+        with self._room.of(request):
+            await self._metered(request, caller, target, request_id)
+
+    async def _metered(self, request: Request, caller: Caller, target: Endpoint, request_id: str) -> None:
         body = await request.read_body(self._body_bytes_max)
         call = await _read(body, partial(parse, target, body))
         opened, priced = await self._reserve(caller, call, request_id)
@@ -154,7 +165,9 @@ class Exchange:
         fingerprint = await _read(call.body, partial(_fingerprint, call.body))
         reply = await self._leases.open(Hold(request_id, estimate.amount, fingerprint, terms))
         if isinstance(reply, Refused):
-            estimate = await self._estimate_exact(call, row, estimate)
+            # One at a time for each account: its own calls wait for each other, and hold up nobody else's.
+            async with self._counting.setdefault(caller.account_id, asyncio.Lock()):
+                estimate = await self._estimate_exact(call, row, estimate)
             reply = await self._leases.open(Hold(request_id, estimate.amount, fingerprint, terms, attempt=2))
         if isinstance(reply, Refused):
             raise self._insufficient(call, row, estimate, reply)

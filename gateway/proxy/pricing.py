@@ -2,15 +2,15 @@
 
 import msgspec
 
-from gateway.adapters.tokens import Tokenizer
+from gateway.adapters.tokens import BYTES_PER_TOKEN_ABOUT, Tokenizer
 from gateway.core.calls import Call
 from gateway.core.endings import Charge, Ended, Ending
 from gateway.core.estimate import Estimate, provisional_cost, texts_to_count
-from gateway.core.holds import Flag, Settlement, Terms
-from gateway.core.rates import DEFAULT_TIER, ModelRates, Price, RateCard, UnsoldTier, price
+from gateway.core.holds import Flag, Outcome, Settlement, Terms
+from gateway.core.rates import ModelRates, Price, RateCard, UnsoldTier, price
 from gateway.core.usage import Usage
 from gateway.proxy.leases import Progress
-from gateway.proxy.watch import BYTES_PER_TOKEN_ABOUT, Watch, count_tokens
+from gateway.proxy.watch import Watch, count_tokens
 
 
 class Priced(msgspec.Struct, frozen=True, gc=False):
@@ -41,20 +41,24 @@ async def settlement_of(
     """Turn how a call ended into what is posted. The price is that of the card the hold was opened under."""
     held = priced.estimate.amount
     usage, cost, rate_key, flags = ending.usage, Price(0, 0), "", list(ending.flags)
+    outcome = ending.outcome
     if ending.charge is Charge.HELD:
         cost = Price(held, 0)
     elif ending.charge is not Charge.NOTHING:
         if ending.charge is Charge.DELIVERED:
             usage = await _count_delivered(priced, watch, tokenizer)
-        cost, rate_key, is_sold = _price_as_served(priced, ended, usage)
-        if not is_sold:
+        priced_as_served = _price_as_served(priced, ended, usage)
+        if priced_as_served is None:
             flags.append(Flag.UNPRICED)
+            outcome, cost = Outcome.ESTIMATED, Price(held, 0)
+        else:
+            cost, rate_key = priced_as_served
     if cost.cost > held:
         flags.append(Flag.OVERRUN)
     return Settlement(
         request_id=priced.request_id,
         terms=priced.terms,
-        outcome=ending.outcome,
+        outcome=outcome,
         held=held,
         cost=cost.cost,
         rounding=cost.rounding,
@@ -67,23 +71,18 @@ async def settlement_of(
     )
 
 
-def _price_as_served(priced: Priced, ended: Ended, usage: Usage) -> tuple[Price, str, bool]:
-    """Price by the model and tier that were served; by those that were asked for where the card does not sell them."""
-    card, row = priced.card, priced.row
-    served = ended.reading.model
-    served_row = row if served in ("", priced.call.model) else card.find(served)
-    asked_tier = priced.call.service_tier
-    choices = [(row, asked_tier), (row, DEFAULT_TIER)]
-    if served_row is not None:
-        choices.insert(0, (served_row, ended.reading.service_tier or asked_tier))
-    for position, (chosen, tier) in enumerate(choices):
-        try:
-            rate = card.rate(chosen, tier, usage.input_total)
-        except UnsoldTier:
-            continue
-        is_sold = position == 0 and served_row is not None
-        return price(usage, rate, card.rounding), card.rate_key(chosen, tier, usage.input_total), is_sold
-    raise AssertionError("every row is sold in the default tier")
+def _price_as_served(priced: Priced, ended: Ended, usage: Usage) -> tuple[Price, str] | None:
+    """Price by the model and tier that were served, as upstream bills it; None if the card has no such price."""
+    card, served = priced.card, ended.reading.model
+    row = priced.row if served in ("", priced.call.model) else card.find(served)
+    if row is None:
+        return None
+    tier = ended.reading.service_tier or priced.call.service_tier
+    try:
+        rate = card.rate(row, tier, usage.input_total)
+    except UnsoldTier:
+        return None
+    return price(usage, rate, card.rounding), card.rate_key(row, tier, usage.input_total)
 
 
 async def _count_delivered(priced: Priced, watch: Watch, tokenizer: Tokenizer) -> Usage:

@@ -31,6 +31,9 @@ log = structlog.get_logger(__name__)
 EVENT_STREAM = b"text/event-stream"
 IDENTITY = (b"accept-encoding", b"identity")
 
+# Upstream may be another Tollgate: what these say is about its own books.
+OWN_HEADERS = (b"x-gateway-", b"x-credits-", b"x-rate-card")
+
 
 class Relayed:
     """How a relayed call went. `respond` finishes the answer; a streamed one is finished already."""
@@ -70,12 +73,28 @@ class Relay:
 
     async def free(self, request: Request, id_header: tuple[bytes, bytes]) -> None:
         """Relay an unmetered request, both bodies streamed; raises the `GatewayError` of an upstream that fails."""
+        is_over = False
+        try:
+            async with asyncio.timeout(None) as patience:
+
+                def leave() -> None:
+                    if not is_over:
+                        patience.reschedule(asyncio.get_running_loop().time())
+
+                request.on_gone(leave)
+                await self._free(request, id_header)
+        except TimeoutError:
+            pass  # nobody waits for it any more
+        finally:
+            is_over = True
+
+    async def _free(self, request: Request, id_header: tuple[bytes, bytes]) -> None:
         body: AsyncIterator[bytes] | None = request.chunks() if request.method == b"POST" else None
         answer = await self._send(request, self._upstream_headers(request, None), body)
         headers = self._caller_headers(answer)
         self._require_accepted(answer, headers)
         request.on_gone(answer.abort)
-        request.start(answer.status, answer.reason, [*headers, id_header], length=_length(answer))
+        request.start(answer.status, redacted(self._key, answer.reason), [*headers, id_header], length=_length(answer))
         redactor = Redactor(self._key)
         try:
             await self._pump(request, answer, redactor.feed)
@@ -113,7 +132,7 @@ class Relay:
         ended.upstream_request_id = (_value(headers, b"x-request-id") or b"").decode("latin-1")
         self._require_accepted(answer, headers)
         headers += opening
-        if answer.status == 200 and (_value(headers, b"content-type") or b"").startswith(EVENT_STREAM):
+        if answer.status == 200 and (_value(headers, b"content-type") or b"").lower().startswith(EVENT_STREAM):
             meter = stream_meter(call.endpoint, call.strip_usage_event)
             ended.reading = meter.reading
             watch.follow(meter.reading)
@@ -135,7 +154,9 @@ class Relay:
         if decode is not None and strips:
             # An event can only be taken out of decoded bytes, and every caller can read those.
             headers = _without(headers, b"content-encoding")
-        request.start(answer.status, answer.reason, headers, length=None if strips else _length(answer))
+        request.start(
+            answer.status, redacted(self._key, answer.reason), headers, length=None if strips else _length(answer)
+        )
 
         redactor = Redactor(self._key)
 
@@ -182,9 +203,12 @@ class Relay:
         if is_metered:
             ended.reading = _read_document(body, headers)
 
+        shown, headers = self._redacted_document(body, headers)
+
         def respond(closing: Headers) -> None:
             if not request.gone:
-                request.respond(answer.status, headers + closing, redacted(self._key, body), answer.reason)
+                reason = redacted(self._key, answer.reason)
+                request.respond(answer.status, headers + closing, shown, reason)
 
         return Relayed(ended, respond)
 
@@ -195,7 +219,7 @@ class Relay:
         meter = TailMeter()
         decode = _decoder(headers, meter.reading)
         redactor = Redactor(self._key)
-        request.start(answer.status, answer.reason, headers, length=_length(answer))
+        request.start(answer.status, redacted(self._key, answer.reason), headers, length=_length(answer))
 
         def transform(data: bytes) -> bytes:
             if not meter.reading.usage_unreadable:
@@ -220,6 +244,19 @@ class Relay:
                 ended.reading = meter.reading
             _write(request, redactor.end())
             request.end()
+
+    def _redacted_document(self, body: bytes, headers: Headers) -> tuple[bytes, Headers]:
+        """The body without the upstream's key; one that hides it in a content coding goes out decoded."""
+        decode = _decoder(headers, Reading()) if self._key else None
+        if decode is None:
+            return redacted(self._key, body), headers
+        try:
+            plain = decode(body)
+        except CorruptEncoding:
+            return body, headers
+        if self._key not in plain:
+            return body, headers
+        return redacted(self._key, plain), _without(headers, b"content-encoding")
 
     # --- both ----------------------------------------------------------------------------------------------------
 
@@ -275,7 +312,7 @@ class Relay:
         return headers
 
     def _caller_headers(self, answer: Answer) -> Headers:
-        headers = forwardable(answer.headers)
+        headers = [field for field in forwardable(answer.headers) if not field[0].lower().startswith(OWN_HEADERS)]
         if self._key and any(self._key in value for _, value in headers):
             headers = [(name, redacted(self._key, value)) for name, value in headers]
         return headers

@@ -5,15 +5,16 @@ from collections.abc import Sequence
 
 import structlog
 
-from gateway.adapters.tokens import BadVocabulary, Tokenizer
+from gateway.adapters.tokens import BYTES_PER_TOKEN_ABOUT, BadVocabulary, Tokenizer
 from gateway.core.meter import Reading
 
 log = structlog.get_logger(__name__)
 
 # Delivered text is counted by the tokenizer in pieces of this size, so that a long stream holds no more of it.
 FOLD_TEXT_CHARS = 16 * 1024
-# English and code have four to five bytes a token: a fair figure where no bound is wanted.
-BYTES_PER_TOKEN_ABOUT = 4
+
+# Beyond so much uncounted text the stream outruns the tokenizer: it is counted by its length.
+UNCOUNTED_CHARS_MAX = 8 * FOLD_TEXT_CHARS
 
 
 class Watch:
@@ -29,8 +30,12 @@ class Watch:
     def fold(self) -> None:
         """Once there is enough uncounted text, count it beside the stream; one count at a time."""
         delivered = self._reading.delivered
-        if delivered.text_chars > FOLD_TEXT_CHARS and (self._folding is None or self._folding.done()):
+        if delivered.text_chars <= FOLD_TEXT_CHARS:
+            return
+        if self._folding is None or self._folding.done():
             self._folding = asyncio.create_task(self._count())
+        elif delivered.text_chars > UNCOUNTED_CHARS_MAX:
+            delivered.tokens += sum(map(len, delivered.take_texts())) // BYTES_PER_TOKEN_ABOUT
 
     async def _count(self) -> None:
         delivered = self._reading.delivered
@@ -51,7 +56,7 @@ class Watch:
 async def count_tokens(tokenizer: Tokenizer, model: str, texts: Sequence[str]) -> int:
     """Count the tokens of `texts`; by their bytes where the tokenizer is broken, since a settlement cannot wait."""
     try:
-        counted = await tokenizer.count(model, texts)
+        counted = await tokenizer.count_to_charge(model, texts)
     except BadVocabulary as error:
         log.error("tokens are guessed from bytes", error=str(error))
         size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)

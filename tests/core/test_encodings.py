@@ -53,3 +53,18 @@ def test_corrupt_bytes_are_one_error(coding: str) -> None:
     assert decode is not None
     with pytest.raises(CorruptEncoding):
         decode(b"\x08not compressed at all, by anything")
+
+
+@pytest.mark.parametrize(("coding", "encode"), [("gzip", gzip.compress), ("zstd", zstandard.ZstdCompressor().compress)])
+def test_members_follow_each_other(coding: str, encode: Callable[[bytes], bytes]) -> None:
+    decode = decoder(coding)
+    assert decode is not None
+    assert decode(encode(b"one") + encode(b"two")) + decode(encode(b"three")) == b"onetwothree"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+def test_what_inflates_beyond_all_measure_is_not_inflated(coding: str) -> None:
+    decode = decoder(coding)
+    assert decode is not None
+    with pytest.raises(CorruptEncoding, match="inflates"):
+        decode(CODINGS[coding][0](bytes(200_000_000)))

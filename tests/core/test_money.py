@@ -10,7 +10,22 @@ def test_every_amount_prints_and_reads_back_exactly(amount: int) -> None:
     assert parse_credits(format_credits(amount)) == amount
 
 
-@pytest.mark.parametrize("text", ["", "ten", "1.0000001", "NaN", "Infinity", "1e30", "9007199255", "0x10"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ten",
+        "1.0000001",
+        "NaN",
+        "Infinity",
+        "1e30",
+        "9007199255",
+        "0x10",
+        "1.0000000000000000000000000000001",
+        "1e-999999999",
+        "1e999999999",
+    ],
+)
 def test_what_is_not_an_amount_is_refused(text: str) -> None:
     with pytest.raises(InvalidAmount):
         parse_credits(text)

@@ -195,13 +195,13 @@ async def test_a_dearer_model_than_asked_for_is_charged_in_full_and_flagged(
     assert (line.outcome, line.flags) == ("exact", "overrun")
 
 
-async def test_a_served_model_without_a_price_is_charged_as_the_one_asked_for_and_flagged(
+async def test_a_served_model_without_a_price_keeps_the_hold_and_is_flagged(
     stack: Stack, openai: SimulatedOpenAI
 ) -> None:
     await ask(stack.address, request(CHAT, stack.key, ask_of(CHAT), scenario("model=gpt-unheard-of")))
     line = await stack.line()
-    assert (line.outcome, line.flags, line.rate_key) == ("exact", "unpriced", "gpt-4o-mini/default")
-    assert line.cost > 0
+    assert (line.outcome, line.flags, line.rate_key) == ("estimated", "unpriced", "")
+    assert line.cost == line.held > 0
 
 
 async def test_an_answer_too_large_to_hold_is_passed_on_and_metered_from_its_end(

@@ -66,7 +66,7 @@ async def test_calls_that_end_in_time_are_whole_and_the_others_are_cut_and_all_a
         for client in late:
             assert b"[DONE]" not in await client.reader.read()
         lines, entries = await stack.lines(), openai.log.entries()
-        assert sorted(line.outcome for line in lines) == ["estimated"] * 5 + ["exact"] * 2
+        assert sorted(line.outcome for line in lines) == ["estimated"] * 4 + ["exact"] * 2 + ["void"]
         assert sorted(entry.outcome for entry in entries) == [Outcome.CLIENT_GONE] * 5 + [Outcome.COMPLETE] * 2
         complete = [price_of(stack.card, entry) for entry in entries if entry.outcome is Outcome.COMPLETE]
         assert sorted(line.cost for line in lines if line.outcome == "exact") == sorted(complete)
