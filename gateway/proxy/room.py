@@ -1,4 +1,4 @@
-"""Room for large request bodies: each is bounded by itself, this bounds their sum, so that memory is not theirs to fill."""
+"""Room for large request bodies: each is bounded by itself, this bounds their sum, so that memory is never theirs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

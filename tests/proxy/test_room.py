@@ -1,0 +1,39 @@
+"""What bounds all callers together: the sum of large bodies; and what the key of the upstream cannot hide in."""
+
+import gzip
+from contextlib import AsyncExitStack
+
+from gateway.sandbox.openai import SimulatedOpenAI
+from tests.proxy.conftest import Running
+from tests.proxy.prices import CHAT, ask_of
+from tests.proxy.stack import UPSTREAM_KEY
+from tests.proxy.wire import Client, ScriptedUpstream, answer, ask, read_message, request
+
+
+async def test_large_bodies_beyond_their_common_room_are_refused_until_there_is_room(
+    running: Running, openai: SimulatedOpenAI
+) -> None:
+    body = ask_of(CHAT, messages=[{"role": "user", "content": "word " * 30_000}])
+    async with running(openai.url, edge={"bodies_bytes_max": 200_000}) as stack, AsyncExitStack() as clients:
+        first = await clients.enter_async_context(Client.connect(stack.address))
+        first.writer.write(request(CHAT, stack.key, body, [(b"x-sandbox-scenario", b"slow-headers=400")]))
+        await openai.log.wait_until(lambda log: log.arrived == 1)
+        refused = await ask(stack.address, request(CHAT, stack.key, body))
+        assert (refused.status, refused.get(b"retry-after")) == (503, b"1")
+        small = await ask(stack.address, request(CHAT, stack.key, ask_of(CHAT)))
+        assert small.status == 200
+        assert (await read_message(first.reader)).status == 200
+        assert (await ask(stack.address, request(CHAT, stack.key, body))).status == 200
+
+
+async def test_the_upstreams_key_hides_neither_in_a_reason_nor_in_a_compressed_error(running: Running) -> None:
+    packed = gzip.compress(b'{"error":{"message":"bad key %s"}}' % UPSTREAM_KEY.encode())
+    fields = [(b"Content-Type", b"application/json"), (b"Content-Encoding", b"gzip"), (b"X-Credits-Cost", b"0")]
+    scripted = ScriptedUpstream(answer(packed, fields, b"403 " + UPSTREAM_KEY.encode()))
+    async with scripted as upstream, running(upstream.url) as stack:
+        got = await ask(stack.address, request(CHAT, stack.key, ask_of(CHAT)))
+        assert got.status == 403
+        assert UPSTREAM_KEY.encode() not in got.line + got.body
+        assert got.get(b"content-encoding") is None
+        assert b"bad key ***" in got.body
+        assert got.all(b"x-credits-cost") == [b"0"]  # ours alone
