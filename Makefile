@@ -22,6 +22,7 @@ bench: $(VENV)/.bench
 
 # Locked, hash-checked dependencies; the project itself editable, so that a checkout runs what it holds.
 define install
+	@echo "installing the locked dependencies ($(1))"
 	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/$(1).txt
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $(VENV)/.$(1)

@@ -426,7 +426,7 @@ async def serve_gateway(config: Config, listener: socket.socket | None, announce
         gateway = Gateway(config, stores, card, journal, spooled)
         try:
             base_url = await _listen_public(gateway.server, config, listener)
-            await _run(gateway.loops(), gateway.readiness, gateway.metrics, gateway.stop, config, announce, base_url)
+            await _run(gateway.loops, gateway.readiness, gateway.metrics, gateway.stop, config, announce, base_url)
         finally:
             await journal.close()
 
@@ -445,11 +445,11 @@ async def run_workers(config: Config, announce: Announce) -> None:
     async with open_stores(config) as stores:
         workers = Workers(config, stores)
         await workers.rebuilder.step()  # a fresh or emptied Redis can take calls before anybody is told to make some
-        await _run(workers.loops(), workers.readiness, workers.metrics, workers.stop, config, announce, "")
+        await _run(workers.loops, workers.readiness, workers.metrics, workers.stop, config, announce, "")
 
 
 async def _run(
-    loops: list[Coroutine[None, None, None]],
+    loops: Callable[[], list[Coroutine[None, None, None]]],
     readiness: Callable[[], Awaitable[str]],
     metrics: Callable[[], Iterator[Metric]],
     stop: Callable[[], Awaitable[None]],
@@ -469,7 +469,7 @@ async def _run(
         runner, ops_url = await listen(ops_app(readiness, exposition(registry(metrics))), ops_host, ops_port)
     except OSError as error:
         raise ConfigError(f"ops_listen: {config.ops_listen}: {why(error)}; choose another with --ops-listen") from error
-    tasks = [asyncio.create_task(loop) for loop in loops]
+    tasks = [asyncio.create_task(loop) for loop in loops()]
     for task in tasks:
         task.add_done_callback(lambda _: stopping.set())
     announce({"base_url": base_url, "ops_url": ops_url} if base_url else {"ops_url": ops_url})

@@ -1,16 +1,15 @@
 """What `tollgate demo` shows once everything runs: three calls through the official SDK, and what they cost."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
-from httpx2 import Headers
-from openai import AsyncOpenAI
+from openai import APIError, AsyncOpenAI
 from openai.types.chat import ChatCompletionUserMessageParam
 from rich.console import Console
 
 from gateway.adapters.accounts import AccountError, LedgerLine
 from gateway.app import Stores, open_stores
-from gateway.cli.target import table
+from gateway.cli.target import CommandFailed, table
 from gateway.config import Config
 from gateway.core.money import format_credits, parse_credits
 from gateway.supervisor import Running
@@ -32,7 +31,12 @@ async def show_demo(running: Running, config: Config, *, is_sandbox: bool) -> No
         key, _ = await stores.accounts.issue_key(account_id, "demo")
         console.print(f"\naccount [bold]{ACCOUNT}[/] has {await _available(stores, account_id)} credits")
         with console.status("calling through the openai SDK …"):
-            rows = await _call_all(running, key, stores, account_id)
+            try:
+                rows = await _call_all(running, key, stores, account_id)
+            except (APIError, TimeoutError) as error:
+                raise CommandFailed(
+                    f"the demo's call failed: {error}; is OPENAI_API_KEY right? Unset it for the simulated OpenAI"
+                ) from error
         upstream = "the simulated OpenAI" if is_sandbox else config.upstream_url
         columns = ["call", "held", "cost", "left", "outcome"]
         console.print(table(f"three calls to {upstream}, in credits", columns, rows, right=columns[1:4]))
@@ -50,7 +54,8 @@ async def show_demo(running: Running, config: Config, *, is_sandbox: bool) -> No
         console.print(table("the newest ledger lines", columns, ledger, right=["credits"]))
     console.print(f"\nbase_url  {running.base_url}\nkey       {key}\n\nTry it:\n", highlight=False)
     body = f'{{"model":"{MODEL}","messages":[{{"role":"user","content":"Hello"}}]}}'
-    curl = f"curl -i {running.base_url}/chat/completions -H 'Authorization: Bearer {key}' -d '{body}'"
+    fields = f"-H 'Authorization: Bearer {key}' -H 'Content-Type: application/json'"
+    curl = f"curl -i {running.base_url}/chat/completions {fields} -d '{body}'"
     console.print(f"  {curl}\n", highlight=False, soft_wrap=True)
     console.print("Tollgate stays up until Ctrl-C; the next start finds the same balances.")
 
@@ -76,13 +81,13 @@ async def _call_all(running: Running, key: str, stores: Stores, account_id: str)
             {"role": "user", "content": "Tell me a short story about a toll gate."}
         ]
 
-        async def plain() -> Headers:
+        async def plain() -> Mapping[str, str]:
             raw = await client.chat.completions.with_raw_response.create(
                 model=MODEL, messages=messages, max_completion_tokens=200
             )
             return raw.headers
 
-        async def streamed() -> Headers:
+        async def streamed() -> Mapping[str, str]:
             async with client.chat.completions.with_streaming_response.create(
                 model=MODEL, messages=messages, max_completion_tokens=200, stream=True
             ) as raw:
@@ -90,11 +95,11 @@ async def _call_all(running: Running, key: str, stores: Stores, account_id: str)
                     pass
                 return raw.headers
 
-        async def embeddings() -> Headers:
+        async def embeddings() -> Mapping[str, str]:
             raw = await client.embeddings.with_raw_response.create(model=EMBEDDING_MODEL, input="A toll gate at dusk")
             return raw.headers
 
-        calls: list[tuple[str, Callable[[], Awaitable[Headers]]]] = [
+        calls: list[tuple[str, Callable[[], Awaitable[Mapping[str, str]]]]] = [
             (f"{MODEL}, plain", plain),
             (f"{MODEL}, streamed", streamed),
             (f"{EMBEDDING_MODEL}", embeddings),
@@ -102,7 +107,9 @@ async def _call_all(running: Running, key: str, stores: Stores, account_id: str)
         return [await _call(name, call, stores, account_id) for name, call in calls]
 
 
-async def _call(name: str, call: Callable[[], Awaitable[Headers]], stores: Stores, account_id: str) -> list[str]:
+async def _call(
+    name: str, call: Callable[[], Awaitable[Mapping[str, str]]], stores: Stores, account_id: str
+) -> list[str]:
     """Make one call and wait until the ledger has it."""
     headers = await call()
     request_id = headers["x-gateway-request-id"]

@@ -5,6 +5,7 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
+from rich.text import Text
 
 from gateway.cli.target import AsJson, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
@@ -48,7 +49,7 @@ def audit(data: Data = None, config: ConfigFile = None, as_json: AsJson = False)
     is_clean = all(finding["holds"] for finding in findings)
     rows = [
         [
-            "[green]holds[/]" if finding["holds"] else f"[red]{finding['violations']} violations[/]",
+            Text("holds", "green") if finding["holds"] else Text(f"{finding['violations']} violations", "red"),
             finding["invariant"],
             "; ".join(finding["examples"]),
         ]

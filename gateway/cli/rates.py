@@ -83,7 +83,10 @@ def build(
         return
     if out.exists():
         raise CommandFailed(f"{out} exists; a rate card is never changed, so choose another name")
-    out.write_text(text, encoding="utf-8")
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandFailed(f"--out {out}: {error.strerror}; name a writable file") from error
     print(f"{out}: {load_card(text, out.stem).version}")
 
 

@@ -12,6 +12,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gateway.config import Config, ConfigError, load
 from gateway.sandbox.stores import read_state
@@ -34,6 +35,11 @@ def target(data: Path | None, config_file: Path | None) -> Config:
     config = load(config_file)
     if data is None and config.database_url and config.redis_url:
         return config
+    if data is None and (config.database_url or config.redis_url):
+        missing = "redis_url" if config.database_url else "database_url"
+        raise ConfigError(
+            f"{missing}: not set, while the other store is; set TOLLGATE_{missing.upper()}, or give --data"
+        )
     directory = data or DEFAULT_DATA
     state = read_state(directory) if directory.is_dir() else None
     if state is None:
@@ -70,10 +76,13 @@ def show(as_json: bool, values: dict[str, Any] | list[dict[str, Any]], table: Ta
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], right: Iterable[str] = ()) -> Table:
     # At least as wide as its title, which would otherwise wrap; together with its columns it should fit 80.
-    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False, min_width=len(title))
+    made = Table(
+        title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False, min_width=len(title)
+    )
     aligned_right = set(right)
     for column in columns:
         made.add_column(column, justify="right" if column in aligned_right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(str(value) for value in row))
+        # As text: a name or a reason may look like markup.
+        made.add_row(*(value if isinstance(value, Text) else Text(str(value)) for value in row))
     return made

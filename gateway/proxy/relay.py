@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 EVENT_STREAM = b"text/event-stream"
 IDENTITY = (b"accept-encoding", b"identity")
+COMPLAIN_INTERVAL_S = 10.0
 
 # Upstream may be another Tollgate: what these say is about its own books.
 OWN_HEADERS = (b"x-gateway-", b"x-credits-", b"x-rate-card")
@@ -58,6 +59,7 @@ class Relay:
         self._authorization = (b"authorization", b"Bearer " + self._key) if upstream_key else None
         self._answer_buffer_bytes_max = answer_buffer_bytes_max
         self._tally = tally
+        self._complain_at = 0.0
         self._departures = Departures(disconnect)
 
     @property
@@ -271,13 +273,23 @@ class Relay:
         try:
             return await self._pool.send(request.method, request.target, headers, body, length=request.length)
         except ConnectFailed as error:
+            self._complain(error)
             raise UpstreamUnreachable(retry_after_s=1) from error
         except PoolExhausted as error:
             raise UpstreamUnreachable("Too many calls are under way to the model provider.", retry_after_s=1) from error
         except HeadTimeout as error:
+            self._complain(error)
             raise UpstreamTimeout from error
         except AnswerBroken as error:
+            self._complain(error)
             raise UpstreamBroken from error
+
+    def _complain(self, error: Exception) -> None:
+        """Tell the operator why upstream fails, once in a while: every call of an outage fails alike."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._complain_at:
+            self._complain_at = now + COMPLAIN_INTERVAL_S
+            log.warning("upstream failed", why=str(error) or type(error).__name__)
 
     async def _pump(
         self, request: Request, answer: Answer, transform: Callable[[bytes], bytes], ended: Ended | None = None
