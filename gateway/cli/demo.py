@@ -1,6 +1,7 @@
 """What `tollgate demo` shows once everything runs: three calls through the official SDK, and what they cost."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 
 from openai import APIError, AsyncOpenAI
@@ -22,9 +23,9 @@ POSTED_TIMEOUT_S = 10.0
 POLL_S = 0.05
 
 
-async def show_demo(running: Running, config: Config, *, is_sandbox: bool) -> None:
+async def show_demo(running: Running, config: Config, *, is_sandbox: bool, as_json: bool = False) -> None:
     """Make an account with credits and a key, call, and show the money."""
-    console = Console()
+    console = Console(quiet=as_json)
     stores_config = config.model_copy(update={"database_url": running.database_url, "redis_url": running.redis_url})
     async with open_stores(stores_config) as stores:
         account_id = await _account(stores)
@@ -52,6 +53,9 @@ async def show_demo(running: Running, config: Config, *, is_sandbox: bool) -> No
             for line in lines
         ]
         console.print(table("the newest ledger lines", columns, ledger, right=["credits"]))
+    if as_json:
+        calls = [dict(zip(("call", "held", "cost", "left", "outcome"), row, strict=True)) for row in rows]
+        print(json.dumps({"event": "ready", "base_url": running.base_url, "key": key, "calls": calls}), flush=True)
     console.print(f"\nbase_url  {running.base_url}\nkey       {key}\n\nTry it:\n", highlight=False)
     body = f'{{"model":"{MODEL}","messages":[{{"role":"user","content":"Hello"}}]}}'
     fields = f"-H 'Authorization: Bearer {key}' -H 'Content-Type: application/json'"

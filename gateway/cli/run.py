@@ -155,6 +155,7 @@ def demo(
     ops_listen: OpsListen = None,
     upstream: Annotated[str | None, typer.Option(help="An origin, or `sandbox`.")] = None,
     config: ConfigFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run everything and show it at work: an account, a key, three calls through the official SDK, the ledger."""
     from gateway.cli.demo import show_demo
@@ -166,8 +167,8 @@ def demo(
 
     async def main() -> None:
         with contextlib.suppress(StoppedEarly):
-            async with Up(settings, data, 1, use_sandbox, config, Console(stderr=True)) as started:
-                await show_demo(started.running, settings, is_sandbox=use_sandbox)
+            async with Up(settings, data, 1, use_sandbox, config, Console(stderr=True, quiet=as_json)) as started:
+                await show_demo(started.running, settings, is_sandbox=use_sandbox, as_json=as_json)
                 await started.until_stopped()
 
     asyncio.run(main())
