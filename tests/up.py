@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gateway.app import Stores, open_stores
+from gateway.app.stores import Stores, open_stores
 from gateway.cli.accounts import amounts
 from gateway.config import load
 from gateway.core.money import UCR_PER_CREDIT

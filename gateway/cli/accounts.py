@@ -31,7 +31,7 @@ def create(name: str, data: Data = None, config: ConfigFile = None, as_json: AsJ
     """Create an account."""
 
     async def main(settings: Config) -> str:
-        from gateway.app import open_stores
+        from gateway.app.stores import open_stores
 
         async with open_stores(settings) as stores:
             return (await stores.accounts.create(name)).id
@@ -47,7 +47,7 @@ def show_account(
     """Show what an account has: balance, held by running calls, available."""
 
     async def main(settings: Config) -> dict[str, Any]:
-        from gateway.app import open_stores
+        from gateway.app.stores import open_stores
 
         async with open_stores(settings) as stores:
             found = await stores.accounts.find(account)
@@ -79,7 +79,7 @@ def grant(
         raise CommandFailed(f"CREDITS: {error}") from error
 
     async def main(settings: Config) -> dict[str, Any]:
-        from gateway.app import open_stores
+        from gateway.app.stores import open_stores
 
         async with open_stores(settings) as stores:
             found = await stores.accounts.find(account)
@@ -114,7 +114,7 @@ def set_account(
         raise CommandFailed("nothing to set; give --status or --on-disconnect")
 
     async def main(settings: Config) -> dict[str, Any]:
-        from gateway.app import open_stores
+        from gateway.app.stores import open_stores
 
         async with open_stores(settings) as stores:
             found = await stores.accounts.find(account)

@@ -9,7 +9,7 @@ from openai.types.chat import ChatCompletionUserMessageParam
 from rich.console import Console
 
 from gateway.adapters.accounts import AccountError, LedgerLine
-from gateway.app import Stores, open_stores
+from gateway.app.stores import Stores, open_stores
 from gateway.cli.target import CommandFailed, table
 from gateway.config import Config
 from gateway.core.money import format_credits, parse_credits

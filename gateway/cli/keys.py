@@ -22,7 +22,7 @@ def issue(
     """Issue a key. It is shown this once: only its hash is stored."""
 
     async def main(settings: Config) -> tuple[str, str]:
-        from gateway.app import open_stores
+        from gateway.app.stores import open_stores
 
         async with open_stores(settings) as stores:
             return await stores.accounts.issue_key((await stores.accounts.find(account)).id, name)
@@ -41,7 +41,7 @@ def revoke(
     """Revoke a key; every gateway refuses it within a second."""
 
     async def main(settings: Config) -> None:
-        from gateway.app import open_stores
+        from gateway.app.stores import open_stores
 
         async with open_stores(settings) as stores:
             await stores.accounts.revoke_key(key_id)
@@ -55,7 +55,7 @@ def list_keys(account: AccountArgument, data: Data = None, config: ConfigFile = 
     """List an account's keys by their beginnings."""
 
     async def main(settings: Config) -> list[dict[str, Any]]:
-        from gateway.app import open_stores
+        from gateway.app.stores import open_stores
 
         async with open_stores(settings) as stores:
             keys = await stores.accounts.keys((await stores.accounts.find(account)).id)

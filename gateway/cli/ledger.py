@@ -22,7 +22,7 @@ def audit(data: Data = None, config: ConfigFile = None, as_json: AsJson = False)
 
     async def main(settings: Config) -> list[dict[str, Any]]:
         from gateway.adapters.audit import run_audit
-        from gateway.app import open_stores
+        from gateway.app.stores import open_stores
 
         console = Console(stderr=True, quiet=as_json)
         columns = SpinnerColumn(), TextColumn("{task.description}")

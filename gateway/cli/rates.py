@@ -40,7 +40,7 @@ def check(config: ConfigFile = None, as_json: AsJson = False) -> None:
 @app.command("show")
 def show_model(model: str, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show what a model costs, in credits per million tokens."""
-    from gateway.app import load_rate_card
+    from gateway.app.cards import load_rate_card
 
     card, _ = load_rate_card(load(config))
     row = card.find(model)

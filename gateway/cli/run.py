@@ -65,7 +65,7 @@ def up(
 
 def up_config(file: Path | None, listen: str | None, ops_listen: str | None, upstream: str | None) -> Config:
     """The configuration of `up`, checked as far as it can be before anything starts."""
-    from gateway.app import load_rate_card
+    from gateway.app.cards import load_rate_card
 
     origin = None if upstream == SANDBOX else upstream
     config = load(file, listen=listen, ops_listen=ops_listen, upstream_url=origin)
@@ -183,7 +183,7 @@ def serve(
     listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run one gateway process on the configured Postgres, Redis and upstream."""
-    from gateway.app import serve as serve_gateway
+    from gateway.app.process import serve as serve_gateway
 
     settings = needs_databases(load(config, listen=listen, ops_listen=ops_listen, upstream_url=upstream))
     configure_logs(settings.log_level, settings.log_format)
@@ -192,7 +192,7 @@ def serve(
 
 def work(ops_listen: OpsListen = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Run the workers beside the gateways: poster, sweeper, crediter, rebuilder."""
-    from gateway.app import work as run_workers
+    from gateway.app.process import work as run_workers
 
     settings = needs_databases(load(config, ops_listen=ops_listen))
     configure_logs(settings.log_level, settings.log_format)

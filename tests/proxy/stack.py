@@ -15,7 +15,11 @@ from openai import AsyncOpenAI
 
 from gateway.adapters.audit import run_audit
 from gateway.adapters.journal import Journal
-from gateway.app import Gateway, Stores, Workers, load_rate_card, new_request_id, open_stores
+from gateway.app.cards import load_rate_card
+from gateway.app.gateway import Gateway
+from gateway.app.sources import new_request_id
+from gateway.app.stores import Stores, open_stores
+from gateway.app.workers import Workers
 from gateway.config import Config, load
 from gateway.core.holds import Balance
 from gateway.core.money import UCR_PER_CREDIT

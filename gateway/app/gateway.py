@@ -1,0 +1,179 @@
+"""One data-plane process, built out of its parts: the public listener and the loops beside the calls."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+
+from prometheus_client.core import Metric
+
+from gateway.adapters.callers import CallerDirectory
+from gateway.adapters.journal import Journal, JournalFull
+from gateway.adapters.tokens import Tokenizer
+from gateway.app.sources import RequestIds, new_request_id, now_ms
+from gateway.app.stores import Stores
+from gateway.config import Config, ConfigError
+from gateway.core.errors import GatewayError
+from gateway.core.holds import Settlement
+from gateway.core.rates import RateCard
+from gateway.loops import every
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.follow import ShardFollower
+from gateway.proxy.http1.client import Pool as UpstreamPool
+from gateway.proxy.http1.limits import Limits, Timeouts
+from gateway.proxy.http1.server import Server
+from gateway.proxy.leases import Leases
+from gateway.proxy.relay import Disconnect, Relay
+from gateway.proxy.settlements import Settlements
+from gateway.proxy.tally import Tally
+from gateway.web.metrics import gauges, tally_metrics
+
+
+class Gateway:
+    """One data-plane process: the public listener, its operations listener, and the loops beside the calls."""
+
+    def __init__(
+        self, config: Config, stores: Stores, card: RateCard, journal: Journal, spooled: list[Settlement]
+    ) -> None:
+        self._config = config
+        self._stores = stores
+        self.tally = Tally()
+        self.tokenizer = Tokenizer(counted_bytes_max=config.tokenizer.counted_bytes_max)
+        self.callers = CallerDirectory(
+            stores.pool,
+            cached_keys_max=config.callers.cached_keys_max,
+            unknown_key_ttl_s=config.callers.unknown_key_ttl_ms / 1000,
+            stale_s_max=config.callers.stale_s_max,
+            poll_s=config.callers.poll_ms / 1000,
+            clock=time.monotonic,
+        )
+        self.leases = Leases(
+            stores.credits,
+            stores.recovery.load_account,
+            renew_s=config.holds.renew_ms / 1000,
+            clock=time.monotonic,
+        )
+        self.settlements = Settlements(
+            stores.credits,
+            journal,
+            stores.ledger,
+            stores.recovery.load_account,
+            retained_max=config.settlement.retained_max,
+        )
+        self.settlements.adopt(spooled)
+        self.pool = _upstream_pool(config)
+        self.relay = Relay(
+            self.pool,
+            upstream_key=config.upstream_key,
+            disconnect=_disconnect(config),
+            answer_buffer_bytes_max=config.upstream.answer_buffer_bytes_max,
+            tally=self.tally,
+        )
+        self.exchange = Exchange(
+            callers=self.callers,
+            card=card,
+            leases=self.leases,
+            settlements=self.settlements,
+            relay=self.relay,
+            tokenizer=self.tokenizer,
+            tally=self.tally,
+            body_bytes_max=config.edge.body_bytes_max,
+            bodies_bytes_max=config.edge.bodies_bytes_max,
+            auto_tier=config.estimate.auto_service_tier,
+            new_id=RequestIds(),
+            now_ms=now_ms,
+            is_ready=lambda: stores.link.available,
+        )
+        self.server = Server(self.exchange, _edge_limits(config), on_refused=self._edge_refused)
+        self._follower = ShardFollower(stores.ledger, stores.credits, self.leases, self.settlements)
+
+    def _edge_refused(self, error: GatewayError) -> list[tuple[bytes, bytes]]:
+        self.tally.refused(error.code)
+        return [(b"x-gateway-request-id", new_request_id().encode())]
+
+    def loops(self) -> list[Coroutine[None, None, None]]:
+        settlement = self._config.settlement
+        return [
+            self.callers.run(),
+            # Looked at often enough that a renewal, due at half the lease, is never too late.
+            every(min(1.0, self._config.holds.renew_ms / 4000), "renew", self.leases.renew_due),
+            every(settlement.position_poll_ms / 1000, "follow", self._follower.step),
+            every(settlement.replay_ms / 1000, "replay", self.settlements.replay_spooled),
+        ]
+
+    async def readiness(self) -> str:
+        return "" if self._stores.link.available else "Redis cannot be reached: calls get 503"
+
+    def metrics(self) -> Iterator[Metric]:
+        yield from tally_metrics(self.tally)
+        yield from gauges(
+            {
+                "tollgate_open_holds": ("Holds this gateway has open.", lambda: len(self.leases)),
+                "tollgate_retained": ("Settlements kept until Postgres has them.", lambda: self.settlements.retained),
+                "tollgate_spooled": ("Settlements in the journal, for Redis.", lambda: self.settlements.spooled),
+                "tollgate_redis_available": ("1 when Redis answers.", lambda: float(self._stores.link.available)),
+                "tollgate_draining": ("Answers read to their end, caller gone.", lambda: self.relay.draining),
+                "tollgate_connections": ("Open client connections.", lambda: self.server.connections),
+            }
+        )
+
+    async def stop(self) -> None:
+        """Take no new calls, let the running ones finish within their time, end the rest; all are then settled."""
+        self.exchange.is_stopping = True
+        drain_s = self._config.edge.drain_s
+        # Just before the server cuts the callers that are left, so that their upstreams are not drained for minutes.
+        cutting = asyncio.get_running_loop().call_later(drain_s, self.relay.stop_draining)
+        await self.server.stop_accepting()
+        await self.server.drain(drain_s)
+        cutting.cancel()
+        await self.settlements.close()
+        await self.pool.close()
+        self.tokenizer.close()
+
+
+def _upstream_pool(config: Config) -> UpstreamPool:
+    upstream = config.upstream
+    return UpstreamPool(
+        config.upstream_url,
+        timeouts=Timeouts(
+            connect_s=upstream.connect_timeout_ms / 1000,
+            head_s=upstream.head_timeout_ms / 1000,
+            body_idle_s=upstream.body_idle_timeout_ms / 1000,
+            idle_s=upstream.connection_idle_ms / 1000,
+            age_s_max=upstream.connection_age_ms / 1000,
+        ),
+        connections_max=upstream.connections_max,
+        ssl=ssl.create_default_context() if config.upstream_url.startswith("https://") else None,
+    )
+
+
+def _disconnect(config: Config) -> Disconnect:
+    policy = config.disconnect
+    return Disconnect(0.0, 0) if policy.policy == "cancel" else Disconnect(policy.drain_s, policy.drains_max)
+
+
+def _edge_limits(config: Config) -> Limits:
+    edge = config.edge
+    return Limits(
+        connections_max=edge.connections_max,
+        head_bytes_max=edge.head_bytes_max,
+        header_count_max=edge.header_count_max,
+        head_timeout_s=edge.head_timeout_ms / 1000,
+        body_idle_timeout_s=edge.body_idle_timeout_ms / 1000,
+        keepalive_timeout_s=edge.keepalive_timeout_ms / 1000,
+        write_high_water_bytes=edge.write_high_water_bytes,
+    )
+
+
+def open_journal(config: Config) -> tuple[Journal, list[Settlement]]:
+    """This process' journal, and what it and those of dead processes hold."""
+    folder = Path(config.spool_dir or ".tollgate/spool")
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        journal = Journal(folder / f"gateway-{new_request_id()}.journal", bytes_max=config.settlement.journal_bytes_max)
+        return journal, journal.adopt_all()
+    except OSError as error:
+        raise ConfigError(f"spool_dir: {folder}: {error.strerror}; name a writable directory") from error
+    except JournalFull as error:
+        raise ConfigError(f"spool_dir: {folder}: {error}; raise settlement.journal_bytes_max") from error

@@ -1,0 +1,104 @@
+"""The clients of both databases, opened together, and what every process builds on top of them."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import asyncpg
+import structlog
+from redis.asyncio import Redis
+
+from gateway.adapters import schema
+from gateway.adapters.accounts import Accounts
+from gateway.adapters.credit_outbox import CreditOutbox
+from gateway.adapters.credits import Credits
+from gateway.adapters.database import LedgerUnavailable, Pool, open_pool
+from gateway.adapters.ledger import Ledger
+from gateway.adapters.outbox import Outbox
+from gateway.adapters.recovery import Recovery
+from gateway.adapters.redis_link import RedisLink
+from gateway.adapters.scripts import Scripts
+from gateway.app.sources import new_request_id, now_ms
+from gateway.config import Config, ConfigError
+from gateway.core.holds import Balance
+from gateway.resources import shipped
+from gateway.workers.crediter import Crediter
+
+log = structlog.get_logger(__name__)
+
+POOL_CLOSE_S_MAX = 5.0
+
+
+class Stores:
+    """Both databases, opened together; what commands, workers and gateways all build on."""
+
+    def __init__(self, config: Config, pool: Pool, link: RedisLink, redis: Redis) -> None:
+        self.pool = pool
+        self.link = link
+        self.credits = Credits(
+            link,
+            Scripts(shipped("lua")),
+            lease_ms=config.holds.lease_ms,
+            refusal_ttl_ms=config.holds.refusal_memory_ms,
+            tombstone_ttl_ms=config.holds.tombstone_ms,
+        )
+        self.ledger = Ledger(pool, new_id=new_request_id)
+        self.accounts = Accounts(pool, self.ledger, new_id=new_request_id, random_bytes=os.urandom, now_ms=now_ms)
+        self.outbox = Outbox(redis)
+        self.recovery = Recovery(
+            pool, self.ledger, self.credits, self.outbox, link, grace_ms=config.holds.rebuild_grace_ms
+        )
+        self.crediter = Crediter(CreditOutbox(pool), self.credits, self.recovery)
+
+    async def live_balance(self, account_id: str) -> Balance:
+        """What the account has now: as admission sees it, or as the ledger does while Redis has not loaded it."""
+        balance = await self.credits.balance(account_id) if self.link.available else None
+        if balance is None:
+            balance = Balance((await self.accounts.balance(account_id)).total, 0)
+        return balance
+
+
+@asynccontextmanager
+async def open_stores(config: Config) -> AsyncIterator[Stores]:
+    """Connect to Postgres and Redis; raises `ConfigError` when one cannot be reached or has an old schema."""
+    async with AsyncExitStack() as stack:
+        database = config.database
+        try:
+            pool = await open_pool(
+                config.database_url,
+                connections_max=database.pool_connections_max,
+                connect_timeout_s=database.connect_timeout_ms / 1000,
+                command_timeout_s=database.command_timeout_ms / 1000,
+            )
+        except (LedgerUnavailable, asyncpg.PostgresError, ValueError) as error:
+            raise ConfigError(
+                f"database_url: cannot connect: {error}; is it right, and `tollgate migrate` run?"
+            ) from error
+        stack.push_async_callback(_close, pool)
+        async with pool.acquire() as connection:
+            await schema.check(connection)
+        try:
+            link = RedisLink(
+                config.redis_url,
+                command_timeout_ms=config.redis.command_timeout_ms,
+                pending_commands_max=config.redis.pending_commands_max,
+                reconnect_backoff_ms_max=config.redis.reconnect_backoff_ms_max,
+            )
+        except (ValueError, OSError) as error:  # OSError: a certificate that the URL names
+            raise ConfigError(f"redis_url: cannot be used: {error}") from error
+        stack.push_async_callback(link.close)
+        if not await link.open():
+            log.warning("redis is not there yet; calls get 503 until it is")
+        # The outbox is read by blocking commands, which must not hold up the link that all calls share.
+        redis = Redis.from_url(config.redis_url)
+        stack.push_async_callback(redis.aclose)
+        yield Stores(config, pool, link, redis)
+
+
+async def _close(pool: Pool) -> None:
+    try:
+        async with asyncio.timeout(POOL_CLOSE_S_MAX):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()

@@ -1,0 +1,101 @@
+"""The process beside the gateways, built out of its workers."""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+
+import structlog
+from prometheus_client.core import Metric
+
+from gateway.app.sources import now_ms
+from gateway.app.stores import Stores
+from gateway.config import Config
+from gateway.loops import every
+from gateway.web.metrics import counters, gauges
+from gateway.workers.poster import Poster
+from gateway.workers.rebuilder import Rebuilder
+from gateway.workers.sweeper import Sweeper
+
+log = structlog.get_logger(__name__)
+
+# How long a stopping worker may still post; the rest waits in the outbox for the next start.
+FINAL_POST_S_MAX = 10.0
+
+
+class Workers:
+    """The process beside the gateways: posts, sweeps, credits and rebuilds."""
+
+    def __init__(self, config: Config, stores: Stores) -> None:
+        self._config = config
+        self._stores = stores
+        self.poster = Poster(
+            stores.pool,
+            stores.ledger,
+            stores.outbox,
+            stores.credits,
+            batch_events_max=config.poster.batch_events_max,
+            batch_ms=config.poster.batch_ms,
+            block_ms=config.poster.block_ms,
+            now_ms=now_ms,
+        )
+        self.sweeper = Sweeper(stores.credits, stores.recovery.load_account, batch_max=config.workers.sweep_batch_max)
+        self.rebuilder = Rebuilder(stores.recovery)
+        self._is_stopping = False
+        self._has_posted = asyncio.Event()
+
+    def loops(self) -> list[Coroutine[None, None, None]]:
+        workers = self._config.workers
+        return [
+            every(workers.rebuild_check_ms / 1000, "rebuild", self.rebuilder.step),
+            self._post(),
+            every(workers.sweep_ms / 1000, "sweep", self.sweeper.step),
+            every(workers.credit_ms / 1000, "credit", self._stores.crediter.step),
+        ]
+
+    async def readiness(self) -> str:
+        if not self._stores.link.available:
+            return "Redis cannot be reached: nothing is posted"
+        since = self.poster.waiting_since
+        waited_s = asyncio.get_running_loop().time() - since if since is not None else 0.0
+        behind_s = max(self.poster.lag_s, waited_s)
+        is_behind = behind_s > self._config.workers.ready_lag_s_max
+        return f"posting is {behind_s:.0f} s behind: is PostgreSQL there?" if is_behind else ""
+
+    def metrics(self) -> Iterator[Metric]:
+        poster, rebuilder = self.poster, self.rebuilder
+        yield from gauges(
+            {
+                "tollgate_posting_lag_seconds": ("Age of the last posted event.", lambda: poster.lag_s),
+                "tollgate_posting_shards": ("Shards this process posts.", lambda: poster.owned_shards),
+                "tollgate_credits_pending": ("Movements Redis must learn of.", lambda: self._stores.crediter.pending),
+            }
+        )
+        yield from counters(
+            {
+                "tollgate_posted": ("Events posted.", lambda: poster.posted_total),
+                "tollgate_posted_again": ("Repeated events, which moved nothing.", lambda: poster.repeated_total),
+                "tollgate_dead_letters": ("Events that could not be posted.", lambda: poster.dead_total),
+                "tollgate_outbox_gaps": (
+                    "Events missing from the outbox: money may be lost.",
+                    lambda: poster.gaps_total,
+                ),
+                "tollgate_rebuilt_shards": ("Shards rebuilt.", lambda: rebuilder.rebuilt_total),
+            }
+        )
+
+    async def _post(self) -> None:
+        """Post until there is nothing left and no more is wanted. One loop does it all: its steps never overlap."""
+        try:
+            while await self.poster.step() or not self._is_stopping:
+                pass
+        finally:
+            await self.poster.close()
+            self._has_posted.set()
+
+    async def stop(self) -> None:
+        """Let what the gateways left be posted, within a bound, and the shards be let go of."""
+        self._is_stopping = True
+        try:
+            async with asyncio.timeout(FINAL_POST_S_MAX):
+                await self._has_posted.wait()
+        except TimeoutError:
+            log.warning("stopped with events unposted; the next start posts them")
