@@ -15,7 +15,7 @@ import structlog
 from gateway.adapters.database import LedgerUnavailable, Pool, load_queries, outages
 from gateway.core.calls import Caller
 from gateway.core.errors import BillingUnavailable, Unauthenticated
-from gateway.core.keys import hash_key, is_key, secret_of
+from gateway.core.keys import credential_of
 
 log = structlog.get_logger(__name__)
 
@@ -48,27 +48,22 @@ class CallerDirectory:
         self._asking: dict[bytes, asyncio.Task[Caller | None]] = {}
         self._fresh_at = clock()  # every change before this moment is in the cache
 
-    def lookup(self, authorization: bytes | None) -> Caller | None:
+    def known(self, credential: bytes) -> Caller | None:
         """The caller, if the cache knows; None means that `authenticate` must be asked."""
-        secret = secret_of(authorization)
-        if secret is None:
-            return None
-        hashed = hash_key(secret)
-        caller = self._callers.get(hashed)
+        caller = self._callers.get(credential)
         if caller is None or self._clock() - self._fresh_at > self._stale_s_max:
             return None
-        self._callers.move_to_end(hashed)
+        self._callers.move_to_end(credential)
         return caller
 
     async def authenticate(self, authorization: bytes | None) -> Caller:
         """Return the caller. Raises `Unauthenticated`, the same whatever the cause, or `BillingUnavailable`."""
-        secret = secret_of(authorization)
-        if secret is None or not is_key(secret):
+        hashed = None if authorization is None else credential_of(authorization)
+        if hashed is None:
             raise Unauthenticated
-        known = self.lookup(authorization)
+        known = self.known(hashed)
         if known is not None:
             return known
-        hashed = hash_key(secret)
         if self._unknown.get(hashed, 0.0) > self._clock():
             raise Unauthenticated
         caller = await self._ask_once(hashed)

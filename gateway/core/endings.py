@@ -31,6 +31,9 @@ class Charge(StrEnum):
     NOTHING = "nothing"
 
 
+UNREAD = Reading()  # of an answer that nobody read; never changed
+
+
 class Ended(msgspec.Struct):
     """The facts of one relayed call."""
 
@@ -38,7 +41,7 @@ class Ended(msgspec.Struct):
     cut: bool = False  # the answer did not come to its own end
     sent_any: bool = False  # some of the answer's body went towards the caller
     caller_gone: bool = False
-    reading: Reading = msgspec.field(default_factory=Reading)
+    reading: Reading = UNREAD
     upstream_request_id: str = ""
 
 

@@ -48,6 +48,12 @@ def secret_of(authorization: bytes | None) -> bytes | None:
     return authorization[len(_BEARER) :].strip()
 
 
+def credential_of(authorization: bytes) -> bytes | None:
+    """What stands for a key wherever callers are looked up: its hash. None if the header holds no key."""
+    secret = secret_of(authorization)
+    return None if secret is None or not is_key(secret) else hash_key(secret)
+
+
 def hash_key(secret: bytes) -> bytes:
     """The only form in which a key is stored. 256 random bits cannot be guessed, so one fast SHA-256 is right."""
     return hashlib.sha256(secret).digest()

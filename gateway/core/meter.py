@@ -1,20 +1,22 @@
 """Meters: what an answer says about its own cost, read from the same bytes that the caller gets.
 
 A meter never changes what passes, but for one thing: the usage event that the gateway itself asked for is taken out.
-It holds no more than one event, and as much delivered text as one tokenizer call is worth.
+What passed is read some events at a time, since that costs a fifth of reading each by itself; so a meter holds at most
+`UNREAD_BYTES_MAX` and one event, and as much delivered text as one tokenizer call is worth.
 """
 
 import re
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from gateway.core.calls import Endpoint
-from gateway.core.sse import EventSplitter, event_data
+from gateway.core.sse import EventSplitter, as_array, event_data
 from gateway.core.usage import ReportedUsage
 
 EVENT_BYTES_MAX = 8 * 1024 * 1024
 TAIL_BYTES = 64 * 1024
+UNREAD_BYTES_MAX = 2048
 
 
 class Delivered:
@@ -64,7 +66,10 @@ class Reading:
 class Meter(Protocol):
     """Bytes of an answer's body in (decoded from content codings), bytes for the caller out."""
 
-    reading: Reading
+    @property
+    def reading(self) -> Reading:
+        """What everything that was fed has said; always the same object."""
+        ...
 
     def feed(self, data: bytes) -> bytes: ...
 
@@ -134,6 +139,30 @@ class TailMeter:
 # --- event streams -----------------------------------------------------------------------------------------------
 
 
+class Unread:
+    """Bytes that have passed and were not looked at yet."""
+
+    __slots__ = ("_bytes", "_pieces")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._bytes = 0
+
+    def add(self, data: bytes) -> bool:
+        """Keep `data` for later; returns whether it is time to look."""
+        self._pieces.append(data)
+        self._bytes += len(data)
+        return self._bytes > UNREAD_BYTES_MAX
+
+    def take(self) -> bytes:
+        if not self._bytes:
+            return b""
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        self._bytes = 0
+        return data
+
+
 class _FunctionCall(msgspec.Struct):
     name: str | None = None
     arguments: str | None = None
@@ -157,12 +186,15 @@ class _Choice(msgspec.Struct):
     text: str | None = None
 
 
+_NO_USAGE = msgspec.Raw(b"null")
+
+
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
-    usage: msgspec.Raw = msgspec.Raw(b"null")
+    usage: msgspec.Raw = _NO_USAGE
     model: str | None = None
     service_tier: str | None = None
-    error: msgspec.Raw = msgspec.Raw(b"null")
+    error: Any = None
 
 
 class _Response(msgspec.Struct):
@@ -173,14 +205,15 @@ class _Response(msgspec.Struct):
 
 class _ResponseEvent(msgspec.Struct):
     type: str = ""
-    delta: msgspec.Raw = msgspec.Raw(b"null")
+    delta: Any = None  # text, but for audio and the like
     response: _Response | None = None
-    error: msgspec.Raw = msgspec.Raw(b"null")  # of an error event that has no type but in its SSE field
+    error: Any = None  # of an error event that has no type but in its SSE field
 
 
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_chunks = msgspec.json.Decoder(list[_Chunk]).decode
 _decode_response_event = msgspec.json.Decoder(_ResponseEvent).decode
-_decode_text = msgspec.json.Decoder(str).decode
+_decode_response_events = msgspec.json.Decoder(list[_ResponseEvent]).decode
 
 _TERMINAL_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
@@ -188,29 +221,51 @@ _TERMINAL_EVENTS = frozenset({"response.completed", "response.incomplete", "resp
 class ChunkMeter:
     """Meters a stream of chat completion (or legacy completion) chunks, ended by `[DONE]`."""
 
-    __slots__ = ("_splitter", "_strip", "reading")
+    __slots__ = ("_reading", "_splitter", "_strip", "_unread")
 
     def __init__(self, strip_usage_event: bool) -> None:
-        self.reading = Reading()
+        self._reading = Reading()
         self._splitter = EventSplitter(EVENT_BYTES_MAX)
+        self._unread = Unread()
         self._strip = strip_usage_event
 
+    @property
+    def reading(self) -> Reading:
+        self._catch_up()
+        return self._reading
+
     def feed(self, data: bytes) -> bytes:
-        if not self._strip:
-            for event in self._splitter.feed(data):
-                self._read(event)
-            return data
-        aligned = self._splitter.is_between_events
-        events = self._splitter.feed(data)
-        kept = [event for event in events if not self._read(event)]
-        if aligned and len(kept) == len(events) and self._splitter.is_between_events:
-            return data
-        return b"".join(kept)
+        if self._strip and not (self._splitter.is_between_events and _is_without_usage(data)):
+            return self._feed_by_event(data)
+        if self._unread.add(data):
+            self._catch_up()
+        return data
+
+    def _feed_by_event(self, data: bytes) -> bytes:
+        self._catch_up()
+        return b"".join([event for event in self._splitter.feed(data) if not self._read(event)])
 
     def finish(self) -> bytes:
+        self._catch_up()
         tail = self._splitter.take_tail()
         is_usage_event = bool(tail) and self._read(tail)
         return b"" if is_usage_event or not self._strip else tail
+
+    def _catch_up(self) -> None:
+        data = self._unread.take()
+        if not data:
+            return
+        if self._splitter.is_between_events:
+            try:
+                chunks = _decode_chunks(as_array(data))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                pass  # something else than plain JSON events is among them
+            else:
+                for chunk in chunks:
+                    self._note(chunk)
+                return
+        for event in self._splitter.feed(data):
+            self._read(event)
 
     def _read(self, event: bytes) -> bool:
         """Take note of one event; returns whether it is the usage event, which carries no choice."""
@@ -218,25 +273,33 @@ class ChunkMeter:
         if not data:
             return False
         if data == b"[DONE]":
-            self.reading.complete = True
+            self._reading.complete = True
             return False
-        reading = self.reading
         try:
             chunk = _decode_chunk(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
+        return self._note(chunk)
+
+    def _note(self, chunk: _Chunk) -> bool:
+        reading = self._reading
         if chunk.model:
             reading.model = chunk.model
         if chunk.service_tier is not None:
             reading.service_tier = chunk.service_tier
-        if bytes(chunk.error) != b"null":
+        if chunk.error is not None:
             reading.failed = True
         for choice in chunk.choices or ():
             _deliver(reading.delivered, choice)
-        if bytes(chunk.usage) == b"null":
+        if chunk.usage is _NO_USAGE or bytes(chunk.usage) == b"null":
             return False
         _take_usage(reading, chunk.usage)
         return not chunk.choices
+
+
+def _is_without_usage(data: bytes) -> bool:
+    """Whether `data` is whole events, and surely none of them the usage event."""
+    return data.endswith(b"\n\n") and data.count(b'"usage"') == data.count(b'"usage":null') and b"\r" not in data
 
 
 def _deliver(delivered: Delivered, choice: _Choice) -> None:
@@ -257,34 +320,59 @@ def _deliver(delivered: Delivered, choice: _Choice) -> None:
 class ResponseMeter:
     """Meters the event stream of a response, ended by one of its terminal events."""
 
-    __slots__ = ("_splitter", "reading")
+    __slots__ = ("_reading", "_splitter", "_unread")
 
     def __init__(self) -> None:
-        self.reading = Reading()
+        self._reading = Reading()
         self._splitter = EventSplitter(EVENT_BYTES_MAX)
+        self._unread = Unread()
+
+    @property
+    def reading(self) -> Reading:
+        self._catch_up()
+        return self._reading
 
     def feed(self, data: bytes) -> bytes:
-        for event in self._splitter.feed(data):
-            self._read(event)
+        if self._unread.add(data):
+            self._catch_up()
         return data
 
     def finish(self) -> bytes:
+        self._catch_up()
         self._read(self._splitter.take_tail())
         return b""
+
+    def _catch_up(self) -> None:
+        data = self._unread.take()
+        if not data:
+            return
+        if self._splitter.is_between_events:
+            try:
+                events = _decode_response_events(as_array(data))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                pass  # something else than plain JSON events is among them
+            else:
+                for event in events:
+                    self._note(event)
+                return
+        for raw in self._splitter.feed(data):
+            self._read(raw)
 
     def _read(self, raw: bytes) -> None:
         data = event_data(raw)
         if not data:
             return
-        reading = self.reading
         try:
             event = _decode_response_event(data)
-            text = _decode_text(event.delta) if bytes(event.delta).startswith(b'"') else ""
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
-        if text and event.type.endswith(".delta"):
-            reading.delivered.add(text)
-        if event.type in ("error", "response.failed") or bytes(event.error) != b"null":
+        self._note(event)
+
+    def _note(self, event: _ResponseEvent) -> None:
+        reading = self._reading
+        if event.type.endswith(".delta") and isinstance(event.delta, str) and event.delta:
+            reading.delivered.add(event.delta)
+        if event.type in ("error", "response.failed") or event.error is not None:
             reading.failed = True
         if event.response is not None:
             reading.model = event.response.model or reading.model

@@ -7,6 +7,7 @@ import re
 
 _ANY_BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?=[^\n]))(?:\r\n|\n|\r(?=[^\n]))")
 _LINE = re.compile(rb"\r\n|\n|\r")
+_BETWEEN_DATA = re.compile(rb"\n\n(?:event: [^\r\n]*\n)?data: ")
 
 
 class EventSplitter:
@@ -80,3 +81,14 @@ def event_data(event: bytes) -> bytes:
         return event[6:-2]
     lines = [line[5:] for line in _LINE.split(event) if line.startswith(b"data:")]
     return b"\n".join(line[1:] if line.startswith(b" ") else line for line in lines)
+
+
+def as_array(events: bytes) -> bytes:
+    r"""Write whole events whose data are JSON values as one JSON array of them; what they are not makes no valid JSON.
+
+    >>> as_array(b'event: a\ndata: {"a":1}\n\ndata: {"b":2}\n\n'), as_array(b"data: [DONE]\n\n")
+    (b'[{"a":1},{"b":2}]', b'[[DONE]]')
+    """
+    if not events.endswith(b"\n\n"):
+        return b""
+    return b"[%b]" % _BETWEEN_DATA.sub(b",", b"\n\n" + events[:-2])[1:]

@@ -1,7 +1,6 @@
 """When a caller leaves: how long, and for how many at once, upstream is still read to its end."""
 
 import asyncio
-from collections.abc import Callable
 
 import msgspec
 
@@ -25,13 +24,13 @@ class Departures:
     def __len__(self) -> int:
         return len(self._draining)
 
-    def watch(self, request: Request, *, is_cancelled: bool, patience: asyncio.Timeout) -> "Departure":
-        """While this context is entered, `patience` ends the call of a caller who left; if `is_cancelled`, at once."""
-
-        def left(departure: Departure) -> None:
-            self._left(departure, is_cancelled)
-
-        return Departure(request, left, self._draining.discard, patience)
+    def watch(self, request: Request, *, is_cancelled: bool) -> "Departure":
+        """From now until `over`, the task that serves `request` is cut off when its caller left; if `is_cancelled`, at
+        once, else when the drain's bounds are reached.
+        """
+        departure = Departure(self, request, is_cancelled)
+        request.on_gone(departure.left)
+        return departure
 
     def stop(self) -> None:
         """From now on, upstream is closed as soon as its caller is gone: the gateway is about to exit."""
@@ -39,43 +38,52 @@ class Departures:
         for departure in list(self._draining):
             departure.cut_after(0.0)
 
-    def _left(self, departure: "Departure", is_cancelled: bool) -> None:
+    def left(self, departure: "Departure") -> None:
         # The policy of this moment, not that of the call's beginning: the gateway may be stopping by now.
-        if is_cancelled or len(self._draining) >= self._policy.drains_max:
+        if departure.is_cancelled or len(self._draining) >= self._policy.drains_max:
             departure.cut_after(0.0)
         else:
             self._draining.add(departure)
             departure.cut_after(self._policy.drain_s)
 
+    def forget(self, departure: "Departure") -> None:
+        self._draining.discard(departure)
+
 
 class Departure:
-    """One call, as long as it is relayed."""
+    """One call, as long as it is relayed. `is_cut`: its task was cancelled here, and by nobody else."""
 
-    def __init__(
-        self,
-        request: Request,
-        on_left: "Callable[[Departure], None]",
-        on_over: "Callable[[Departure], None]",
-        patience: asyncio.Timeout,
-    ) -> None:
+    __slots__ = ("_all", "_is_over", "_request", "_timer", "is_cancelled", "is_cut")
+
+    def __init__(self, departures: Departures, request: Request, is_cancelled: bool) -> None:
+        self._all = departures
         self._request = request
-        self._on_left = on_left
-        self._on_over = on_over
-        self._patience = patience
+        self._timer: asyncio.TimerHandle | None = None
         self._is_over = False
+        self.is_cancelled = is_cancelled
+        self.is_cut = False
 
-    def __enter__(self) -> None:
-        self._request.on_gone(self._left)
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over = True
-        self._on_over(self)
-
-    def _left(self) -> None:
+    def left(self) -> None:
+        """The caller has left."""
         if not self._is_over:
-            self._on_left(self)
+            self._all.left(self)
+
+    def over(self) -> None:
+        """The call is relayed no more, however that came."""
+        self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._all.forget(self)
+        if self.is_cut:
+            self._request.task.uncancel()
 
     def cut_after(self, delay_s: float) -> None:
         """End the call then, unless it is ending already."""
-        if not self._patience.expired():
-            self._patience.reschedule(asyncio.get_running_loop().time() + delay_s)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._cut)
+
+    def _cut(self) -> None:
+        if not self._is_over and not self.is_cut:
+            self.is_cut = True
+            self._request.task.cancel()

@@ -12,6 +12,8 @@ from gateway.core.usage import Usage
 from gateway.proxy.leases import Progress
 from gateway.proxy.watch import Watch, count_tokens
 
+NOTHING = Price(0, 0)
+
 
 class Priced(msgspec.Struct, frozen=True, gc=False):
     """A call with the card row and the bound it is held under."""
@@ -35,26 +37,25 @@ def progress_of(priced: Priced, watch: Watch) -> Progress:
     return cost, Usage(input=input_tokens, output=output_tokens)
 
 
-async def settlement_of(
-    priced: Priced, ended: Ended, ending: Ending, watch: Watch, tokenizer: Tokenizer, now_ms: int
-) -> Settlement:
-    """Turn how a call ended into what is posted. The price is that of the card the hold was opened under."""
+def settlement_of(priced: Priced, ended: Ended, ending: Ending, usage: Usage, now_ms: int) -> Settlement:
+    """Turn how a call ended into what is posted. The price is that of the card the hold was opened under.
+
+    `usage` is that of the ending, or what `count_delivered` found.
+    """
     held = priced.estimate.amount
-    usage, cost, rate_key, flags = ending.usage, Price(0, 0), "", list(ending.flags)
+    cost, rate_key, flags = NOTHING, "", ending.flags
     outcome = ending.outcome
     if ending.charge is Charge.HELD:
         cost = Price(held, 0)
     elif ending.charge is not Charge.NOTHING:
-        if ending.charge is Charge.DELIVERED:
-            usage = await _count_delivered(priced, watch, tokenizer)
         priced_as_served = _price_as_served(priced, ended, usage)
         if priced_as_served is None:
-            flags.append(Flag.UNPRICED)
+            flags = (*flags, Flag.UNPRICED)
             outcome, cost = Outcome.ESTIMATED, Price(held, 0)
         else:
             cost, rate_key = priced_as_served
     if cost.cost > held:
-        flags.append(Flag.OVERRUN)
+        flags = (*flags, Flag.OVERRUN)
     return Settlement(
         request_id=priced.request_id,
         terms=priced.terms,
@@ -65,7 +66,7 @@ async def settlement_of(
         event_at_ms=now_ms,
         usage=usage,
         rate_key=rate_key,
-        flags=tuple(flags),
+        flags=flags,
         status=ended.status,
         upstream_request_id=ended.upstream_request_id,
     )
@@ -85,7 +86,7 @@ def _price_as_served(priced: Priced, ended: Ended, usage: Usage) -> tuple[Price,
     return price(usage, rate, card.rounding), card.rate_key(row, tier, usage.input_total)
 
 
-async def _count_delivered(priced: Priced, watch: Watch, tokenizer: Tokenizer) -> Usage:
+async def count_delivered(priced: Priced, watch: Watch, tokenizer: Tokenizer) -> Usage:
     """Count what was sent and what was delivered, with the tokenizer: what an answer without usage is charged."""
     sent_tokens = await count_tokens(tokenizer, priced.call.model, texts_to_count(priced.call))
     made_tokens = await watch.delivered_tokens()

@@ -5,24 +5,26 @@ headers that only the settlement knows.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import structlog
 
 from gateway.core.calls import Call, Caller
-from gateway.core.encodings import CorruptEncoding, Decode, UnknownEncoding, decoder
+from gateway.core.encodings import CorruptEncoding
 from gateway.core.endings import Ended
 from gateway.core.errors import GatewayError, UpstreamBroken, UpstreamRejected, UpstreamTimeout, UpstreamUnreachable
-from gateway.core.meter import Meter, Reading, TailMeter, read_answer, stream_meter
+from gateway.core.meter import Meter, TailMeter, stream_meter
+from gateway.proxy.bodies import Coding, Transform, beside, read_document, streamed
 from gateway.proxy.departures import Departures, Disconnect
 from gateway.proxy.http1.answer import Answer
 from gateway.proxy.http1.client import Pool
 from gateway.proxy.http1.errors import AnswerBroken, AnswerTooLarge, ConnectFailed, HeadTimeout, PoolExhausted
-from gateway.proxy.http1.headers import forwardable
-from gateway.proxy.http1.server import Headers, Request
+from gateway.proxy.http1.framing import RequestHead
+from gateway.proxy.http1.headers import Headers, encode, without
+from gateway.proxy.http1.server import Request
 from gateway.proxy.redact import Redactor, redacted
 from gateway.proxy.tally import Tally
-from gateway.proxy.watch import Watch
+from gateway.proxy.watch import FOLD_TEXT_CHARS, Watch
 
 __all__ = ["Disconnect", "Relay", "Relayed"]
 
@@ -30,6 +32,7 @@ log = structlog.get_logger(__name__)
 
 EVENT_STREAM = b"text/event-stream"
 IDENTITY = (b"accept-encoding", b"identity")
+JSON = b"content-type: application/json\r\n"
 COMPLAIN_INTERVAL_S = 10.0
 
 # Upstream may be another Tollgate: what these say is about its own books.
@@ -39,15 +42,22 @@ OWN_HEADERS = (b"x-gateway-", b"x-credits-", b"x-rate-card")
 class Relayed:
     """How a relayed call went. `respond` finishes the answer; a streamed one is finished already."""
 
-    __slots__ = ("_respond", "ended")
+    __slots__ = ("_body", "_lines", "_reason", "_request", "_status", "ended")
 
-    def __init__(self, ended: Ended, respond: Callable[[Headers], None] | None = None) -> None:
+    def __init__(self, ended: Ended) -> None:
         self.ended = ended
-        self._respond = respond
+        self._request: Request | None = None
 
-    def respond(self, closing: Headers) -> None:
-        if self._respond is not None:
-            self._respond(closing)
+    def answer_with(self, request: Request, status: int, reason: bytes | None, lines: bytes, body: bytes) -> "Relayed":
+        """Have `respond` send this."""
+        self._request, self._status, self._reason, self._lines, self._body = request, status, reason, lines, body
+        return self
+
+    def respond(self, closing: bytes) -> None:
+        """Finish the answer, with these header lines."""
+        request = self._request
+        if request is not None and not request.gone:
+            request.respond(self._status, self._lines + closing, self._body, self._reason)
 
 
 class Relay:
@@ -73,31 +83,25 @@ class Relay:
 
     # --- free endpoints ------------------------------------------------------------------------------------------
 
-    async def free(self, request: Request, id_header: tuple[bytes, bytes]) -> None:
+    async def free(self, request: Request, opening: bytes) -> None:
         """Relay an unmetered request, both bodies streamed; raises the `GatewayError` of an upstream that fails."""
-        is_over = False
+        departure = self._departures.watch(request, is_cancelled=True)
         try:
-            async with asyncio.timeout(None) as patience:
-
-                def leave() -> None:
-                    if not is_over:
-                        patience.reschedule(asyncio.get_running_loop().time())
-
-                request.on_gone(leave)
-                await self._free(request, id_header)
-        except TimeoutError:
-            pass  # nobody waits for it any more
+            await self._free(request, opening)
+        except asyncio.CancelledError:
+            if not departure.is_cut or request.task.cancelling() > 1:  # the gateway exits
+                raise
         finally:
-            is_over = True
+            departure.over()
 
-    async def _free(self, request: Request, id_header: tuple[bytes, bytes]) -> None:
+    async def _free(self, request: Request, opening: bytes) -> None:
         body: AsyncIterator[bytes] | None = request.chunks() if request.method == b"POST" else None
-        answer = await self._send(request, self._upstream_headers(request, None), body)
-        headers = self._caller_headers(answer)
-        self._require_accepted(answer, headers)
+        answer = await self._send(request, body, is_edited=False)
+        lines = self._caller_lines(answer.travelling)
+        self._require_accepted(answer)
         request.on_gone(answer.abort)
-        request.start(answer.status, redacted(self._key, answer.reason), [*headers, id_header], length=_length(answer))
         redactor = Redactor(self._key)
+        request.start(answer.status, redacted(self._key, answer.reason), lines + opening, length=_length(answer))
         try:
             await self._pump(request, answer, redactor.feed)
         except AnswerBroken:
@@ -108,79 +112,67 @@ class Relay:
 
     # --- metered endpoints ---------------------------------------------------------------------------------------
 
-    async def metered(self, request: Request, caller: Caller, call: Call, opening: Headers, watch: Watch) -> Relayed:
-        """Relay a metered call; never raises for what upstream or the caller do."""
+    async def metered(self, request: Request, caller: Caller, call: Call, opening: bytes, watch: Watch) -> Relayed:
+        """Relay a metered call; never raises for what upstream or the caller do. `opening`: header lines to add."""
         ended = Ended(caller_gone=request.gone)
         if request.gone:  # before upstream heard of it: nothing is asked, nothing consumed
             return Relayed(ended)
+        departure = self._departures.watch(request, is_cancelled=caller.on_disconnect == "cancel")
         try:
-            async with asyncio.timeout(None) as patience:
-                is_cancelled = caller.on_disconnect == "cancel"
-                with self._departures.watch(request, is_cancelled=is_cancelled, patience=patience):
-                    return await self._exchange(request, call, opening, watch, ended)
-        except TimeoutError:  # the caller left, and upstream was not done within the drain's bounds
-            ended.cut = True
+            return await self._exchange(request, call, opening, watch, ended)
+        except asyncio.CancelledError:
+            if not departure.is_cut or request.task.cancelling() > 1:  # the gateway exits
+                raise
+            ended.cut = True  # the caller left, and upstream was not done within the drain's bounds
         except GatewayError as error:
             ended.cut = not isinstance(error, UpstreamUnreachable)  # which heard nothing of the call
-            return Relayed(ended, _refusal(request, error, opening, self._tally))
+            self._tally.refused(error.code)
+            lines = JSON + encode(error.headers()) + opening
+            return Relayed(ended).answer_with(request, error.status, None, lines, error.body())
         finally:
+            departure.over()
             ended.caller_gone = request.gone
         return Relayed(ended)
 
-    async def _exchange(self, request: Request, call: Call, opening: Headers, watch: Watch, ended: Ended) -> Relayed:
-        answer = await self._send(request, self._upstream_headers(request, call), call.body)
+    async def _exchange(self, request: Request, call: Call, opening: bytes, watch: Watch, ended: Ended) -> Relayed:
+        answer = await self._send(request, call.body, is_edited=call.strip_usage_event)
         ended.status = answer.status
-        headers = self._caller_headers(answer)
-        ended.upstream_request_id = (_value(headers, b"x-request-id") or b"").decode("latin-1")
-        self._require_accepted(answer, headers)
-        headers += opening
-        if answer.status == 200 and (_value(headers, b"content-type") or b"").lower().startswith(EVENT_STREAM):
+        ended.upstream_request_id = (answer.get(b"x-request-id") or b"").decode("latin-1")
+        self._require_accepted(answer)
+        if answer.status == 200 and (answer.get(b"content-type") or b"").lower().startswith(EVENT_STREAM):
             meter = stream_meter(call.endpoint, call.strip_usage_event)
-            ended.reading = meter.reading
-            watch.follow(meter.reading)
-            await self._stream(request, answer, headers, meter, call.strip_usage_event, watch, ended)
+            watch.follow(meter)
+            try:
+                await self._stream(request, answer, opening, meter, call.strip_usage_event, watch, ended)
+            finally:
+                ended.reading = meter.reading
             return Relayed(ended)
-        return await self._document(request, answer, headers, ended)
+        return await self._document(request, answer, opening, ended)
 
     async def _stream(
         self,
         request: Request,
         answer: Answer,
-        headers: Headers,
+        opening: bytes,
         meter: Meter,
         strips: bool,
         watch: Watch,
         ended: Ended,
     ) -> None:
-        decode = _decoder(headers, meter.reading)
-        if decode is not None and strips:
+        coding, travelling = Coding(answer), answer.travelling
+        if strips and coding.decode is not None:
             # An event can only be taken out of decoded bytes, and every caller can read those.
-            headers = _without(headers, b"content-encoding")
+            travelling = without(travelling, b"content-encoding")
         request.start(
-            answer.status, redacted(self._key, answer.reason), headers, length=None if strips else _length(answer)
+            answer.status,
+            redacted(self._key, answer.reason),
+            self._caller_lines(travelling) + opening,
+            length=None if strips else _length(answer),
         )
-
         redactor = Redactor(self._key)
-
-        def relay_decoded(data: bytes) -> bytes:
-            out = meter.feed(decode(data) if decode else data)
-            watch.fold()
-            return redactor.feed(out)
-
-        def relay_encoded(data: bytes) -> bytes:
-            if decode and not meter.reading.usage_unreadable:
-                try:
-                    meter.feed(decode(data))
-                    watch.fold()
-                except CorruptEncoding:
-                    meter.reading.usage_unreadable = True
-            return data
-
-        # A coding that cannot be read is passed on whole: there is nothing to meter, and nothing to take out.
-        is_opaque = decode is None and meter.reading.usage_unreadable
-        transform = relay_encoded if is_opaque or (decode and not strips) else relay_decoded
+        transform = streamed(meter, coding, redactor, edits=strips)
         try:
-            await self._pump(request, answer, transform, ended)
+            await self._pump(request, answer, transform, ended, watch)
         except (AnswerBroken, CorruptEncoding):
             ended.cut = True
             answer.abort()
@@ -190,47 +182,37 @@ class Relay:
             _write(request, redactor.feed(meter.finish()) + redactor.end())
             request.end()
 
-    async def _document(self, request: Request, answer: Answer, headers: Headers, ended: Ended) -> Relayed:
-        is_metered = 200 <= answer.status < 300
+    async def _document(self, request: Request, answer: Answer, opening: bytes, ended: Ended) -> Relayed:
         try:
             body = await answer.read(self._answer_buffer_bytes_max)
         except asyncio.CancelledError:
             answer.abort()
             raise
         except AnswerTooLarge as held:
-            await self._large_document(request, answer, headers, held.received, ended)
+            await self._large_document(request, answer, opening, held.received, ended)
             return Relayed(ended)
         except AnswerBroken as error:
             raise UpstreamBroken from error
-        if is_metered:
-            ended.reading = _read_document(body, headers)
-
-        shown, headers = self._redacted_document(body, headers)
-
-        def respond(closing: Headers) -> None:
-            if not request.gone:
-                reason = redacted(self._key, answer.reason)
-                request.respond(answer.status, headers + closing, shown, reason)
-
-        return Relayed(ended, respond)
+        coding = Coding(answer)
+        reading, plain = read_document(body, coding)
+        if 200 <= answer.status < 300:
+            ended.reading = reading
+        travelling = answer.travelling
+        if self._key and self._key in plain:
+            body = redacted(self._key, plain)
+            if coding.decode is not None:
+                travelling = without(travelling, b"content-encoding")
+        lines = self._caller_lines(travelling) + opening
+        return Relayed(ended).answer_with(request, answer.status, redacted(self._key, answer.reason), lines, body)
 
     async def _large_document(
-        self, request: Request, answer: Answer, headers: Headers, received: bytes, ended: Ended
+        self, request: Request, answer: Answer, opening: bytes, received: bytes, ended: Ended
     ) -> None:
         """An answer too large to hold is passed on as it comes, without the headers that tell its cost."""
-        meter = TailMeter()
-        decode = _decoder(headers, meter.reading)
-        redactor = Redactor(self._key)
-        request.start(answer.status, redacted(self._key, answer.reason), headers, length=_length(answer))
-
-        def transform(data: bytes) -> bytes:
-            if not meter.reading.usage_unreadable:
-                try:
-                    meter.feed(decode(data) if decode else data)
-                except CorruptEncoding:
-                    meter.reading.usage_unreadable = True
-            return redactor.feed(data)
-
+        meter, redactor = TailMeter(), Redactor(self._key)
+        transform = beside(meter, Coding(answer), redactor.feed)
+        lines = self._caller_lines(answer.travelling) + opening
+        request.start(answer.status, redacted(self._key, answer.reason), lines, length=_length(answer))
         ended.reading = meter.reading
         ended.sent_any = not request.gone
         try:
@@ -247,31 +229,19 @@ class Relay:
             _write(request, redactor.end())
             request.end()
 
-    def _redacted_document(self, body: bytes, headers: Headers) -> tuple[bytes, Headers]:
-        """The body without the upstream's key; one that hides it in a content coding goes out decoded."""
-        decode = _decoder(headers, Reading()) if self._key else None
-        if decode is None:
-            return redacted(self._key, body), headers
-        try:
-            plain = decode(body)
-        except CorruptEncoding:
-            return body, headers
-        if self._key not in plain:
-            return body, headers
-        return redacted(self._key, plain), _without(headers, b"content-encoding")
-
     # --- both ----------------------------------------------------------------------------------------------------
 
-    def _require_accepted(self, answer: Answer, headers: Headers) -> None:
+    def _require_accepted(self, answer: Answer) -> None:
         """Upstream's 401 is about the gateway's key, not the caller's; raises `UpstreamRejected`."""
         if answer.status == 401:
-            log.error("upstream refuses the gateway's key", upstream_request_id=_value(headers, b"x-request-id"))
+            log.error("upstream refuses the gateway's key", upstream_request_id=answer.get(b"x-request-id"))
             answer.abort()
             raise UpstreamRejected
 
-    async def _send(self, request: Request, headers: Headers, body: bytes | AsyncIterator[bytes] | None) -> Answer:
+    async def _send(self, request: Request, body: bytes | AsyncIterator[bytes] | None, *, is_edited: bool) -> Answer:
+        start = self._start_of_head(request.head, is_edited)
         try:
-            return await self._pool.send(request.method, request.target, headers, body, length=request.length)
+            return await self._pool.ask(request.method, start, body, length=request.length)
         except ConnectFailed as error:
             self._complain(error)
             raise UpstreamUnreachable(retry_after_s=1) from error
@@ -292,12 +262,19 @@ class Relay:
             log.warning("upstream failed", why=str(error) or type(error).__name__)
 
     async def _pump(
-        self, request: Request, answer: Answer, transform: Callable[[bytes], bytes], ended: Ended | None = None
+        self,
+        request: Request,
+        answer: Answer,
+        transform: Transform,
+        ended: Ended | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """Write what upstream sends as it comes, and let a slow caller slow upstream down."""
 
         def sink(data: bytes) -> None:
             out = transform(data)
+            if watch is not None and watch.delivered.text_chars > FOLD_TEXT_CHARS:
+                watch.fold()
             if not out or request.gone:
                 return
             request.write(out)
@@ -314,53 +291,26 @@ class Relay:
             answer.abort()
             raise
 
-    def _upstream_headers(self, request: Request, call: Call | None) -> Headers:
-        """The caller's headers for upstream: its key replaced by ours, its codings limited where we must edit."""
-        headers = _without(forwardable(request.headers), b"authorization")
-        if call is not None and call.strip_usage_event:
-            headers = [*_without(headers, b"accept-encoding"), IDENTITY]
-        if self._authorization is not None:
-            headers.append(self._authorization)
-        return headers
+    def _start_of_head(self, head: RequestHead, is_edited: bool) -> bytes:
+        """The caller's head for upstream: its key replaced by ours, its codings limited where we must edit."""
+        note = "upstream, edited" if is_edited else "upstream"
+        start: bytes | None = head.notes.get(note)
+        if start is None:
+            headers = without(head.travelling, b"authorization")
+            if is_edited:
+                headers = [*without(headers, b"accept-encoding"), IDENTITY]
+            if self._authorization is not None:
+                headers.append(self._authorization)
+            start = head.notes[note] = self._pool.start_of_head(head.method, head.target, headers)
+        return start
 
-    def _caller_headers(self, answer: Answer) -> Headers:
-        headers = [field for field in forwardable(answer.headers) if not field[0].lower().startswith(OWN_HEADERS)]
-        if self._key and any(self._key in value for _, value in headers):
-            headers = [(name, redacted(self._key, value)) for name, value in headers]
-        return headers
-
-
-def _refusal(request: Request, error: GatewayError, opening: Headers, tally: Tally) -> Callable[[Headers], None]:
-    def respond(_: Headers) -> None:
-        tally.refused(error.code)
-        if not request.gone:
-            headers = [(b"content-type", b"application/json"), *error.headers(), opening[0]]
-            request.respond(error.status, headers, error.body())
-
-    return respond
-
-
-def _read_document(body: bytes, headers: Headers) -> Reading:
-    reading = Reading()
-    decode = _decoder(headers, reading)
-    if reading.usage_unreadable:
-        return reading
-    try:
-        return read_answer(decode(body) if decode else body)
-    except CorruptEncoding:
-        reading.usage_unreadable = True
-        return reading
-
-
-def _decoder(headers: Headers, reading: Reading) -> Decode | None:
-    codings = [value for name, value in headers if name.lower() == b"content-encoding"]
-    if not codings:
-        return None
-    try:
-        return decoder(b",".join(codings).decode("latin-1"))
-    except UnknownEncoding:
-        reading.usage_unreadable = True
-        return None
+    def _caller_lines(self, travelling: Headers) -> bytes:
+        """Upstream's header lines for the caller: nothing of another Tollgate's books, nor of our key."""
+        lines = encode(travelling)
+        lower = b"\n" + lines.lower()
+        if any(b"\n" + own in lower for own in OWN_HEADERS):
+            lines = encode([field for field in travelling if not field[0].lower().startswith(OWN_HEADERS)])
+        return redacted(self._key, lines) if self._key and self._key in lines else lines
 
 
 def _write(request: Request, data: bytes) -> None:
@@ -368,14 +318,6 @@ def _write(request: Request, data: bytes) -> None:
         request.write(data)
 
 
-def _value(headers: Headers, name: bytes) -> bytes | None:
-    return next((value for key, value in headers if key.lower() == name), None)
-
-
-def _without(headers: Headers, name: bytes) -> Headers:
-    return [(key, value) for key, value in headers if key.lower() != name]
-
-
 def _length(answer: Answer) -> int | None:
-    value = _value(answer.headers, b"content-length")
+    value = answer.get(b"content-length")
     return int(value) if value is not None and value.isdigit() else None

@@ -1,8 +1,5 @@
 """Room for large request bodies: each is bounded by itself, this bounds their sum, so that memory is never theirs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from gateway.core.errors import Overloaded
 from gateway.proxy.http1.server import Request
 
@@ -15,23 +12,21 @@ class BodyRoom:
         self._bytes_left = bytes_max
         self._body_bytes_max = body_bytes_max
 
-    @contextmanager
-    def of(self, request: Request) -> Iterator[None]:
-        """Keep room for the body of `request` while it is served; raises `Overloaded` when there is none.
+    def take(self, request: Request) -> int:
+        """Keep room for the body of `request`, to be given back; raises `Overloaded` when there is none.
 
-        A body of unknown length is given the largest there may be.
+        Returns the bytes that were taken. A body of unknown length is given the largest there may be.
         """
         size = request.length
         if size is None:
             size = request.buffered_bytes if request.complete else self._body_bytes_max
-        size = min(size, self._body_bytes_max)
         if size <= SMALL_BYTES_MAX:
-            yield
-            return
+            return 0
+        size = min(size, self._body_bytes_max)
         if size > self._bytes_left:
             raise Overloaded(retry_after_s=1)
         self._bytes_left -= size
-        try:
-            yield
-        finally:
-            self._bytes_left += size
+        return size
+
+    def give_back(self, size_bytes: int) -> None:
+        self._bytes_left += size_bytes

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Protocol
 
 import structlog
 
 from gateway.adapters.tokens import BYTES_PER_TOKEN_ABOUT, BadVocabulary, Tokenizer
-from gateway.core.meter import Reading
+from gateway.core.meter import Delivered, Reading
 
 log = structlog.get_logger(__name__)
 
@@ -17,19 +18,29 @@ FOLD_TEXT_CHARS = 16 * 1024
 UNCOUNTED_CHARS_MAX = 8 * FOLD_TEXT_CHARS
 
 
+class Metered(Protocol):
+    """A meter, or whatever else reads an answer."""
+
+    @property
+    def reading(self) -> Reading: ...
+
+
 class Watch:
+    delivered: Delivered  # of the meter that is followed
+
     def __init__(self, model: str, tokenizer: Tokenizer) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._reading = Reading()
+        self._meter: Metered | None = None
         self._folding: asyncio.Task[None] | None = None
 
-    def follow(self, reading: Reading) -> None:
-        self._reading = reading
+    def follow(self, meter: Metered) -> None:
+        self._meter = meter
+        self.delivered = meter.reading.delivered
 
     def fold(self) -> None:
         """Once there is enough uncounted text, count it beside the stream; one count at a time."""
-        delivered = self._reading.delivered
+        delivered = self.delivered
         if delivered.text_chars <= FOLD_TEXT_CHARS:
             return
         if self._folding is None or self._folding.done():
@@ -38,19 +49,21 @@ class Watch:
             delivered.tokens += sum(map(len, delivered.take_texts())) // BYTES_PER_TOKEN_ABOUT
 
     async def _count(self) -> None:
-        delivered = self._reading.delivered
+        delivered = self.delivered
         delivered.tokens += await count_tokens(self._tokenizer, self._model, delivered.take_texts())
 
     @property
     def output_tokens_about(self) -> int:
-        return self._reading.delivered.tokens_about
+        return 0 if self._meter is None else self._meter.reading.delivered.tokens_about
 
     async def delivered_tokens(self) -> int:
         """The tokens of everything that was delivered."""
+        if self._meter is None:
+            return 0
         if self._folding is not None:
             await self._folding
         await self._count()
-        return self._reading.delivered.tokens
+        return self._meter.reading.delivered.tokens
 
 
 async def count_tokens(tokenizer: Tokenizer, model: str, texts: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,7 +31,7 @@ def broken(tmp_path: Path) -> Iterator[Tokenizer]:
 
 async def test_a_long_stream_is_counted_as_it_goes_and_holds_little_text(tokenizer: Tokenizer) -> None:
     watch, reading = Watch(MODEL, tokenizer), Reading()
-    watch.follow(reading)
+    watch.follow(SimpleNamespace(reading=reading))
     for _ in range(3):
         for _ in range(FOLD_TEXT_CHARS):
             reading.delivered.add(" word")
@@ -45,7 +46,7 @@ async def test_a_tokenizer_that_fails_while_counting_is_replaced_by_a_guess_from
     broken: Tokenizer, logs: Logs
 ) -> None:
     watch, reading = Watch(MODEL, broken), Reading()
-    watch.follow(reading)
+    watch.follow(SimpleNamespace(reading=reading))
     for _ in range(FOLD_TEXT_CHARS):
         reading.delivered.add("word")
         watch.fold()

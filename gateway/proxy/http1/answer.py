@@ -16,16 +16,17 @@ Sink = Callable[[bytes], None]
 class Answer(Inbound):
     """An answer whose head is complete. It must be read, pumped or aborted: until then it keeps its connection."""
 
-    __slots__ = ("_fields", "_link", "_sink", "headers", "held_back", "reason", "room_bytes", "status")
+    __slots__ = ("_fields", "_link", "_sink", "headers", "held_back", "reason", "room_bytes", "status", "travelling")
 
     def __init__(
-        self, link: "Link", status: int, reason: bytes, headers: Headers, fields: Fields, room_bytes: int
+        self, link: "Link", status: int, reason: bytes, headers: Headers, fields: Fields, travelling: Headers
     ) -> None:
-        super().__init__()
+        Inbound.__init__(self)
         self.status = status
         self.reason = reason
         self.headers = headers
-        self.room_bytes = room_bytes  # beyond which the upstream is held back
+        self.travelling = travelling  # the headers that are not this connection's alone
+        self.room_bytes = link.answer_bytes_max  # beyond which the upstream is held back
         self.held_back = False
         self._fields = fields
         self._link: Link | None = link
@@ -89,11 +90,12 @@ class Answer(Inbound):
         return self.buffered_bytes > self.room_bytes
 
     def receive(self, block: bytes) -> None:
-        if self._sink is None:
+        sink = self._sink
+        if sink is None:
             super().receive(block)
         else:
             self.received_bytes += len(block)
-            self._pour(self._sink, block)
+            self._pour(sink, block)
 
     def finish(self) -> None:
         self._link = None

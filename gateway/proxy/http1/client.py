@@ -22,7 +22,7 @@ from gateway.proxy.http1.errors import (
     Unanswered,
     UpstreamFailed,
 )
-from gateway.proxy.http1.headers import Headers, encode_head
+from gateway.proxy.http1.headers import Headers, encode
 from gateway.proxy.http1.limits import Buffers, Timeouts
 from gateway.proxy.http1.link import Link
 from gateway.proxy.http1.ticks import Ticker
@@ -79,8 +79,8 @@ class Pool:
         self.buffers = buffers or Buffers()
         self._connect_s = timeouts.connect_s
         self._connections_max = connections_max
-        self._ticker = Ticker(self.buffers.sweep_s, self._sweep)
-        ticks = self._ticker.ticks
+        self.ticker = Ticker(self.buffers.sweep_s, self._sweep)
+        ticks = self.ticker.ticks
         self.ticks = UpstreamTicks(
             head=ticks(timeouts.head_s),
             body_idle=ticks(timeouts.body_idle_s),
@@ -107,11 +107,31 @@ class Pool:
     ) -> Answer:
         """Send a request; return its answer when the head of it is there.
 
-        `headers` are end-to-end ones. An iterated body is sent chunked, or as it is when its `length` is known.
+        `headers` are end-to-end ones. Otherwise as `ask`.
+        """
+        return await self.ask(method, self.start_of_head(method, target, headers), body, length=length)
+
+    def start_of_head(self, method: bytes, target: bytes, headers: Headers) -> bytes:
+        """A request's head, but for what delimits its body: the same for every request with these headers."""
+        return b"%b %b HTTP/1.1\r\n%b%b" % (method, target, encode(headers), self._host_line)
+
+    async def ask(
+        self, method: bytes, start: bytes, body: bytes | AsyncIterator[bytes] | None, *, length: int | None = None
+    ) -> Answer:
+        """Send the request whose head starts so; return its answer when the head of it is there.
+
+        An iterated body is sent chunked, or as it is when its `length` is known.
         Raises ConnectFailed or PoolExhausted (nothing was sent), HeadTimeout, Unanswered, AnswerBroken, and what
         `body` raises.
         """
-        head = self._head(method, target, headers, body, length)
+        if isinstance(body, bytes) and (body or method not in _WITHOUT_BODY):
+            head = b"%bContent-Length: %d\r\n\r\n" % (start, len(body))
+        elif not body:
+            head = start + (b"\r\n" if method in _WITHOUT_BODY else b"Content-Length: 0\r\n\r\n")
+        elif length is None:
+            head = start + b"Transfer-Encoding: chunked\r\n\r\n"
+        else:
+            head = b"%bContent-Length: %d\r\n\r\n" % (start, length)
         self.requests += 1
         link = self._take()
         if link is not None:
@@ -122,23 +142,6 @@ class Pool:
                     raise
         link = await self._connect()
         return await link.ask(method, head, body, length)
-
-    def _head(
-        self,
-        method: bytes,
-        target: bytes,
-        headers: Headers,
-        body: bytes | AsyncIterator[bytes] | None,
-        length: int | None,
-    ) -> bytes:
-        if body is None or isinstance(body, bytes):
-            length = len(body) if body else 0
-            framing = b"" if not length and method in _WITHOUT_BODY else b"Content-Length: %d\r\n" % length
-        elif length is None:
-            framing = b"Transfer-Encoding: chunked\r\n"
-        else:
-            framing = b"Content-Length: %d\r\n" % length
-        return encode_head(b"%b %b HTTP/1.1" % (method, target), headers, b"%b%b\r\n" % (self._host_line, framing))
 
     def _take(self) -> Link | None:
         idle = self._idle
@@ -153,7 +156,7 @@ class Pool:
         if self._is_closed or len(self._links) + self._connecting >= self._connections_max:
             raise PoolExhausted
         loop = asyncio.get_running_loop()
-        self._ticker.start()
+        self.ticker.start()
         self._connecting += 1
         link = Link(self, loop)
         try:
@@ -177,16 +180,12 @@ class Pool:
 
     # --- for links -----------------------------------------------------------------------------------------------
 
-    @property
-    def now(self) -> int:
-        return self._ticker.now
-
     def opened(self, link: Link) -> None:
         self._links.add(link)
 
     def put_back(self, link: Link, born: int) -> None:
         """`link` is idle: keep it for the next request, unless it is too old."""
-        if self._is_closed or self._ticker.now - born >= self.ticks.age:
+        if self._is_closed or self.ticker.now - born >= self.ticks.age:
             link.close()
         else:
             self._idle[link] = None
@@ -211,7 +210,7 @@ class Pool:
     async def close(self) -> None:
         """End all connections; answers under way are broken."""
         self._is_closed = True
-        self._ticker.stop()
+        self.ticker.stop()
         for link in tuple(self._links):
             link.give_up(AnswerBroken("given up"))
         if self._links:

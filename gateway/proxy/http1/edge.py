@@ -11,14 +11,13 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from gateway.core.errors import GatewayError, RequestTimeout
-from gateway.proxy.http1.headers import encode_head
+from gateway.proxy.http1.headers import encode
 from gateway.proxy.http1.reader import RequestReader
 from gateway.proxy.http1.request import REASONS, Request
 
 if TYPE_CHECKING:
     from gateway.proxy.http1.server import Server
 
-_JOINED_BYTES_MAX = 16 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -50,7 +49,7 @@ class Connection(asyncio.Protocol):
         self.peer = ""
         self._server = server
         self._loop = loop
-        self._reader = RequestReader(server.limits, partial(Request, self))
+        self._reader = RequestReader(server.limits, server.known_heads, partial(Request, self))
         self._current: Request | None = None
         self._refusal: GatewayError | None = None  # of what follows the requests that were read
         self._backlog: list[bytes] = []  # not read yet: an answer is owed first
@@ -99,7 +98,12 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        if self._current is not None and self._reader.arriving is not self._current:
+        if self._current is None:
+            request = self._reader.recognise(data)
+            if request is not None:
+                self._start(request)
+                return
+        elif self._reader.arriving is not self._current:
             self._backlog.append(data)
             self._backlog_bytes += len(data)
             if self._backlog_bytes > self._server.limits.request_buffer_bytes_max:
@@ -132,14 +136,19 @@ class Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         if self._reader.requests:
-            self._is_first = False
-            self._current = request = self._reader.requests.popleft()
+            request = self._reader.requests.popleft()
             if self._is_last:
                 request.keep_alive = False
-            request.paused = self._write_paused
-            self._server.serve(request)
+            self._start(request)
         elif self._refusal is not None:
             self._refuse(self._refusal)
+
+    def _start(self, request: Request) -> None:
+        self._current = request
+        self._is_first = False
+        self._since = self._server.now
+        request.paused = self._write_paused
+        self._server.serve(request)
 
     @property
     def _is_last(self) -> bool:
@@ -175,17 +184,11 @@ class Connection(asyncio.Protocol):
         self._since = self._server.now
         self._resume_reading()
 
-    def write(self, *data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """Send now, together with a head that waits to be sent."""
         if self._head:
-            data = (self._head, *data)
-            self._head = b""
-        if len(data) == 1:
-            self._transport.write(data[0])
-        elif sum(map(len, data)) <= _JOINED_BYTES_MAX:
-            self._transport.write(b"".join(data))
-        else:
-            self._transport.writelines(data)
+            data, self._head = self._head + data, b""
+        self._transport.write(data)
 
     def write_soon(self, head: bytes) -> None:
         """Send at the end of this turn of the loop, unless something goes along before."""
@@ -194,7 +197,7 @@ class Connection(asyncio.Protocol):
 
     def _flush(self) -> None:
         if self._head and not self._closing:
-            self.write()
+            self.write(b"")
 
     def answered(self, request: Request) -> None:
         """The answer is complete: on to the next request, or to the end."""
@@ -237,11 +240,11 @@ class Connection(asyncio.Protocol):
     def _refuse(self, error: GatewayError) -> None:
         """Answer what never became a request."""
         body = error.body()
-        headers = [(b"Content-Type", b"application/json"), *error.headers(), *self._server.refused(error)]
+        lines = encode([(b"Content-Type", b"application/json"), *error.headers(), *self._server.refused(error)])
         framing = b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
-        line = b"HTTP/1.1 %d %b" % (error.status, REASONS.get(error.status, b""))
+        reason = REASONS.get(error.status, b"")
         self._refusal = None
-        self.write(encode_head(line, headers, framing) + body)
+        self.write(b"HTTP/1.1 %d %b\r\n%b%b%b" % (error.status, reason, lines, framing, body))
         self._linger()
 
     def _linger(self) -> None:

@@ -6,12 +6,11 @@ Sources: RFC 9112 §§3.2, 6.1, 6.3; RFC 9110 §10.1.1.
 import re
 from enum import Enum
 from functools import lru_cache
-
-import msgspec
+from typing import Any
 
 from gateway.core.errors import InvalidRequest, MethodNotAllowed
 from gateway.proxy.http1.errors import AnswerBroken, CodingNotSupported, ExpectationFailed
-from gateway.proxy.http1.headers import Fields, Headers
+from gateway.proxy.http1.headers import Fields, Headers, survey
 
 _HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]+)(.*)", re.IGNORECASE)
@@ -20,12 +19,50 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#@]+)(.*)", re.IGNORECASE)
 _WIRE_BYTES_PER_BODY_BYTE = 16
 
 
-class RequestHead(msgspec.Struct, frozen=True):
-    """What a valid head says about its message."""
+class RequestHead:
+    """A valid head. Requests share it whose heads are the same bytes, but for their own length.
 
-    target: bytes  # in origin-form, or "*"
-    length: int | None  # None: chunked
-    expects_continue: bool
+    `target` is as received; of an absolute one, the part that an origin gets.
+    """
+
+    __slots__ = (
+        "expects_continue",
+        "fields",
+        "headers",
+        "is_http10",
+        "keep_alive",
+        "length",
+        "method",
+        "notes",
+        "path",
+        "target",
+        "travelling",
+    )
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Headers,
+        fields: Fields,
+        travelling: Headers,
+        length: int | None,
+        *,
+        is_http10: bool,
+        keep_alive: bool,
+        expects_continue: bool,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.path = target.partition(b"?")[0]
+        self.headers = headers
+        self.fields = fields  # lower-case name → first value
+        self.travelling = travelling  # the headers that are not this connection's alone
+        self.length = length  # that of the first of those requests; None if chunked
+        self.is_http10 = is_http10
+        self.keep_alive = keep_alive
+        self.expects_continue = expects_continue
+        self.notes: dict[str, Any] = {}  # what handlers derive from this head alone, so that it is derived once
 
 
 class Delimited(Enum):
@@ -36,10 +73,11 @@ class Delimited(Enum):
     BY_CLOSE = 3
 
 
-def check_request(version: str, method: bytes, target: bytes, headers: Headers, fields: Fields) -> RequestHead:
+def judge(version: str, method: bytes, target: bytes, headers: Headers, *, keep_alive: bool) -> RequestHead:
     """Judge a head that llhttp has accepted; raises the `GatewayError` that refuses it."""
     if method == b"CONNECT":
         raise MethodNotAllowed("This is not a forward proxy.")
+    fields, travelling = survey(headers)
     _check_host(version, headers, fields)
     coding = fields.get(b"transfer-encoding")
     length: int | None
@@ -50,13 +88,23 @@ def check_request(version: str, method: bytes, target: bytes, headers: Headers, 
             raise CodingNotSupported
         length = None
     else:
-        length = int(fields.get(b"content-length", 0))
+        length = int(fields.pop(b"content-length", 0))  # each request has its own
     expectation = fields.get(b"expect")
     if expectation is not None and expectation.strip().lower() != b"100-continue":
         raise ExpectationFailed
     if target[0] != 47 or b"#" in target:
         target = _origin_form(method, target)
-    return RequestHead(target, length, expectation is not None and version == "1.1")
+    return RequestHead(
+        method,
+        target,
+        headers,
+        fields,
+        travelling,
+        length,
+        is_http10=version == "1.0",
+        keep_alive=keep_alive,
+        expects_continue=expectation is not None and version == "1.1",
+    )
 
 
 def _check_host(version: str, headers: Headers, fields: Fields) -> None:

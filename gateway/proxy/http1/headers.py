@@ -3,7 +3,8 @@
 What the transport itself writes (Host, Content-Length, Transfer-Encoding, Connection) never travels on.
 """
 
-Headers = list[tuple[bytes, bytes]]  # as received: order, case and duplicates kept
+Header = tuple[bytes, bytes]
+Headers = list[Header]  # as received: order, case and duplicates kept
 Fields = dict[bytes, bytes]  # lower-case name → first value
 
 _NOT_FORWARDED = frozenset(
@@ -24,51 +25,57 @@ _NOT_FORWARDED = frozenset(
         b"host",
     }
 )
+_CONNECTION_LENGTH = len(b"connection")
 
 
-def forwardable(headers: Headers) -> Headers:
-    """Return what travels on: neither hop-by-hop fields, nor those that Connection names, nor what each side writes.
+def survey(headers: Headers) -> tuple[Fields, Headers]:
+    """Return the first value of each field by its lower-case name, and the fields that travel on.
 
-    >>> forwardable([(b"X-A", b"1"), (b"Connection", b"close, X-B"), (b"x-b", b"2"), (b"Host", b"a")])
-    [(b'X-A', b'1')]
+    Those are neither hop-by-hop fields, nor those that Connection names, nor what each side writes itself.
+
+    >>> survey([(b"X-A", b"1"), (b"x-a", b"2"), (b"Connection", b"close, X-B"), (b"x-b", b"3"), (b"Host", b"a")])[1]
+    [(b'X-A', b'1'), (b'x-a', b'2')]
     """
-    kept = [header for header in headers if header[0].lower() not in _NOT_FORWARDED]
-    if len(kept) != len(headers):
+    fields: Fields = {}
+    travelling: Headers = []
+    for field in headers:
+        name = field[0].lower()
+        if name not in fields:
+            fields[name] = field[1]
+        if name not in _NOT_FORWARDED:
+            travelling.append(field)
+    if b"connection" in fields and (len(fields) != len(headers) or fields[b"connection"] != b"keep-alive"):
         named = connection_options(headers) - _NOT_FORWARDED
         if named:
-            return [header for header in kept if header[0].lower() not in named]
-    return kept
+            travelling = [field for field in travelling if field[0].lower() not in named]
+    return fields, travelling
 
 
 def connection_options(headers: Headers) -> set[bytes]:
     """The options, in lower case, of all Connection fields."""
     options: set[bytes] = set()
     for name, value in headers:
-        if len(name) == 10 and name.lower() == b"connection":
+        if len(name) == _CONNECTION_LENGTH and name.lower() == b"connection":
             options.update(option.strip() for option in value.lower().split(b","))
     return options
 
 
-def fields_of(headers: Headers) -> Fields:
-    """Return the first value of each field by its lower-case name.
+def without(headers: Headers, name: bytes) -> Headers:
+    """The fields that do not have this lower-case name."""
+    return [field for field in headers if field[0].lower() != name]
 
-    >>> fields_of([(b"A", b"1"), (b"a", b"2")])
-    {b'a': b'1'}
+
+def encode(headers: Headers) -> bytes:
+    """Write header lines, each with its line end.
+
+    Raises ValueError for a name or value with a line feed, since it would end the line where its author did not.
+
+    >>> encode([(b"A", b"1"), (b"B", b"2")])
+    b'A: 1\\r\\nB: 2\\r\\n'
     """
-    return {name.lower(): value for name, value in reversed(headers)}
-
-
-def encode_head(start_line: bytes, headers: Headers, framing: bytes) -> bytes:
-    """Return a whole head. `framing` is what the transport adds: lines that end in CRLF, then the empty line.
-
-    Raises ValueError for a name or value with a line feed, since it would end the head where its author did not.
-
-    >>> encode_head(b"HTTP/1.1 200 OK", [(b"A", b"1")], b"Content-Length: 0\\r\\n\\r\\n")
-    b'HTTP/1.1 200 OK\\r\\nA: 1\\r\\nContent-Length: 0\\r\\n\\r\\n'
-    """
-    lines = [start_line]
-    lines += map(b": ".join, headers)
-    head = b"\r\n".join(lines)
-    if head.count(b"\n") != len(headers):
+    if not headers:
+        return b""
+    lines = b"\r\n".join(map(b": ".join, headers)) + b"\r\n"
+    if lines.count(b"\n") != len(headers):
         raise ValueError("a header field holds a line feed")
-    return head + b"\r\n" + framing
+    return lines

@@ -10,7 +10,7 @@ import httptools
 from gateway.proxy.http1.answer import Answer
 from gateway.proxy.http1.errors import AnswerBroken, HeadTimeout, Unanswered
 from gateway.proxy.http1.framing import Delimited, delimited, is_wasteful
-from gateway.proxy.http1.headers import Headers, fields_of
+from gateway.proxy.http1.headers import Headers, survey
 
 if TYPE_CHECKING:
     from gateway.proxy.http1.client import Pool
@@ -45,10 +45,12 @@ class Link(asyncio.Protocol):
         "_reason",
         "_refusal",
         "_since",
+        "_ticker",
         "_transport",
         "_upload",
         "_wire_bytes",
         "_writable",
+        "answer_bytes_max",
         "on_body",
     )
 
@@ -58,7 +60,9 @@ class Link(asyncio.Protocol):
     def __init__(self, pool: "Pool", loop: asyncio.AbstractEventLoop) -> None:
         self._pool = pool
         self._loop = loop
-        self._born = self._since = pool.now
+        self._ticker = pool.ticker
+        self._born = self._since = self._ticker.now
+        self.answer_bytes_max = pool.buffers.answer_bytes_max
         self._pieces: list[bytes] = []
         self.on_body = self._pieces.append  # no Python frame for a piece
         self._parser = httptools.HttpResponseParser(self)
@@ -92,7 +96,7 @@ class Link(asyncio.Protocol):
         self._asking = asking
         self._method = method
         self._began = False
-        self._since = self._pool.now
+        self._since = self._ticker.now
         if body is None:
             self._transport.write(head)
         elif not isinstance(body, bytes):
@@ -118,7 +122,7 @@ class Link(asyncio.Protocol):
             if not piece:
                 continue
             sent_bytes += len(piece)
-            self._since = self._pool.now
+            self._since = self._ticker.now
             if length is None:
                 self._transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
             elif sent_bytes > length:
@@ -130,7 +134,7 @@ class Link(asyncio.Protocol):
             self._transport.write(b"0\r\n\r\n")
         elif sent_bytes != length:
             raise ValueError(f"a body of {length} bytes was announced, and is not")
-        self._since = self._pool.now
+        self._since = self._ticker.now
 
     def _sent(self, upload: asyncio.Task[None]) -> None:
         if upload.cancelled():
@@ -200,7 +204,7 @@ class Link(asyncio.Protocol):
     def resume_reading(self) -> None:
         if self._reading_paused:
             self._reading_paused = False
-            self._since = self._pool.now
+            self._since = self._ticker.now
             self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
@@ -216,12 +220,14 @@ class Link(asyncio.Protocol):
         if self._done:
             self._release()
         elif answer is not None:
-            self._since = self._pool.now
+            self._since = self._ticker.now
+            self._wire_bytes += len(data)
             self._hand_over()
             if answer.is_full:
                 self.pause_reading()
-            self._wire_bytes += len(data)
-            if is_wasteful(self._wire_bytes, answer.received_bytes, self._pool.buffers.head_bytes_max):
+            if self._wire_bytes > self._pool.buffers.head_bytes_max and is_wasteful(
+                self._wire_bytes, answer.received_bytes, self._pool.buffers.head_bytes_max
+            ):
                 self.give_up(AnswerBroken("malformed: mostly framing"))
         elif self._asking is None:
             if self._excess:
@@ -257,7 +263,7 @@ class Link(asyncio.Protocol):
                 self.resume_reading()
             if self._delimited is Delimited.BY_HEAD:
                 self._parser = httptools.HttpResponseParser(self)  # the old one may wait for a body
-            self._since = self._pool.now
+            self._since = self._ticker.now
             self._pool.put_back(self, self._born)
         else:
             self._transport.close()
@@ -315,11 +321,11 @@ class Link(asyncio.Protocol):
             return
         if len(headers) > self._pool.buffers.header_count_max:
             raise AnswerBroken("malformed: too many headers")
-        fields = fields_of(headers)
+        fields, travelling = survey(headers)
         self._delimited = delimited(self._method, status, parser.get_http_version(), fields)
         self._keep = parser.should_keep_alive()
         self._head_bytes = self._wire_bytes = 0
-        self._answer = answer = Answer(self, status, reason, headers, fields, self._pool.buffers.answer_bytes_max)
+        self._answer = answer = Answer(self, status, reason, headers, fields, travelling)
         if self._delimited is Delimited.BY_HEAD:
             self._done = True
         asking.set_result(answer)

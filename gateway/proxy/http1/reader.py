@@ -11,8 +11,9 @@ import httptools
 
 from gateway.core.errors import GatewayError, HeadersTooLarge, InvalidRequest
 from gateway.proxy.http1.errors import VersionNotSupported
-from gateway.proxy.http1.framing import check_request, is_wasteful
-from gateway.proxy.http1.headers import Headers, fields_of
+from gateway.proxy.http1.framing import RequestHead, is_wasteful, judge
+from gateway.proxy.http1.headers import Headers
+from gateway.proxy.http1.known import KnownHeads, body_length
 from gateway.proxy.http1.limits import Limits
 from gateway.proxy.http1.request import Request
 
@@ -32,6 +33,7 @@ class RequestReader:
     __slots__ = (
         "_buffer",
         "_headers",
+        "_known",
         "_limits",
         "_muted",
         "_new_request",
@@ -50,12 +52,15 @@ class RequestReader:
         "requests",
     )
 
-    def __init__(self, limits: Limits, new_request: Callable[..., Request]) -> None:
+    def __init__(
+        self, limits: Limits, known: KnownHeads, new_request: Callable[[RequestHead, int | None], Request]
+    ) -> None:
         self.requests: deque[Request] = deque()
         self.arriving: Request | None = None
         self.closed = False
         self.in_head = False
         self._limits = limits
+        self._known = known
         self._new_request = new_request
         self._target = b""
         self._headers: Headers = []
@@ -69,6 +74,25 @@ class RequestReader:
         self._pieces: list[bytes] = []
         self.on_body = self._pieces.append  # no Python frame for a piece
         self._parser = httptools.HttpRequestParser(self)
+
+    def recognise(self, data: bytes) -> Request | None:
+        """The request that `data` is, if it is exactly one, whole, with a head that was judged before."""
+        if self.in_head or self.arriving is not None or self.requests or self.closed:
+            return None
+        found = body_length(data)
+        if found is None:
+            return None
+        start, stop, end, length = found
+        if len(data) - end != length:
+            return None
+        head = self._known.get(data[:start] + data[stop:end])
+        if head is None:
+            return None
+        request = self._new_request(head, length)
+        if length:
+            request.receive(data[end:])
+        request.complete = True
+        return request
 
     def feed(self, data: bytes) -> None:
         """Read on; raises the `GatewayError` that refuses what is malformed: of `arriving`, else of a new request."""
@@ -178,22 +202,18 @@ class RequestReader:
         if version != "1.1" and version != "1.0":
             raise VersionNotSupported
         self._check_line(method, target, version)
-        end = self._buffer.index(b"\r\n\r\n", self._start) + 4
-        if end - self._start > self._limits.head_bytes_max or len(headers) > self._limits.header_count_max:
+        buffer, start = self._buffer, self._start
+        end = buffer.index(b"\r\n\r\n", start) + 4
+        if end - start > self._limits.head_bytes_max or len(headers) > self._limits.header_count_max:
             raise HeadersTooLarge
-        fields = fields_of(headers)
-        head = check_request(version, method, target, headers, fields)
-        self._next = -1 if head.length is None else end + head.length
+        head = judge(version, method, target, headers, keep_alive=parser.should_keep_alive())
+        length = head.length
+        self._next = -1 if length is None else end + length
         self._wire_bytes = 0
         self._upgrading = parser.should_upgrade()
-        self.arriving = request = self._new_request(
-            method,
-            head,
-            headers,
-            fields,
-            version == "1.0",
-            parser.should_keep_alive(),
-        )
+        if length and version == "1.1" and not self._upgrading:
+            self._known.add(buffer[start:end], head)
+        self.arriving = request = self._new_request(head, length)
         self.requests.append(request)
 
     def _check_line(self, method: bytes, target: bytes, version: str) -> None:

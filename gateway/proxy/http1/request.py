@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.core.errors import BodyTooLarge
 from gateway.proxy.http1.errors import ClientGone
 from gateway.proxy.http1.framing import RequestHead
-from gateway.proxy.http1.headers import Fields, Headers, encode_head
+from gateway.proxy.http1.headers import Headers
 from gateway.proxy.http1.inbound import Inbound
 
 if TYPE_CHECKING:
@@ -25,54 +25,38 @@ _NONE, _LENGTH, _CHUNKED, _CLOSE = range(4)
 
 
 class Request(Inbound):
-    """A request whose head is complete. `target` is as received; of an absolute one, the part that an origin gets."""
+    """A request whose head is complete."""
 
     __slots__ = (
         "_connection",
         "_delimited",
         "_expects_continue",
-        "_fields",
         "_left_bytes",
         "_on_gone",
         "_on_resume",
         "_writable",
         "ended",
         "gone",
-        "headers",
-        "is_http10",
+        "head",
         "keep_alive",
         "length",
-        "method",
         "paused",
-        "peer",
         "started",
-        "target",
+        "task",
     )
 
-    def __init__(
-        self,
-        connection: "Connection",
-        method: bytes,
-        head: RequestHead,
-        headers: Headers,
-        fields: Fields,
-        is_http10: bool,
-        keep_alive: bool,
-    ) -> None:
-        super().__init__()
-        self.method = method
-        self.target = head.target
-        self.headers = headers
-        self.length = head.length
-        self.is_http10 = is_http10
-        self.peer = connection.peer
-        self.keep_alive = keep_alive
+    task: asyncio.Task[None]  # that serves it
+
+    def __init__(self, connection: "Connection", head: RequestHead, length: int | None) -> None:
+        Inbound.__init__(self)
+        self.head = head
+        self.length = length
+        self.keep_alive = head.keep_alive
         self.started = False
         self.ended = False
         self.gone = False
         self.paused = False
         self._connection = connection
-        self._fields = fields
         self._expects_continue = head.expects_continue
         self._delimited = _NONE
         self._left_bytes = 0
@@ -81,13 +65,34 @@ class Request(Inbound):
         self._writable: asyncio.Event | None = None
 
     @property
+    def method(self) -> bytes:
+        return self.head.method
+
+    @property
+    def target(self) -> bytes:
+        return self.head.target
+
+    @property
     def path(self) -> bytes:
         """The target up to its '?'."""
-        return self.target.partition(b"?")[0]
+        return self.head.path
+
+    @property
+    def headers(self) -> Headers:
+        """As received: order, case and duplicates kept."""
+        length = self.length
+        if length is None or self.head.length == length:
+            return self.head.headers
+        digits = b"%d" % length
+        return [(name, digits if name.lower() == b"content-length" else value) for name, value in self.head.headers]
+
+    @property
+    def peer(self) -> str:
+        return self._connection.peer
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of the field with this lower-case name."""
-        return self._fields.get(name)
+        return self.head.fields.get(name)
 
     # --- the body ------------------------------------------------------------------------------------------------
 
@@ -122,9 +127,12 @@ class Request(Inbound):
 
     # --- the answer ----------------------------------------------------------------------------------------------
 
-    def start(self, status: int, reason: bytes, headers: Headers, *, length: int | None) -> None:
-        """Begin the answer. Without a length the body is chunked, or ends with the connection for HTTP/1.0."""
-        head = self._head(status, reason, headers, length)
+    def start(self, status: int, reason: bytes, lines: bytes, *, length: int | None) -> None:
+        """Begin the answer, with these header lines.
+
+        Without a length the body is chunked, or ends with the connection for HTTP/1.0.
+        """
+        head = self._head(status, reason, lines, length)
         if not self.gone:
             self._connection.write_soon(head)
 
@@ -132,14 +140,12 @@ class Request(Inbound):
         """Send a piece of the body; raises ValueError when it is more than the length that was declared."""
         if self.gone or not data or self._delimited == _NONE:
             return
-        size = len(data)
         if self._delimited == _CHUNKED:
-            self._connection.write(b"%x\r\n" % size, data, b"\r\n")
-            return
-        if self._delimited == _LENGTH:
-            if size > self._left_bytes:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        elif self._delimited == _LENGTH:
+            if len(data) > self._left_bytes:
                 raise ValueError("the answer is longer than its declared length")
-            self._left_bytes -= size
+            self._left_bytes -= len(data)
         self._connection.write(data)
 
     async def drain(self) -> None:
@@ -163,9 +169,9 @@ class Request(Inbound):
                 self._connection.write(b"0\r\n\r\n")
             self._connection.answered(self)
 
-    def respond(self, status: int, headers: Headers, body: bytes, reason: bytes | None = None) -> None:
-        """Send a whole answer in one write."""
-        head = self._head(status, REASONS.get(status, b"") if reason is None else reason, headers, len(body))
+    def respond(self, status: int, lines: bytes, body: bytes, reason: bytes | None = None) -> None:
+        """Send a whole answer, with these header lines, in one write."""
+        head = self._head(status, REASONS.get(status, b"") if reason is None else reason, lines, len(body))
         self.ended = True
         if not self.gone:
             self._connection.write(head if self._delimited == _NONE else head + body)
@@ -178,7 +184,7 @@ class Request(Inbound):
             if not self.gone:
                 self._connection.break_off(must_reset=self._delimited == _CLOSE)
 
-    def _head(self, status: int, reason: bytes, headers: Headers, length: int | None) -> bytes:
+    def _head(self, status: int, reason: bytes, lines: bytes, length: int | None) -> bytes:
         assert not self.started, "an answer begins once"
         assert status >= 200, "interim answers are not relayed"
         is_bodiless = status in _BODILESS or self.method == b"HEAD"
@@ -187,7 +193,7 @@ class Request(Inbound):
             if status != 204:
                 framing = b"Content-Length: %d\r\n" % length
             self._delimited, self._left_bytes = _LENGTH, length
-        elif self.is_http10:
+        elif self.head.is_http10:
             self._delimited = _CLOSE
             self.keep_alive = self.keep_alive and is_bodiless
         elif not is_bodiless:
@@ -199,11 +205,10 @@ class Request(Inbound):
             self.keep_alive = False  # a body that nobody reads by now will not be read to its end
         if not self.keep_alive:
             framing += b"Connection: close\r\n"
-        elif self.is_http10:
+        elif self.head.is_http10:
             framing += b"Connection: keep-alive\r\n"
-        head = encode_head(b"HTTP/1.1 %d %b" % (status, reason), headers, framing + b"\r\n")
         self.started = True
-        return head
+        return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (status, reason, lines, framing)
 
     # --- the client ----------------------------------------------------------------------------------------------
 

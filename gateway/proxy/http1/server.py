@@ -11,7 +11,8 @@ import structlog
 from gateway.core.errors import GatewayError
 from gateway.proxy.http1.edge import Connection
 from gateway.proxy.http1.errors import ClientGone
-from gateway.proxy.http1.headers import Headers
+from gateway.proxy.http1.headers import Headers, encode
+from gateway.proxy.http1.known import KnownHeads
 from gateway.proxy.http1.limits import Limits
 from gateway.proxy.http1.request import Request
 from gateway.proxy.http1.ticks import Ticker
@@ -75,6 +76,7 @@ class Server:
             write_stall=ticks(limits.write_stall_timeout_s),
             linger=ticks(limits.linger_timeout_s),
         )
+        self.known_heads = KnownHeads(limits.known_heads_max)
         self._connections: set[Connection] = set()
         self._running: dict[asyncio.Task[None], Request] = {}
         self._listener: asyncio.Server | None = None
@@ -161,7 +163,7 @@ class Server:
         """Start the handler of `request`."""
         assert self._loop is not None
         self.requests += 1
-        task = self._loop.create_task(self._handler(request))
+        request.task = task = self._loop.create_task(self._handler(request))
         self._running[task] = request
         task.add_done_callback(self._finished)
 
@@ -178,7 +180,8 @@ class Server:
             request.abort()
         else:
             failure = GatewayError()
-            request.respond(500, [(b"Content-Type", b"application/json"), *failure.headers()], failure.body())
+            lines = encode([(b"Content-Type", b"application/json"), *failure.headers()])
+            request.respond(500, lines, failure.body())
 
     def _sweep(self, now: int) -> None:
         for connection in tuple(self._connections):

@@ -7,7 +7,7 @@ import sys
 import uvloop
 
 from gateway.proxy.http1.client import AnswerBroken, Pool, UpstreamFailed
-from gateway.proxy.http1.headers import forwardable
+from gateway.proxy.http1.headers import encode
 from gateway.proxy.http1.server import Request, Server
 
 BODY_BYTES_MAX = 32 * 2**20
@@ -22,11 +22,11 @@ class BareRelay:
     async def __call__(self, request: Request) -> None:
         body = await request.read_body(BODY_BYTES_MAX)
         try:
-            answer = await self._pool.send(request.method, request.target, forwardable(request.headers), body)
+            answer = await self._pool.send(request.method, request.target, request.head.travelling, body)
         except UpstreamFailed:
-            request.respond(502, [], b"")
+            request.respond(502, b"", b"")
             return
-        headers = forwardable(answer.headers)
+        headers = encode(answer.travelling)
         try:
             if answer.get(b"content-type") != b"text/event-stream":
                 whole = await answer.read(BODY_BYTES_MAX)

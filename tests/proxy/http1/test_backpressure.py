@@ -24,7 +24,7 @@ async def test_a_client_that_leaves_is_noticed_while_the_handler_waits(how: str)
         await gone.wait()
         late: list[bool] = []
         request.on_gone(lambda: late.append(True))
-        request.start(200, b"OK", [], length=None)
+        request.start(200, b"OK", b"", length=None)
         request.write(b"to nobody")
         await request.drain()
         request.end()
@@ -84,7 +84,7 @@ async def test_a_body_nobody_reads_holds_its_sender_back() -> None:
         received = 0
         async for piece in request.chunks():
             received += len(piece)
-        request.respond(200, [], b"%d" % received)
+        request.respond(200, b"", b"%d" % received)
 
     async with (
         edge(slow, Limits(sweep_s=0.02, request_buffer_bytes_max=10_000)) as running,
@@ -108,7 +108,7 @@ async def test_a_slow_reader_pauses_the_answer_and_resumes_it() -> None:
 
     async def stream(request: Request) -> None:
         request.on_resume(lambda: seen.append("resumed"))
-        request.start(200, b"OK", [], length=None)
+        request.start(200, b"OK", b"", length=None)
         sent = 0
         while sent < 400:
             request.write(piece)
@@ -137,7 +137,7 @@ async def test_a_client_that_takes_nothing_is_cut_off() -> None:
 
     async def stream(request: Request) -> None:
         request.on_gone(gone.set)
-        request.start(200, b"OK", [], length=None)
+        request.start(200, b"OK", b"", length=None)
         while not request.gone:
             request.write(b"x" * 100_000)
             await request.drain()
@@ -158,7 +158,7 @@ async def test_draining_closes_the_idle_lets_the_busy_finish_and_cuts_the_rest()
         started.release()
         await (finish if request.path == b"/quick" else left).wait()
         if not request.gone:
-            request.respond(200, [], b"done")
+            request.respond(200, b"", b"done")
 
     async with edge(work) as running, asyncio.timeout(PATIENCE_S):
         idle_reader, idle = await running.connect()
@@ -184,7 +184,7 @@ async def test_draining_closes_the_idle_lets_the_busy_finish_and_cuts_the_rest()
 
 async def test_the_client_of_a_refused_upload_gets_the_refusal() -> None:
     async def refuse(request: Request) -> None:
-        request.respond(401, [], b"no")
+        request.respond(401, b"", b"no")
 
     async with edge(refuse) as running, asyncio.timeout(PATIENCE_S):
         answer = await running.say(

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from gateway.core.errors import GatewayError
+from gateway.proxy.http1.headers import encode
 from gateway.proxy.http1.server import Limits, Request
 from tests.proxy.http1.wire import HOST, PATIENCE_S, QUICK, Edge, echo, edge, hang_up, hello, refused
 
@@ -68,7 +69,7 @@ async def test_requests_of_one_connection_are_answered_in_order() -> None:
     async def slow_first(request: Request) -> None:
         if request.path == b"/1":
             await release.wait()
-        request.respond(200, [(b"X-Path", request.path)], b"hello")
+        request.respond(200, encode([(b"X-Path", request.path)]), b"hello")
         if request.path == b"/2":
             release.set()
 
@@ -164,7 +165,7 @@ async def test_continue_is_said_when_the_body_is_wanted() -> None:
 
 async def test_continue_is_not_said_when_the_body_is_refused_or_there_already() -> None:
     async def too_large(request: Request) -> None:
-        request.respond(413, [], b"")
+        request.respond(413, b"", b"")
 
     head = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n"
     async with edge(too_large) as running:
@@ -190,9 +191,9 @@ async def test_a_body_over_the_bound_is_refused_before_it_is_read() -> None:
 
 async def echo_within(request: Request, bytes_max: int) -> None:
     try:
-        request.respond(200, [], await request.read_body(bytes_max))
+        request.respond(200, b"", await request.read_body(bytes_max))
     except GatewayError as error:
-        request.respond(error.status, [], error.body())
+        request.respond(error.status, b"", error.body())
 
 
 async def test_a_slow_head_gets_408_and_an_idle_connection_is_just_closed() -> None:
@@ -211,7 +212,7 @@ async def test_a_slow_body_gets_408() -> None:
 
 async def test_http10_is_spoken_to_those_who_speak_it() -> None:
     async def stream(request: Request) -> None:
-        request.start(200, b"OK", [], length=None)
+        request.start(200, b"OK", b"", length=None)
         request.write(b"ab")
         request.end()
 
@@ -228,7 +229,7 @@ async def get(running: Edge, method: bytes = b"GET") -> bytes:
 
 async def test_a_streamed_answer_is_chunked_and_one_of_known_length_is_not() -> None:
     async def stream(request: Request) -> None:
-        request.start(201, b"Fine by me", [(b"A", b"1"), (b"a", b"2")], length=None)
+        request.start(201, b"Fine by me", encode([(b"A", b"1"), (b"a", b"2")]), length=None)
         request.write(b"x" * 20)
         request.write(b"")
         await asyncio.sleep(0)
@@ -236,7 +237,7 @@ async def test_a_streamed_answer_is_chunked_and_one_of_known_length_is_not() -> 
         request.end()
 
     async def sized(request: Request) -> None:
-        request.start(200, b"", [], length=4)
+        request.start(200, b"", b"", length=4)
         request.write(b"ab")
         request.write(b"cd")
         request.end()
@@ -252,7 +253,7 @@ async def test_a_streamed_answer_is_chunked_and_one_of_known_length_is_not() -> 
 async def test_head_204_and_304_have_no_body() -> None:
     async def answer_as_asked(request: Request) -> None:
         status = {b"PUT": 204, b"DELETE": 304}.get(request.method, 200)
-        request.start(status, b"X", [], length=None if status == 204 else 7)
+        request.start(status, b"X", b"", length=None if status == 204 else 7)
         request.write(b"ignored")
         request.end()
 
@@ -270,7 +271,7 @@ async def test_head_204_and_304_have_no_body() -> None:
 
 async def test_an_aborted_answer_is_seen_to_be_cut_with_what_was_delivered() -> None:
     async def cut(request: Request) -> None:
-        request.start(200, b"OK", [], length=None)
+        request.start(200, b"OK", b"", length=None)
         request.write(b"ab")
         request.abort()
 
@@ -282,12 +283,12 @@ async def test_an_aborted_answer_is_seen_to_be_cut_with_what_was_delivered() -> 
 
 async def test_an_answer_shorter_than_declared_is_cut_and_a_longer_one_is_an_error() -> None:
     async def short(request: Request) -> None:
-        request.start(200, b"OK", [], length=3)
+        request.start(200, b"OK", b"", length=3)
         request.write(b"ab")
         request.end()
 
     async def long(request: Request) -> None:
-        request.start(200, b"OK", [], length=1)
+        request.start(200, b"OK", b"", length=1)
         request.write(b"ab")
 
     async with edge(short) as running:
@@ -300,7 +301,7 @@ async def test_an_answer_shorter_than_declared_is_cut_and_a_longer_one_is_an_err
 async def test_a_failing_handler_is_reported_and_answers_500() -> None:
     async def fail(request: Request) -> None:
         if request.method == b"PUT":
-            request.start(200, b"OK", [], length=None)
+            request.start(200, b"OK", b"", length=None)
         if request.method == b"POST":
             return
         raise ZeroDivisionError
@@ -318,7 +319,7 @@ async def test_a_failing_handler_is_reported_and_answers_500() -> None:
 
 async def test_a_header_that_would_split_the_answer_is_an_error() -> None:
     async def split(request: Request) -> None:
-        request.respond(200, [(b"X", b"1\r\nSet-Cookie: a")], b"")
+        request.respond(200, encode([(b"X", b"1\r\nSet-Cookie: a")]), b"")
 
     async with edge(split) as running:
         answer = await get(running)

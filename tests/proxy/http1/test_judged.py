@@ -15,7 +15,8 @@ from tests.proxy.http1.wire import hello
 def judged(parts: list[bytes]) -> int:
     loop = asyncio.new_event_loop()
     try:
-        return fuzz.judge(Connection(Server(hello), loop), parts)
+        server = Server(hello)
+        return fuzz.judge(Connection(server, loop), server.known_heads, parts)
     finally:
         loop.close()
 

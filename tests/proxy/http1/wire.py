@@ -8,6 +8,7 @@ import msgspec
 
 from gateway.core.errors import GatewayError
 from gateway.proxy.http1.client import Buffers, Pool, Timeouts
+from gateway.proxy.http1.headers import encode
 from gateway.proxy.http1.server import Handler, Limits, Request, Server
 
 PATIENCE_S = 5.0
@@ -68,7 +69,7 @@ async def echo(request: Request) -> None:
     try:
         body = await request.read_body(1 << 20)
     except GatewayError as error:
-        request.respond(error.status, [], error.body())
+        request.respond(error.status, b"", error.body())
         return
     seen = {
         "method": request.method.decode(),
@@ -76,12 +77,12 @@ async def echo(request: Request) -> None:
         "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in request.headers],
         "body": body.decode("latin-1"),
     }
-    request.respond(200, [], msgspec.json.encode(seen))
+    request.respond(200, b"", msgspec.json.encode(seen))
 
 
 async def hello(request: Request) -> None:
     await request.read_body(1 << 20)
-    request.respond(200, [(b"X-Path", request.path)], b"hello")
+    request.respond(200, encode([(b"X-Path", request.path)]), b"hello")
 
 
 @contextlib.asynccontextmanager
