@@ -205,9 +205,14 @@ class Supervisor:
         """Tell other commands of this user, by the data directory, what runs here."""
         complete = replace(running, ops_url=ops_url)
         if self._stores is not None:
-            state = {"base_url": running.base_url, "ops_url": ops_url}
+            state = {"base_url": running.base_url, "ops_url": ops_url, "rate_card": self._rate_card()}
             write_state(self._data, state | {"database_url": running.database_url, "redis_url": running.redis_url})
         return complete
+
+    def _rate_card(self) -> str:
+        """The setting, for commands that run in another folder."""
+        setting = self._config.rate_card
+        return str(Path(setting).absolute()) if Path(setting).exists() else setting
 
     def _watch(self) -> None:
         if self._stores is not None:

@@ -16,7 +16,7 @@ from gateway.app.stores import Stores
 from gateway.config import Config, ConfigError
 from gateway.core.errors import GatewayError
 from gateway.core.holds import Settlement
-from gateway.core.rates import RateCard
+from gateway.core.schedule import Schedule
 from gateway.loops import every
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.follow import ShardFollower
@@ -34,7 +34,7 @@ class Gateway:
     """One data-plane process: the public listener, its operations listener, and the loops beside the calls."""
 
     def __init__(
-        self, config: Config, stores: Stores, card: RateCard, journal: Journal, spooled: list[Settlement]
+        self, config: Config, stores: Stores, cards: Schedule, journal: Journal, spooled: list[Settlement]
     ) -> None:
         self._config = config
         self._stores = stores
@@ -72,7 +72,7 @@ class Gateway:
         )
         self.exchange = Exchange(
             callers=self.callers,
-            card=card,
+            cards=cards,
             leases=self.leases,
             settlements=self.settlements,
             relay=self.relay,

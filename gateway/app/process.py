@@ -10,11 +10,13 @@ import structlog
 import uvloop
 from prometheus_client.core import Metric
 
-from gateway.app.cards import load_rate_card
+from gateway.app.cards import load_cards
 from gateway.app.gateway import Gateway, open_journal
+from gateway.app.sources import now_ms
 from gateway.app.stores import open_stores
 from gateway.app.workers import Workers
 from gateway.config import Config, ConfigError, parse_listen, why
+from gateway.core.schedule import starts_ms
 from gateway.proxy.http1.server import Server
 from gateway.web.metrics import registry
 from gateway.web.ops import exposition, listen, ops_app
@@ -29,11 +31,16 @@ GC_ALLOCATIONS = 50_000
 
 async def serve_gateway(config: Config, listener: socket.socket | None, announce: Announce) -> None:
     """Run one gateway until SIGINT or SIGTERM; raises `ConfigError` or `SchemaError` when it cannot start."""
-    card, text = load_rate_card(config)
+    cards = load_cards(config, now_ms())
     async with open_stores(config) as stores:
-        await stores.accounts.record_card(card, text)
+        in_force = cards.schedule.at(now_ms())
+        log.info("rate card in force", version=in_force.version, to_come=len(cards.files) - 1)
+        if starts_ms(in_force.effective_from) > now_ms():
+            log.warning("no rate card has begun yet, so the first is used", begins=str(in_force.effective_from))
+        for card, text in cards.files:
+            await stores.accounts.record_card(card, text)
         journal, spooled = open_journal(config)
-        gateway = Gateway(config, stores, card, journal, spooled)
+        gateway = Gateway(config, stores, cards.schedule, journal, spooled)
         try:
             base_url = await _listen_public(gateway.server, config, listener)
             await _run(gateway.loops, gateway.readiness, gateway.metrics, gateway.stop, config, announce, base_url)

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, show, table
-from gateway.config import ConfigError, load
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, show, state_of, table
+from gateway.config import Config, ConfigError, load
 from gateway.core.money import format_credits
-from gateway.core.rate_card import RateCardError, load_card
-from gateway.core.rates import Rate
+from gateway.core.rate_card import load_card
+from gateway.core.rates import Rate, RateCard
+from gateway.core.schedule import Schedule
 from gateway.resources import shipped
 
 app = typer.Typer(help="Rate cards: check, show, build.", no_args_is_help=True)
@@ -21,28 +22,54 @@ MARKUP_DEFAULT = "4"
 
 
 @app.command("check")
-def check(config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Read every rate card and recompute its rates; exit 0 only if all can be used."""
-    load(config)
-    cards = []
-    for path in sorted((shipped("config") / "rates").glob("*.toml")):
-        try:
-            card = load_card(path.read_text(encoding="utf-8"), path.stem)
-        except (RateCardError, OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{error}") from error
-        cards.append({"version": card.version, "models": len(card.rows), "effective_from": str(card.effective_from)})
-    if not cards:
-        raise ConfigError("config/rates holds no card; make one with `tollgate rates build`")
-    rows = [[card["version"], card["models"], card["effective_from"]] for card in cards]
-    show(as_json, {"cards": cards}, table("", ["rate card", "models", "effective from"], rows, right=["models"]))
+def check(
+    path: Annotated[Path | None, typer.Argument(help="A rate card, or a folder of them; else the configured.")] = None,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read rate cards and recompute their rates; exit 0 only if all can be used."""
+    from gateway.app.cards import card_paths, read_cards
+
+    named = {} if path is None else {"rate_card": _path(path)}
+    cards = [file.card for file in read_cards(card_paths(_settings(data, config, **named)))]
+    standing = _standing(cards)
+    listed = [
+        {
+            "version": card.version,
+            "models": len(card.rows),
+            "effective_from": str(card.effective_from),
+            "standing": standing[card.version],
+        }
+        for card in cards
+    ]
+    columns = ["rate card", "models", "effective from", "standing"]
+    show(as_json, {"cards": listed}, table("", columns, (card.values() for card in listed), right=["models"]))
+
+
+def _path(path: Path) -> str:
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no such file or folder")
+    if path.is_file() and path.suffix != ".toml":
+        raise ConfigError(f"{path}: the name of a rate card ends in .toml")
+    return str(path)
+
+
+def _standing(cards: list[RateCard]) -> dict[str, str]:
+    """By version: past, in force, or to come."""
+    schedule, now_ms = Schedule(cards), _now_ms()
+    in_force, *to_come = [card.version for card in schedule.from_now_on(now_ms)]
+    known = {in_force: "in force"} | dict.fromkeys(to_come, "to come")
+    return {card.version: known.get(card.version, "past") for card in cards}
 
 
 @app.command("show")
-def show_model(model: str, config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Show what a model costs, in credits per million tokens."""
-    from gateway.app.cards import load_rate_card
+def show_model(model: str, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Show what a model costs now, in credits per million tokens."""
+    from gateway.app.cards import load_cards
 
-    card, _ = load_rate_card(load(config))
+    now_ms = _now_ms()
+    card = load_cards(_settings(data, config), now_ms).schedule.at(now_ms)
     row = card.find(model)
     if row is None:
         raise CommandFailed(f"{model}: not on rate card {card.version}; `tollgate rates check` lists the cards")
@@ -59,6 +86,19 @@ def show_model(model: str, config: ConfigFile = None, as_json: AsJson = False) -
     show(as_json, values, table(title, ["class", *names], rows, right=names))
 
 
+def _settings(data: Path | None, config_file: Path | None, **named: str) -> Config:
+    """The configuration; with `--data`, its rate cards are those that the running `up` charges by."""
+    if data is not None and not named:
+        named = {"rate_card": state_of(data)["rate_card"]}
+    return load(config_file, **named)
+
+
+def _now_ms() -> int:
+    from gateway.app.sources import now_ms
+
+    return now_ms()
+
+
 @app.command("build")
 def build(
     out: Annotated[Path | None, typer.Option(help="The file to write; standard output if not given.")] = None,
@@ -67,8 +107,9 @@ def build(
         list[str] | None, typer.Option(help="MODEL=MARKUP for one model or family; may be repeated.")
     ] = None,
     date: Annotated[str | None, typer.Option(help="YYYY-MM-DD of the prices; today if not given.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Build a rate card from the provider's dated prices, offline."""
+    """Build a rate card from the provider's dated prices, offline. It makes a file, and asks no running Tollgate."""
     from gateway.adapters.rate_build import RateBuildError, build_card
 
     facts = (shipped("config") / "models.toml").read_text(encoding="utf-8")
@@ -78,16 +119,22 @@ def build(
         text = build_card(_decimal("--markup", markup), overrides, on_date, facts)
     except (RateBuildError, ValueError) as error:
         raise CommandFailed(str(error)) from error
-    if out is None:
-        print(text, end="")
-        return
+    name = out.stem if out is not None else f"{on_date}-openai"
+    card = load_card(text, name)
+    if out is not None:
+        _write_new(out, text)
+    values = {"version": card.version, "models": len(card.rows), "effective_from": str(card.effective_from)}
+    values |= {"text": text} if out is None else {"path": str(out)}
+    show(as_json, values, f"{out}: {card.version}" if out is not None else text.rstrip("\n"))
+
+
+def _write_new(out: Path, text: str) -> None:
     if out.exists():
         raise CommandFailed(f"{out} exists; a rate card is never changed, so choose another name")
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise CommandFailed(f"--out {out}: {error.strerror}; name a writable file") from error
-    print(f"{out}: {load_card(text, out.stem).version}")
 
 
 def _override(text: str) -> tuple[str, Decimal]:

@@ -65,11 +65,12 @@ def up(
 
 def up_config(file: Path | None, listen: str | None, ops_listen: str | None, upstream: str | None) -> Config:
     """The configuration of `up`, checked as far as it can be before anything starts."""
-    from gateway.app.cards import load_rate_card
+    from gateway.app.cards import load_cards
+    from gateway.app.sources import now_ms
 
     origin = None if upstream == SANDBOX else upstream
     config = load(file, listen=listen, ops_listen=ops_listen, upstream_url=origin)
-    load_rate_card(config)
+    load_cards(config, now_ms())
     return config
 
 

@@ -40,6 +40,12 @@ def target(data: Path | None, config_file: Path | None) -> Config:
         raise ConfigError(
             f"{missing}: not set, while the other store is; set TOLLGATE_{missing.upper()}, or give --data"
         )
+    state = state_of(data)
+    return load(config_file, database_url=state["database_url"], redis_url=state["redis_url"])
+
+
+def state_of(data: Path | None) -> dict[str, str]:
+    """What the running `up` on this directory serves; raises `ConfigError` when there is none."""
     directory = data or DEFAULT_DATA
     state = read_state(directory) if directory.is_dir() else None
     if state is None:
@@ -47,7 +53,7 @@ def target(data: Path | None, config_file: Path | None) -> Config:
         raise ConfigError(
             f"{asked}; give --data DIR of a running `tollgate up`, or TOLLGATE_DATABASE_URL and TOLLGATE_REDIS_URL"
         )
-    return load(config_file, database_url=state["database_url"], redis_url=state["redis_url"])
+    return state
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -52,6 +52,7 @@ class Estimate(msgspec.Struct, frozen=True, gc=False):
     input_tokens_max: int
     output_tokens_max: int  # of all choices together
     basis: Basis
+    tier: str = DEFAULT_TIER  # that the call is served in, unless its answer names another
 
 
 def estimate_cheap(call: Call, row: ModelRates, card: RateCard, *, auto_tier: str = DEFAULT_TIER) -> Estimate:
@@ -166,7 +167,14 @@ def _estimate(
     unit = UCR_PER_CREDIT if card.rounding is Rounding.CEIL else 1
     amount = -(-millionths // (TOKENS_PER_RATE * unit)) * unit
     # A call of a million prompts can pass what Lua compares exactly; no balance is as large, so it is refused anyhow.
-    return Estimate(min(amount, AMOUNT_UCR_MAX), input_tokens, output_tokens, basis)
+    tier = _tier(call, row, auto_tier)
+    return Estimate(min(amount, AMOUNT_UCR_MAX), input_tokens, output_tokens, basis, tier)
+
+
+def _tier(call: Call, row: ModelRates, auto_tier: str) -> str:
+    """The tier `call` is served in by its own wish or the project's, which holds only where the model has that tier."""
+    tier = priced_tier(call.service_tier, auto_tier)
+    return DEFAULT_TIER if call.service_tier in (None, "auto") and tier not in row.tiers else tier
 
 
 def _dearest(call: Call, row: ModelRates, input_tokens: int, auto_tier: str) -> Iterator[tuple[int, int]]:
@@ -174,8 +182,7 @@ def _dearest(call: Call, row: ModelRates, input_tokens: int, auto_tier: str) -> 
 
     The upstream may serve a call in the default tier whatever it asked for, and says so in its answer.
     """
-    asked = priced_tier(call.service_tier, auto_tier)
-    for tier in dict.fromkeys((asked, DEFAULT_TIER)):
+    for tier in dict.fromkeys((_tier(call, row, auto_tier), DEFAULT_TIER)):
         for bracket in row.brackets(tier):
             if bracket.input_tokens_min <= input_tokens:
                 yield _dearest_input(bracket.rate), _dearest_output(bracket.rate)

@@ -33,6 +33,7 @@ from gateway.core.keys import credential_of
 from gateway.core.money import format_credits
 from gateway.core.rates import ModelRates, RateCard, UnsoldTier
 from gateway.core.routes import Free, Own, Route, route
+from gateway.core.schedule import Schedule
 from gateway.proxy.http1.framing import RequestHead
 from gateway.proxy.http1.headers import encode
 from gateway.proxy.http1.server import Request
@@ -63,6 +64,7 @@ class Wanted(NamedTuple):
 
     caller: Caller
     call: Call
+    card: RateCard
     row: ModelRates
     estimate: Estimate
     fingerprint: str  # of the body, in hex
@@ -73,7 +75,7 @@ class Exchange:
         self,
         *,
         callers: Callers,
-        card: RateCard,
+        cards: Schedule,
         leases: Leases,
         settlements: Settlements,
         relay: Relay,
@@ -87,7 +89,7 @@ class Exchange:
         is_ready: Callable[[], bool],
     ) -> None:
         self._callers = callers
-        self._card = card
+        self._cards = cards
         self._leases = leases
         self._settlements = settlements
         self._relay = relay
@@ -100,8 +102,6 @@ class Exchange:
         self._room = BodyRoom(bodies_bytes_max, body_bytes_max)
         self._counting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._auto_tier = auto_tier
-        self._rate_version = card.version
-        self._rate_card_line = b"x-rate-card: %b\r\n" % card.version.encode()
         self.is_stopping = False
 
     async def __call__(self, request: Request) -> None:
@@ -179,51 +179,52 @@ class Exchange:
     def _read(self, caller: Caller, target: Endpoint, body: bytes) -> Wanted:
         """Parse and estimate; takes as long as the body is large. Raises the `GatewayError` that refuses the call."""
         call = parse(target, body)
-        row = self._card.find(call.model)
+        card = self._cards.at(self._now_ms())
+        row = card.find(call.model)
         if row is None:
             raise ModelNotFound(f"The model {call.model[:128]!r} does not exist or has no price here.", param="model")
         try:
-            estimate = estimate_cheap(call, row, self._card, auto_tier=self._auto_tier)
+            estimate = estimate_cheap(call, row, card, auto_tier=self._auto_tier)
         except UnsoldTier as error:
             raise InvalidRequest(str(error), param="service_tier") from error
-        return Wanted(caller, call, row, estimate, hashlib.sha256(body).hexdigest())
+        return Wanted(caller, call, card, row, estimate, hashlib.sha256(body).hexdigest())
 
     # --- the hold --------------------------------------------------------------------------------------------------
 
     async def _reserve(self, wanted: Wanted, request_id: str) -> tuple[OpenHold, Priced]:
         """Reserve under the cheap bound; the text is tokenised, for another attempt, only if that is refused."""
-        caller, call, row, estimate = wanted.caller, wanted.call, wanted.row, wanted.estimate
+        caller, call, card, row, estimate = wanted.caller, wanted.call, wanted.card, wanted.row, wanted.estimate
         terms = Terms(
             account_id=caller.account_id,
             key_id=caller.key_id,
             endpoint=call.endpoint,
             model=row.model,
-            rate_version=self._rate_version,
+            rate_version=card.version,
             opened_at_ms=self._now_ms(),
         )
         reply = await self._leases.open(Hold(request_id, estimate.amount, wanted.fingerprint, terms))
         if isinstance(reply, Refused):
             # One at a time for each account: its own calls wait for each other, and hold up nobody else's.
             async with self._counting.setdefault(caller.account_id, asyncio.Lock()):
-                estimate = await self._estimate_exact(call, row, estimate)
+                estimate = await self._estimate_exact(call, row, card, estimate)
             reply = await self._leases.open(Hold(request_id, estimate.amount, wanted.fingerprint, terms, attempt=2))
         if isinstance(reply, Refused):
-            raise self._insufficient(call, row, estimate, reply)
-        return reply, Priced(request_id, call, self._card, row, estimate, terms)
+            raise self._insufficient(call, row, card, estimate, reply)
+        return reply, Priced(request_id, call, card, row, estimate, terms)
 
-    async def _estimate_exact(self, call: Call, row: ModelRates, cheap: Estimate) -> Estimate:
+    async def _estimate_exact(self, call: Call, row: ModelRates, card: RateCard, cheap: Estimate) -> Estimate:
         texts = await asyncio.to_thread(texts_to_count, call)
         try:
             counted = await self._tokenizer.count(call.model, texts)
         except BadVocabulary as error:
             log.error("text cannot be counted; the bound by its bytes stands", error=str(error))
             return cheap
-        return await asyncio.to_thread(estimate_exact, call, row, self._card, counted.tokens, auto_tier=self._auto_tier)
+        return await asyncio.to_thread(estimate_exact, call, row, card, counted.tokens, auto_tier=self._auto_tier)
 
-    def _insufficient(self, call: Call, row: ModelRates, estimate: Estimate, refused: Refused) -> InsufficientCredits:
-        affordable = affordable_output_limit(
-            refused.available, estimate, call, row, self._card, auto_tier=self._auto_tier
-        )
+    def _insufficient(
+        self, call: Call, row: ModelRates, card: RateCard, estimate: Estimate, refused: Refused
+    ) -> InsufficientCredits:
+        affordable = affordable_output_limit(refused.available, estimate, call, row, card, auto_tier=self._auto_tier)
         needed, available = format_credits(refused.needed), format_credits(max(refused.available, 0))
         return InsufficientCredits(
             f"This call may cost up to {needed} credits and {available} are available. "
@@ -249,10 +250,10 @@ class Exchange:
         return settlement
 
     def _opening_lines(self, opened: OpenHold) -> bytes:
-        return b"x-gateway-request-id: %b\r\nx-credits-held: %b\r\n%b" % (
+        return b"x-gateway-request-id: %b\r\nx-credits-held: %b\r\nx-rate-card: %b\r\n" % (
             opened.hold.request_id.encode(),
             format_credits(opened.hold.amount).encode(),
-            self._rate_card_line,
+            opened.hold.terms.rate_version.encode(),
         )
 
     def _answer_own(self, request: Request, what: Own) -> None:

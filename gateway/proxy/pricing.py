@@ -32,8 +32,7 @@ def progress_of(priced: Priced, watch: Watch) -> Progress:
     output_tokens = watch.output_tokens_about
     if output_tokens == 0:
         return 0, Usage()
-    tier = priced.call.service_tier
-    cost = provisional_cost(priced.card, priced.row, tier, input_tokens, output_tokens).cost
+    cost = provisional_cost(priced.card, priced.row, priced.estimate.tier, input_tokens, output_tokens).cost
     return cost, Usage(input=input_tokens, output=output_tokens)
 
 
@@ -78,7 +77,8 @@ def _price_as_served(priced: Priced, ended: Ended, usage: Usage) -> tuple[Price,
     row = priced.row if served in ("", priced.call.model) else card.find(served)
     if row is None:
         return None
-    tier = ended.reading.service_tier or priced.call.service_tier
+    said = ended.reading.service_tier
+    tier = priced.estimate.tier if said in (None, "", "auto") else said
     try:
         rate = card.rate(row, tier, usage.input_total)
     except UnsoldTier:

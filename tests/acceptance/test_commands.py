@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,6 +89,36 @@ def test_rates_are_checked_and_shown() -> None:
     shown = json.loads(tollgate("rates", "show", "gpt-4o-mini", "--json").stdout)
     assert shown["rate_card"] == card["version"]
     assert shown["tiers"]["default"][0]["rate"]["input"] == 600_000_000
+
+
+def test_rates_of_a_running_up_are_those_it_charges_by(stack: Stack) -> None:
+    [card] = [card for card in stack.tollgate("rates", "check")["cards"] if card["standing"] == "in force"]
+    assert stack.tollgate("rates", "show", "gpt-4o-mini")["rate_card"] == card["version"]
+
+
+def test_a_built_card_is_checked_by_its_path_and_takes_its_place_by_its_day(tmp_path: Path) -> None:
+    first, second = tmp_path / "b.toml", tmp_path / "a.toml"
+    built = json.loads(tollgate("rates", "build", "--date", "2026-01-01", "--out", str(first), "--json").stdout)
+    tollgate("rates", "build", "--date", "2026-02-01", "--markup", "2", "--out", str(second))
+    [checked] = json.loads(tollgate("rates", "check", str(first), "--json").stdout)["cards"]
+    assert checked == {
+        "version": built["version"],
+        "models": built["models"],
+        "effective_from": "2026-01-01",
+        "standing": "in force",
+    }
+    both = json.loads(tollgate("rates", "check", str(tmp_path), "--json").stdout)["cards"]
+    assert {card["version"][0]: card["standing"] for card in both} == {"a": "in force", "b": "past"}
+    shown = tollgate("rates", "show", "gpt-4o-mini", "--json", env={"TOLLGATE_RATE_CARD": str(tmp_path)})
+    assert json.loads(shown.stdout)["rate_card"][0] == "a"
+
+
+def test_a_card_that_disagrees_with_itself_is_named_with_its_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "2026-01-01-odd.toml"
+    tollgate("rates", "build", "--date", "2026-01-01", "--out", str(path))
+    path.write_text(path.read_text().replace("ucr = 600_000_000", "ucr = 600_000_001", 1))
+    assert "2026-01-01-odd.toml: models." in one_line(2, "rates", "check", str(path))
+    assert "no such file" in one_line(2, "rates", "check", str(tmp_path / "none.toml"))
 
 
 def test_migrating_what_is_current_changes_nothing(stack: Stack) -> None:

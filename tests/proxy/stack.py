@@ -15,15 +15,15 @@ from openai import AsyncOpenAI
 
 from gateway.adapters.audit import run_audit
 from gateway.adapters.journal import Journal
-from gateway.app.cards import load_rate_card
+from gateway.app.cards import load_cards
 from gateway.app.gateway import Gateway
-from gateway.app.sources import new_request_id
+from gateway.app.sources import new_request_id, now_ms
 from gateway.app.stores import Stores, open_stores
 from gateway.app.workers import Workers
 from gateway.config import Config, load
 from gateway.core.holds import Balance
 from gateway.core.money import UCR_PER_CREDIT
-from gateway.core.rates import RateCard
+from gateway.core.schedule import Schedule
 from gateway.core.shards import SHARD_KEYS
 from gateway.core.usage import Usage
 
@@ -54,10 +54,11 @@ class Account(NamedTuple):
 
 
 class Stack:
-    def __init__(self, config: Config, stores: Stores, card: RateCard) -> None:
+    def __init__(self, config: Config, stores: Stores, cards: Schedule) -> None:
         self.config = config
         self.stores = stores
-        self.card = card
+        self.cards = cards
+        self.card = cards.at(now_ms())
         self.workers = Workers(config, stores)
         self.address = ("", 0)
         self.account = Account("", "")
@@ -86,7 +87,7 @@ class Stack:
         folder = Path(self.config.spool_dir)
         folder.mkdir(exist_ok=True)
         journal = Journal(folder / f"{new_request_id()}.journal", bytes_max=self.config.settlement.journal_bytes_max)
-        gateway = self._gateway = Gateway(self.config, self.stores, self.card, journal, journal.adopt_all())
+        gateway = self._gateway = Gateway(self.config, self.stores, self.cards, journal, journal.adopt_all())
         host, _, port = (await gateway.server.start("127.0.0.1", 0)).rpartition(":")
         self.address = (host, int(port))
         loops = [asyncio.create_task(loop) for loop in (gateway.loops() if with_loops else ())]
@@ -207,10 +208,11 @@ async def open_stack(
         spool_dir=str(spool),
         **merged,
     )
-    card, text = load_rate_card(config)
+    cards = load_cards(config, now_ms())
     async with open_stores(config) as stores:
-        await stores.accounts.record_card(card, text)
-        stack = Stack(config, stores, card)
+        for card, text in cards.files:
+            await stores.accounts.record_card(card, text)
+        stack = Stack(config, stores, cards.schedule)
         await stack.workers.rebuilder.step()
         stack.account = await stack.new_account("main")
         try:
