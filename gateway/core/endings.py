@@ -5,6 +5,7 @@
 | never answered, or not with 2xx       | –              | any    | void      | nothing                |
 | answered in full                      | reported       | stayed | exact     | usage                  |
 | answered in full                      | reported       | left   | drained   | usage                  |
+| died, cut off, or failed              | so far         | any    | estimated | delivered, or usage if more |
 | answered in full                      | missing        | any    | estimated | the hold, flagged      |
 | any                                   | absurd         | any    | estimated | the hold, flagged      |
 | died, or was cut off, in the answer   | –              | any    | estimated | what was delivered     |
@@ -49,7 +50,7 @@ class Ending(msgspec.Struct, frozen=True):
     outcome: Outcome
     charge: Charge
     flags: tuple[Flag, ...] = ()
-    usage: Usage = Usage()
+    usage: Usage = Usage()  # of charge DELIVERED: the least that it can have been
 
 
 def ending(ended: Ended, estimate: Estimate, row: ModelRates) -> Ending:
@@ -67,6 +68,9 @@ def ending(ended: Ended, estimate: Estimate, row: ModelRates) -> Ending:
             plausible(usage, estimate, row)
         except AbsurdUsage:
             return Ending(Outcome.ESTIMATED, Charge.HELD, (Flag.USAGE_ABSURD,))
+        if not reading.usage_final and (ended.cut or reading.failed):
+            # Said on the way: what came after it, up to the cut, was used as well.
+            return Ending(Outcome.ESTIMATED, Charge.DELIVERED, (Flag.CUT if ended.cut else Flag.FAILED,), usage)
         return Ending(Outcome.DRAINED if ended.caller_gone else Outcome.EXACT, Charge.USAGE, usage=usage)
     if reading.failed:
         if reading.delivered.anything:

@@ -51,10 +51,11 @@ class Delivered:
 class Reading:
     """What an answer has said so far of its usage."""
 
-    __slots__ = ("complete", "delivered", "failed", "model", "service_tier", "usage", "usage_unreadable")
+    __slots__ = ("complete", "delivered", "failed", "model", "service_tier", "usage", "usage_final", "usage_unreadable")
 
     def __init__(self) -> None:
         self.usage: ReportedUsage | None = None
+        self.usage_final = False  # nothing can be used any more after what `usage` says
         self.usage_unreadable = False  # a usage was there, and was not one
         self.model = ""
         self.service_tier: str | None = None
@@ -100,6 +101,7 @@ def read_answer(body: bytes) -> Reading:
     reading.model = answer.model or ""
     reading.service_tier = answer.service_tier
     _take_usage(reading, answer.usage)
+    reading.usage_final = True
     return reading
 
 
@@ -184,6 +186,7 @@ class _Delta(msgspec.Struct):
 class _Choice(msgspec.Struct):
     delta: _Delta | None = None
     text: str | None = None
+    finish_reason: Any = None
 
 
 _NO_USAGE = msgspec.Raw(b"null")
@@ -219,15 +222,19 @@ _TERMINAL_EVENTS = frozenset({"response.completed", "response.incomplete", "resp
 
 
 class ChunkMeter:
-    """Meters a stream of chat completion (or legacy completion) chunks, ended by `[DONE]`."""
+    """Meters a stream of chat completion (or legacy completion) chunks, ended by `[DONE]`.
 
-    __slots__ = ("_reading", "_splitter", "_strip", "_unread")
+    Some upstreams report usage on the way. It is final in a chunk without choices behind a finish reason, or at the end.
+    """
+
+    __slots__ = ("_finished", "_reading", "_splitter", "_strip", "_unread")
 
     def __init__(self, strip_usage_event: bool) -> None:
         self._reading = Reading()
         self._splitter = EventSplitter(EVENT_BYTES_MAX)
         self._unread = Unread()
         self._strip = strip_usage_event
+        self._finished = False  # a choice has its finish reason
 
     @property
     def reading(self) -> Reading:
@@ -274,6 +281,7 @@ class ChunkMeter:
             return False
         if data == b"[DONE]":
             self._reading.complete = True
+            self._reading.usage_final |= not self._reading.failed
             return False
         try:
             chunk = _decode_chunk(data)
@@ -291,9 +299,14 @@ class ChunkMeter:
             reading.failed = True
         for choice in chunk.choices or ():
             _deliver(reading.delivered, choice)
+            if choice.finish_reason is not None:
+                self._finished = True
+        if chunk.choices and reading.usage_final:
+            reading.usage_final = False
         if chunk.usage is _NO_USAGE or bytes(chunk.usage) == b"null":
             return False
         _take_usage(reading, chunk.usage)
+        reading.usage_final = self._finished and not chunk.choices
         return not chunk.choices
 
 
@@ -379,7 +392,7 @@ class ResponseMeter:
             reading.service_tier = event.response.service_tier or reading.service_tier
             _take_usage(reading, event.response.usage)
         if event.type in _TERMINAL_EVENTS:
-            reading.complete = True
+            reading.complete = reading.usage_final = True
 
 
 def stream_meter(endpoint: Endpoint, strip_usage_event: bool) -> Meter:

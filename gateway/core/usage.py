@@ -30,6 +30,18 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return self.output + self.output_reasoning + self.output_audio + self.output_image
 
 
+def at_least(reported: Usage, counted: Usage) -> Usage:
+    """What was counted, but never less than an upstream reported on the way: it knows the input, the output went on.
+
+    >>> at_least(Usage(input=9, input_cached=4, output=20), Usage(input=12, output=25))
+    Usage(input=9, input_cached=4, output=25)
+    """
+    if reported.input_total == 0:
+        return msgspec.structs.replace(counted, output=max(counted.output, reported.output_total))
+    more = max(0, counted.output_total - reported.output_total)
+    return msgspec.structs.replace(reported, output=reported.output + more)
+
+
 class _InputDetails(msgspec.Struct):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None

@@ -34,6 +34,7 @@ from gateway.core.money import format_credits
 from gateway.core.rates import ModelRates, RateCard, UnsoldTier
 from gateway.core.routes import Free, Own, Route, route
 from gateway.core.schedule import Schedule
+from gateway.core.usage import at_least
 from gateway.proxy.http1.framing import RequestHead
 from gateway.proxy.http1.headers import encode
 from gateway.proxy.http1.server import Request
@@ -243,7 +244,7 @@ class Exchange:
         how = ending(ended, priced.estimate, priced.row)
         usage = how.usage
         if how.charge is Charge.DELIVERED:
-            usage = await count_delivered(priced, watch, self._tokenizer)
+            usage = at_least(usage, await count_delivered(priced, watch, self._tokenizer))
         settlement = settlement_of(priced, ended, how, usage, self._now_ms())
         if settlement.flags:
             log.warning("call flagged", request_id=priced.request_id, flags=settlement.flags, model=priced.row.model)

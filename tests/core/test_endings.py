@@ -21,12 +21,14 @@ def ended(
     failed: bool = False,
     text: str = "",
     cut: bool = False,
+    final: bool = False,
     sent_any: bool = True,
     gone: bool = False,
 ) -> Ended:
     reading = Reading()
     reading.usage = msgspec.convert(usage, ReportedUsage) if usage else None
     reading.usage_unreadable, reading.complete, reading.failed = unreadable, complete, failed
+    reading.usage_final = final
     if text:
         reading.delivered.add(text)
     return Ended(status=status, cut=cut, sent_any=sent_any, caller_gone=gone, reading=reading)
@@ -40,7 +42,12 @@ GOOD: dict[str, object] = {"prompt_tokens": 10, "completion_tokens": 5}
     [
         (ended(usage=GOOD), Outcome.EXACT, Charge.USAGE, ()),
         (ended(usage=GOOD, gone=True), Outcome.DRAINED, Charge.USAGE, ()),
-        (ended(usage=GOOD, cut=True), Outcome.EXACT, Charge.USAGE, ()),
+        (ended(usage=GOOD, cut=True, final=True), Outcome.EXACT, Charge.USAGE, ()),
+        (ended(usage=GOOD, cut=True, final=True, gone=True), Outcome.DRAINED, Charge.USAGE, ()),
+        (ended(usage=GOOD, cut=True), Outcome.ESTIMATED, Charge.DELIVERED, (Flag.CUT,)),
+        (ended(usage=GOOD, cut=True, gone=True), Outcome.ESTIMATED, Charge.DELIVERED, (Flag.CUT,)),
+        (ended(usage=GOOD, failed=True), Outcome.ESTIMATED, Charge.DELIVERED, (Flag.FAILED,)),
+        (ended(usage=GOOD, failed=True, final=True), Outcome.EXACT, Charge.USAGE, ()),
         (ended(0), Outcome.VOID, Charge.NOTHING, ()),
         (ended(0, cut=True), Outcome.VOID, Charge.NOTHING, ()),
         (ended(0, cut=True, gone=True), Outcome.VOID, Charge.NOTHING, (Flag.CUT,)),
@@ -99,3 +106,8 @@ def test_more_choices_may_use_more_output() -> None:
         ROW,
     )
     assert end.charge is Charge.USAGE
+
+
+def test_what_was_reported_before_a_cut_is_the_least_that_is_charged() -> None:
+    end = ending(ended(usage=GOOD, cut=True), ESTIMATE, ROW)
+    assert end.usage == Usage(input=10, output=5)

@@ -2,6 +2,7 @@ import itertools
 from collections.abc import Sequence
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +39,47 @@ def test_any_split_of_a_stream_gives_the_same_usage_and_bytes(cuts: list[int], s
     assert meter.reading.complete
     assert meter.reading.model == "gpt-4o-mini-2024-07-18"
     assert "".join(meter.reading.delivered.texts) == "Hello"
+
+
+FINISHED = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":null}\n\n'
+SO_FAR = chunk("lo", usage=USAGE)
+
+
+@pytest.mark.parametrize(
+    ("stream", "is_final"),
+    [
+        (CONTENT + FINISHED + USAGE_EVENT, True),
+        (CONTENT + USAGE_EVENT, False),  # no choice had finished
+        (CONTENT + SO_FAR, False),
+        (CONTENT + SO_FAR + FINISHED, False),
+        (CONTENT + SO_FAR + FINISHED + DONE, True),
+        (CONTENT + FINISHED + USAGE_EVENT + CONTENT, False),  # it was not the end
+        (CONTENT + SO_FAR + b'data: {"error":{"message":"overloaded"}}\n\n' + DONE, False),
+    ],
+)
+def test_usage_is_final_behind_a_finish_reason_or_at_the_end(stream: bytes, is_final: bool) -> None:
+    meter = stream_meter(Endpoint.CHAT, strip_usage_event=False)
+    run(meter, stream)
+    assert meter.reading.usage is not None
+    assert meter.reading.usage_final == is_final
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_final"),
+    [
+        ("response.created", False),
+        ("response.in_progress", False),
+        ("response.completed", True),
+        ("response.incomplete", True),
+        ("response.failed", True),
+    ],
+)
+def test_the_usage_of_a_response_is_final_in_its_last_event(kind: str, is_final: bool) -> None:
+    meter = stream_meter(Endpoint.RESPONSES, strip_usage_event=False)
+    event = {"type": kind, "response": {"model": "gpt-5", "usage": {"input_tokens": 5, "output_tokens": 2}}}
+    run(meter, b"data: " + msgspec.json.encode(event) + b"\n\n")
+    assert meter.reading.usage is not None
+    assert meter.reading.usage_final == is_final
 
 
 def test_only_the_event_without_choices_is_taken_out() -> None:

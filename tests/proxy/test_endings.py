@@ -1,6 +1,7 @@
 """However upstream fails, the caller sees what DESIGN §8 says, and is charged what §8 says."""
 
 import asyncio
+import json
 from typing import Any, NamedTuple
 
 import pytest
@@ -9,7 +10,7 @@ from gateway.sandbox.openai import LogEntry, SimulatedOpenAI, TokenCounts
 from tests.proxy.conftest import Logs, Running
 from tests.proxy.prices import CHAT, COMPLETIONS, RESPONSES, ask_of, price_of, price_of_counts
 from tests.proxy.stack import Line, Stack
-from tests.proxy.wire import Client, Received, ScriptedUpstream, answer, ask, body_pieces, request
+from tests.proxy.wire import Client, Received, ScriptedUpstream, answer, ask, body_pieces, events, request
 
 SHORT = {"upstream": {"head_timeout_ms": 300, "body_idle_timeout_ms": 300, "connect_timeout_ms": 500}}
 HELLO_TOKENS = 4  # "user" and "Say hello.", by o200k_base
@@ -233,3 +234,27 @@ async def test_flagged_calls_are_counted_and_logged(stack: Stack, openai: Simula
     await stack.quiet()
     assert dict(stack.gateway.tally.flags) == {"usage_missing": 1}
     assert [entry["flags"] for entry in logs if entry["event"] == "call flagged"] == [("usage_missing",)]
+
+
+def so_far(words: int, text: str) -> bytes:
+    """A chunk of an upstream that reports usage as it goes."""
+    usage = {"prompt_tokens": 10, "completion_tokens": words}
+    return b"data: %b\n\n" % json.dumps({"choices": [{"delta": {"content": text}}], "usage": usage}).encode()
+
+
+@pytest.mark.parametrize(
+    ("reported", "charged"),
+    [(50, 50), (2, 8)],  # thought beside what it said; or said more since
+)
+async def test_usage_reported_before_a_cut_is_charged_or_what_was_delivered_if_that_is_more(
+    scripted: Stack, upstream: ScriptedUpstream, reported: int, charged: int
+) -> None:
+    said = (
+        so_far(reported, "one two three four")
+        + b'data: {"choices":[{"delta":{"content":" five six seven eight"}}]}\n\n'
+    )
+    upstream.answer = events(said).removesuffix(b"0\r\n\r\n") + b"no chunk\r\n"
+    await see(scripted, request(CHAT, scripted.key, ask_of(CHAT, stream=True)))
+    line = await scripted.line()
+    assert (line.outcome, line.flags) == ("estimated", "cut")
+    assert (line.usage.input, line.usage.output) == (10, charged)
