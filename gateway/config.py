@@ -19,6 +19,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from gateway.core.sessions import Selling
 from gateway.resources import shipped
 
 
@@ -99,6 +100,14 @@ class Disconnect(_Section):
     drains_max: int = Field(ge=0)
 
 
+class Realtime(_Section):
+    sessions: Selling
+    sessions_max: int = Field(ge=0)
+    idle_timeout_ms: int = Positive
+    session_s_max: int = Positive
+    closing_timeout_ms: int = Positive
+
+
 class SettlementConfig(_Section):
     retained_max: int = Positive
     position_poll_ms: int = Positive
@@ -149,6 +158,7 @@ class Config(BaseSettings):
     edge: Edge
     upstream: Upstream
     disconnect: Disconnect
+    realtime: Realtime
     settlement: SettlementConfig
     tokenizer: TokenizerConfig
     poster: Poster

@@ -23,7 +23,9 @@ from gateway.proxy.follow import ShardFollower
 from gateway.proxy.http1.client import Pool as UpstreamPool
 from gateway.proxy.http1.limits import Limits, Timeouts
 from gateway.proxy.http1.server import Server
+from gateway.proxy.http1.tunnel import TunnelBounds
 from gateway.proxy.leases import Leases
+from gateway.proxy.realtime import SessionBounds, Sessions
 from gateway.proxy.relay import Disconnect, Relay
 from gateway.proxy.settlements import Settlements
 from gateway.proxy.tally import Tally
@@ -70,12 +72,14 @@ class Gateway:
             answer_buffer_bytes_max=config.upstream.answer_buffer_bytes_max,
             tally=self.tally,
         )
+        self.sessions = _sessions(config, self.relay, self.tally)
         self.exchange = Exchange(
             callers=self.callers,
             cards=cards,
             leases=self.leases,
             settlements=self.settlements,
             relay=self.relay,
+            sessions=self.sessions,
             tokenizer=self.tokenizer,
             tally=self.tally,
             body_bytes_max=config.edge.body_bytes_max,
@@ -114,6 +118,7 @@ class Gateway:
                 "tollgate_spooled": ("Settlements in the journal, for Redis.", lambda: self.settlements.spooled),
                 "tollgate_redis_available": ("1 when Redis answers.", lambda: float(self._stores.link.available)),
                 "tollgate_draining": ("Answers read to their end, caller gone.", lambda: self.relay.draining),
+                "tollgate_sessions": ("Realtime sessions that are relayed unmetered.", lambda: len(self.sessions)),
                 "tollgate_connections": ("Open client connections.", lambda: self.server.connections),
             }
         )
@@ -151,6 +156,16 @@ def _upstream_pool(config: Config) -> UpstreamPool:
 def _disconnect(config: Config) -> Disconnect:
     policy = config.disconnect
     return Disconnect(0.0, 0) if policy.policy == "cancel" else Disconnect(policy.drain_s, policy.drains_max)
+
+
+def _sessions(config: Config, relay: Relay, tally: Tally) -> Sessions:
+    realtime = config.realtime
+    tunnel = TunnelBounds(
+        idle_s=realtime.idle_timeout_ms / 1000,
+        total_s=realtime.session_s_max,
+        closing_s=realtime.closing_timeout_ms / 1000,
+    )
+    return Sessions(relay, selling=realtime.sessions, bounds=SessionBounds(realtime.sessions_max, tunnel), tally=tally)
 
 
 def _edge_limits(config: Config) -> Limits:

@@ -16,6 +16,12 @@ class Free(Enum):
     MODERATIONS = "moderations"
 
 
+class Session(Enum):
+    """Switched to a WebSocket, if the operator sells that."""
+
+    REALTIME = "realtime"
+
+
 class Own(Enum):
     """Answered by the gateway itself, without a key."""
 
@@ -23,7 +29,7 @@ class Own(Enum):
     READY = "ready"
 
 
-Route = Endpoint | Free | Own
+Route = Endpoint | Free | Session | Own
 
 _EXACT: dict[bytes, tuple[bytes, Route]] = {
     b"/v1/chat/completions": (b"POST", Endpoint.CHAT),
@@ -32,6 +38,7 @@ _EXACT: dict[bytes, tuple[bytes, Route]] = {
     b"/v1/embeddings": (b"POST", Endpoint.EMBEDDINGS),
     b"/v1/moderations": (b"POST", Free.MODERATIONS),
     b"/v1/models": (b"GET", Free.MODELS),
+    b"/v1/realtime": (b"GET", Session.REALTIME),
     b"/health": (b"GET", Own.HEALTH),
     b"/readyz": (b"GET", Own.READY),
 }

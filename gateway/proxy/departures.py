@@ -1,6 +1,8 @@
 """When a caller leaves: how long, and for how many at once, upstream is still read to its end."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -31,6 +33,18 @@ class Departures:
         departure = Departure(self, request, is_cancelled)
         request.on_gone(departure.left)
         return departure
+
+    @contextmanager
+    def attended(self, request: Request) -> Iterator[None]:
+        """What the task that serves `request` does in this context ends as soon as the caller leaves."""
+        departure = self.watch(request, is_cancelled=True)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not departure.is_cut or request.task.cancelling() > 1:  # the gateway exits
+                raise
+        finally:
+            departure.over()
 
     def stop(self) -> None:
         """From now on, upstream is closed as soon as its caller is gone: the gateway is about to exit."""

@@ -32,7 +32,7 @@ from gateway.core.holds import Hold, Settlement, Terms
 from gateway.core.keys import credential_of
 from gateway.core.money import format_credits
 from gateway.core.rates import ModelRates, RateCard, UnsoldTier
-from gateway.core.routes import Free, Own, Route, route
+from gateway.core.routes import Free, Own, Route, Session, route
 from gateway.core.schedule import Schedule
 from gateway.core.usage import at_least
 from gateway.proxy.http1.framing import RequestHead
@@ -40,9 +40,11 @@ from gateway.proxy.http1.headers import encode
 from gateway.proxy.http1.server import Request
 from gateway.proxy.leases import Leases, OpenHold
 from gateway.proxy.pricing import Priced, count_delivered, progress_of, settlement_of
+from gateway.proxy.realtime import Sessions
 from gateway.proxy.relay import JSON, Relay
 from gateway.proxy.room import BodyRoom
 from gateway.proxy.settlements import Settlements
+from gateway.proxy.subprotocols import offered_keys
 from gateway.proxy.tally import Tally
 from gateway.proxy.watch import Watch
 
@@ -80,6 +82,7 @@ class Exchange:
         leases: Leases,
         settlements: Settlements,
         relay: Relay,
+        sessions: Sessions,
         tokenizer: Tokenizer,
         tally: Tally,
         body_bytes_max: int,
@@ -94,6 +97,7 @@ class Exchange:
         self._leases = leases
         self._settlements = settlements
         self._relay = relay
+        self._sessions = sessions
         self._tokenizer = tokenizer
         self._tally = tally
         self._body_bytes_max = body_bytes_max
@@ -126,6 +130,9 @@ class Exchange:
             raise AccountSuspended
         if isinstance(target, Free):
             await self._relay.free(request, b"x-gateway-request-id: %b\r\n" % request_id.encode())
+            return
+        if isinstance(target, Session):
+            await self._sessions.serve(request, caller, request_id)
             return
         if request.get(b"content-encoding") not in (None, b"identity"):
             raise InvalidRequest("Send the request body without a Content-Encoding.", param=None)
@@ -163,19 +170,26 @@ class Exchange:
             target = head.notes["route"] = route(head.method, head.path)
         return target
 
+    def _authorization(self, head: RequestHead) -> bytes:
+        """What proves the caller; raises `Unauthenticated` if there is nothing, or more than one thing."""
+        given = [value for name, value in head.headers if name.lower() == b"authorization"]
+        if not given and isinstance(self._route(head), Session):
+            given = offered_keys(head.headers)
+        if len(given) != 1:
+            raise Unauthenticated
+        return given[0]
+
     def _credential(self, head: RequestHead) -> bytes:
-        """What proves the caller; raises `Unauthenticated` if there is none, or more than one."""
         credential: bytes | None = head.notes.get("credential")
         if credential is None:
-            given = [value for name, value in head.headers if name.lower() == b"authorization"]
-            credential = credential_of(given[0]) if len(given) == 1 else None
+            credential = credential_of(self._authorization(head))
             if credential is None:
                 raise Unauthenticated
             head.notes["credential"] = credential
         return credential
 
     async def _authenticate(self, head: RequestHead) -> Caller:
-        return await self._callers.authenticate(head.fields[b"authorization"])
+        return await self._callers.authenticate(self._authorization(head))
 
     def _read(self, caller: Caller, target: Endpoint, body: bytes) -> Wanted:
         """Parse and estimate; takes as long as the body is large. Raises the `GatewayError` that refuses the call."""

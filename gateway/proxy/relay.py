@@ -18,11 +18,20 @@ from gateway.proxy.bodies import Coding, Transform, beside, read_document, strea
 from gateway.proxy.departures import Departures, Disconnect
 from gateway.proxy.http1.answer import Answer
 from gateway.proxy.http1.client import Pool
-from gateway.proxy.http1.errors import AnswerBroken, AnswerTooLarge, ConnectFailed, HeadTimeout, PoolExhausted
+from gateway.proxy.http1.errors import (
+    AnswerBroken,
+    AnswerTooLarge,
+    ConnectFailed,
+    HeadTimeout,
+    PoolExhausted,
+    UpstreamFailed,
+)
 from gateway.proxy.http1.framing import RequestHead
 from gateway.proxy.http1.headers import Headers, encode, without
 from gateway.proxy.http1.server import Request
+from gateway.proxy.http1.switch import SwitchLink
 from gateway.proxy.redact import Redactor, redacted
+from gateway.proxy.subprotocols import without_keys
 from gateway.proxy.tally import Tally
 from gateway.proxy.watch import FOLD_TEXT_CHARS, Watch
 
@@ -85,18 +94,27 @@ class Relay:
 
     async def free(self, request: Request, opening: bytes) -> None:
         """Relay an unmetered request, both bodies streamed; raises the `GatewayError` of an upstream that fails."""
-        departure = self._departures.watch(request, is_cancelled=True)
-        try:
-            await self._free(request, opening)
-        except asyncio.CancelledError:
-            if not departure.is_cut or request.task.cancelling() > 1:  # the gateway exits
-                raise
-        finally:
-            departure.over()
+        with self._departures.attended(request):
+            body: AsyncIterator[bytes] | None = request.chunks() if request.method == b"POST" else None
+            await self._pass_on(request, await self._send(request, body, is_edited=False), opening)
 
-    async def _free(self, request: Request, opening: bytes) -> None:
-        body: AsyncIterator[bytes] | None = request.chunks() if request.method == b"POST" else None
-        answer = await self._send(request, body, is_edited=False)
+    async def switch(self, request: Request, opening: bytes) -> tuple[SwitchLink, bytes] | None:
+        """Pass a WebSocket handshake on; returns the switched link and the header lines for the caller.
+
+        None when upstream refused, which was relayed as any answer, or when the caller left.
+        """
+        with self._departures.attended(request):
+            headers = self._with_our_key(without_keys(request.head.travelling))
+            try:
+                answer, link = await self._pool.switch(request.target, headers)
+            except UpstreamFailed as error:
+                raise self._explained(error) from error
+            if answer.status == 101:
+                return link, self._caller_lines(answer.travelling) + opening
+            await self._pass_on(request, answer, opening)
+        return None
+
+    async def _pass_on(self, request: Request, answer: Answer, opening: bytes) -> None:
         lines = self._caller_lines(answer.travelling)
         self._require_accepted(answer)
         request.on_gone(answer.abort)
@@ -242,17 +260,17 @@ class Relay:
         start = self._start_of_head(request.head, is_edited)
         try:
             return await self._pool.ask(request.method, start, body, length=request.length)
-        except ConnectFailed as error:
-            self._complain(error)
-            raise UpstreamUnreachable(retry_after_s=1) from error
-        except PoolExhausted as error:
-            raise UpstreamUnreachable("Too many calls are under way to the model provider.", retry_after_s=1) from error
-        except HeadTimeout as error:
-            self._complain(error)
-            raise UpstreamTimeout from error
-        except AnswerBroken as error:
-            self._complain(error)
-            raise UpstreamBroken from error
+        except UpstreamFailed as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: UpstreamFailed) -> GatewayError:
+        """What the caller is told of an upstream that did not answer."""
+        if isinstance(error, PoolExhausted):
+            return UpstreamUnreachable("Too many calls are under way to the model provider.", retry_after_s=1)
+        self._complain(error)
+        if isinstance(error, ConnectFailed):
+            return UpstreamUnreachable(retry_after_s=1)
+        return UpstreamTimeout() if isinstance(error, HeadTimeout) else UpstreamBroken()
 
     def _complain(self, error: Exception) -> None:
         """Tell the operator why upstream fails, once in a while: every call of an outage fails alike."""
@@ -296,13 +314,16 @@ class Relay:
         note = "upstream, edited" if is_edited else "upstream"
         start: bytes | None = head.notes.get(note)
         if start is None:
-            headers = without(head.travelling, b"authorization")
+            headers = head.travelling
             if is_edited:
                 headers = [*without(headers, b"accept-encoding"), IDENTITY]
-            if self._authorization is not None:
-                headers.append(self._authorization)
+            headers = self._with_our_key(headers)
             start = head.notes[note] = self._pool.start_of_head(head.method, head.target, headers)
         return start
+
+    def _with_our_key(self, headers: Headers) -> Headers:
+        headers = without(headers, b"authorization")
+        return headers if self._authorization is None else [*headers, self._authorization]
 
     def _caller_lines(self, travelling: Headers) -> bytes:
         """Upstream's header lines for the caller: nothing of another Tollgate's books, nor of our key."""

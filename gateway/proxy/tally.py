@@ -4,6 +4,7 @@ from collections import Counter
 
 from gateway.core.calls import Endpoint
 from gateway.core.holds import Flag, Outcome, Settlement
+from gateway.proxy.http1.tunnel import End
 
 
 class Tally:
@@ -12,6 +13,7 @@ class Tally:
         self.refusals: Counter[str] = Counter()
         self.flags: Counter[Flag] = Counter()
         self.captured_ucr = 0
+        self.sessions: Counter[End] = Counter()  # unmetered ones
 
     def settled(self, endpoint: Endpoint, settlement: Settlement) -> None:
         self.calls[endpoint, settlement.outcome] += 1

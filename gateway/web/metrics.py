@@ -52,4 +52,8 @@ def tally_metrics(tally: Tally) -> Iterator[Metric]:
     for flag, count in tally.flags.items():
         flags.add_metric([flag], count)
     yield flags
+    sessions = CounterMetricFamily("tollgate_unmetered_sessions", "Sessions relayed unmetered, ended.", labels=["end"])
+    for end, count in tally.sessions.items():
+        sessions.add_metric([end], count)
+    yield sessions
     yield CounterMetricFamily("tollgate_captured_ucr", "Micro-credits captured.", tally.captured_ucr)

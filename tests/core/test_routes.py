@@ -2,7 +2,7 @@ import pytest
 
 from gateway.core.calls import Endpoint
 from gateway.core.errors import EndpointNotAllowed, MethodNotAllowed, NotFound
-from gateway.core.routes import Free, route
+from gateway.core.routes import Free, Session, route
 
 
 def test_metered_paths_are_posts() -> None:
@@ -18,6 +18,12 @@ def test_models_and_moderations_are_free() -> None:
     assert route(b"POST", b"/v1/moderations") is Free.MODERATIONS
 
 
+def test_the_realtime_api_is_a_session() -> None:
+    assert route(b"GET", b"/v1/realtime") is Session.REALTIME
+    with pytest.raises(MethodNotAllowed):
+        route(b"POST", b"/v1/realtime")
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -28,7 +34,8 @@ def test_models_and_moderations_are_free() -> None:
         b"/v1/images/generations",
         b"/v1/responses/resp_1",
         b"/v1/chat/completions/",
-        b"/v1/realtime",
+        b"/v1/realtime/",
+        b"/v1/realtime/calls",
     ],
 )
 def test_what_the_meter_does_not_cover_is_not_offered(path: bytes) -> None:

@@ -25,7 +25,9 @@ from gateway.proxy.http1.errors import (
 from gateway.proxy.http1.headers import Headers, encode
 from gateway.proxy.http1.limits import Buffers, Timeouts
 from gateway.proxy.http1.link import Link
+from gateway.proxy.http1.switch import SwitchLink
 from gateway.proxy.http1.ticks import Ticker
+from gateway.proxy.http1.tunnel import SWITCH_LINES
 
 __all__ = [
     "Answer",
@@ -140,8 +142,20 @@ class Pool:
             except Unanswered:
                 if method not in _IDEMPOTENT or not (body is None or isinstance(body, bytes)):
                     raise
-        link = await self._connect()
+        link = Link(self, asyncio.get_running_loop())
+        await self._connect(link)
         return await link.ask(method, head, body, length)
+
+    async def switch(self, target: bytes, headers: Headers) -> tuple[Answer, SwitchLink]:
+        """Ask for a WebSocket on a connection of its own; returns the answer, and the link to take over if it is 101.
+
+        Raises as `send` does.
+        """
+        head = b"%b%b\r\n" % (self.start_of_head(b"GET", target, headers), SWITCH_LINES)
+        self.requests += 1
+        link = SwitchLink(self, asyncio.get_running_loop())
+        await self._connect(link)
+        return await link.ask(b"GET", head, None, None), link
 
     def _take(self) -> Link | None:
         idle = self._idle
@@ -152,13 +166,12 @@ class Pool:
             link.close()
         return None
 
-    async def _connect(self) -> Link:
+    async def _connect(self, link: Link) -> None:
         if self._is_closed or len(self._links) + self._connecting >= self._connections_max:
             raise PoolExhausted
         loop = asyncio.get_running_loop()
         self.ticker.start()
         self._connecting += 1
-        link = Link(self, loop)
         try:
             async with asyncio.timeout(self._connect_s):
                 await loop.create_connection(
@@ -176,7 +189,6 @@ class Pool:
             raise
         finally:
             self._connecting -= 1
-        return link
 
     # --- for links -----------------------------------------------------------------------------------------------
 

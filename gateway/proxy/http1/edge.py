@@ -14,6 +14,7 @@ from gateway.core.errors import GatewayError, RequestTimeout
 from gateway.proxy.http1.headers import encode
 from gateway.proxy.http1.reader import RequestReader
 from gateway.proxy.http1.request import REASONS, Request
+from gateway.proxy.http1.tunnel import Surrendered
 
 if TYPE_CHECKING:
     from gateway.proxy.http1.server import Server
@@ -151,6 +152,12 @@ class Connection(asyncio.Protocol):
         self._server.serve(request)
 
     @property
+    def has_read_on(self) -> bool:
+        """Whether something behind the current request has been parsed already."""
+        reader = self._reader
+        return bool(reader.requests) or reader.in_head or reader.arriving is not None or self._refusal is not None
+
+    @property
     def _is_last(self) -> bool:
         """Nothing comes behind the request whose turn it is."""
         reader = self._reader
@@ -213,6 +220,14 @@ class Connection(asyncio.Protocol):
         else:
             self._next()
             self._read_backlog()
+
+    def surrender(self, protocol: asyncio.Protocol) -> Surrendered:
+        """Leave the transport to `protocol`; the current request stays the current one until that is lost."""
+        self._transport.set_protocol(protocol)
+        behind = b"".join(self._backlog)
+        self._backlog.clear()
+        self._resume_reading()
+        return Surrendered(self, self._transport, behind)
 
     def _read_backlog(self) -> None:
         if self._current is None and self._backlog and not self._deaf:

@@ -13,6 +13,7 @@ from gateway.proxy.http1.errors import ClientGone
 from gateway.proxy.http1.framing import RequestHead
 from gateway.proxy.http1.headers import Headers
 from gateway.proxy.http1.inbound import Inbound
+from gateway.proxy.http1.tunnel import SWITCH_LINES, Surrendered
 
 if TYPE_CHECKING:
     from gateway.proxy.http1.edge import Connection
@@ -183,6 +184,18 @@ class Request(Inbound):
             self.ended = True
             if not self.gone:
                 self._connection.break_off(must_reset=self._delimited == _CLOSE)
+
+    def switch(self, lines: bytes, protocol: asyncio.Protocol) -> Surrendered:
+        """Answer with 101 and these header lines, and leave the connection to `protocol`; when that is lost: `gone`."""
+        assert not self.started, "an answer begins once"
+        self.started = True
+        self._connection.write(b"HTTP/1.1 101 Switching Protocols\r\n%b%b\r\n" % (lines, SWITCH_LINES))
+        return self._connection.surrender(protocol)
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether the client has sent another request behind this one, so that the connection cannot be switched."""
+        return not self.complete or self._connection.has_read_on
 
     def _head(self, status: int, reason: bytes, lines: bytes, length: int | None) -> bytes:
         assert not self.started, "an answer begins once"
