@@ -56,6 +56,7 @@ class Redis(_Section):
     command_timeout_ms: int = Positive
     pending_commands_max: int = Positive
     reconnect_backoff_ms_max: int = Positive
+    ready_memory_percent_max: int = Field(gt=0, le=100)
 
 
 class Database(_Section):
@@ -109,6 +110,7 @@ class Realtime(_Section):
 
 
 class SettlementConfig(_Section):
+    ready_backlog_events_max: int = Positive
     retained_max: int = Positive
     position_poll_ms: int = Positive
     journal_bytes_max: int = Positive

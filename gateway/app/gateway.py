@@ -25,6 +25,7 @@ from gateway.proxy.http1.limits import Limits, Timeouts
 from gateway.proxy.http1.server import Server
 from gateway.proxy.http1.tunnel import TunnelBounds
 from gateway.proxy.leases import Leases
+from gateway.proxy.readiness import Readiness
 from gateway.proxy.realtime import SessionBounds, Sessions
 from gateway.proxy.relay import Disconnect, Relay
 from gateway.proxy.settlements import Settlements
@@ -73,6 +74,13 @@ class Gateway:
             tally=self.tally,
         )
         self.sessions = _sessions(config, self.relay, self.tally)
+        self.ready = Readiness(
+            stores.link,
+            stores.credits,
+            stores.outbox,
+            backlog_events_max=config.settlement.ready_backlog_events_max,
+            memory_percent_max=config.redis.ready_memory_percent_max,
+        )
         self.exchange = Exchange(
             callers=self.callers,
             cards=cards,
@@ -87,7 +95,7 @@ class Gateway:
             auto_tier=config.estimate.auto_service_tier,
             new_id=RequestIds(),
             now_ms=now_ms,
-            is_ready=lambda: stores.link.available,
+            missing=lambda: self.ready.missing,
         )
         self.server = Server(self.exchange, _edge_limits(config), on_refused=self._edge_refused)
         self._follower = ShardFollower(stores.ledger, stores.credits, self.leases, self.settlements)
@@ -104,10 +112,11 @@ class Gateway:
             every(min(1.0, self._config.holds.renew_ms / 4000), "renew", self.leases.renew_due),
             every(settlement.position_poll_ms / 1000, "follow", self._follower.step),
             every(settlement.replay_ms / 1000, "replay", self.settlements.replay_spooled),
+            self.ready.run(),
         ]
 
     async def readiness(self) -> str:
-        return "" if self._stores.link.available else "Redis cannot be reached: calls get 503"
+        return "shutting down" if self.exchange.is_stopping else self.ready.missing
 
     def metrics(self) -> Iterator[Metric]:
         yield from tally_metrics(self.tally)
@@ -115,6 +124,7 @@ class Gateway:
             {
                 "tollgate_open_holds": ("Holds this gateway has open.", lambda: len(self.leases)),
                 "tollgate_retained": ("Settlements kept until Postgres has them.", lambda: self.settlements.retained),
+                "tollgate_outbox_events": ("Events that wait to be posted.", lambda: self.ready.backlog_events),
                 "tollgate_spooled": ("Settlements in the journal, for Redis.", lambda: self.settlements.spooled),
                 "tollgate_redis_available": ("1 when Redis answers.", lambda: float(self._stores.link.available)),
                 "tollgate_draining": ("Answers read to their end, caller gone.", lambda: self.relay.draining),

@@ -25,6 +25,9 @@ log = structlog.get_logger(__name__)
 
 Announce = Callable[[dict[str, str]], None]
 
+# A gateway without a worker says so and serves its 503s; one whose worker starts beside it waits for it this long.
+READY_PATIENCE_S = 2.0
+
 # Container allocations, less deallocations, before the youngest generation is collected.
 GC_ALLOCATIONS = 50_000
 
@@ -42,6 +45,7 @@ async def serve_gateway(config: Config, listener: socket.socket | None, announce
         journal, spooled = open_journal(config)
         gateway = Gateway(config, stores, cards.schedule, journal, spooled)
         try:
+            await gateway.ready.wait(READY_PATIENCE_S)
             base_url = await _listen_public(gateway.server, config, listener)
             await _run(gateway.loops, gateway.readiness, gateway.metrics, gateway.stop, config, announce, base_url)
         finally:

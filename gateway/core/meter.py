@@ -224,7 +224,7 @@ _TERMINAL_EVENTS = frozenset({"response.completed", "response.incomplete", "resp
 class ChunkMeter:
     """Meters a stream of chat completion (or legacy completion) chunks, ended by `[DONE]`.
 
-    Some upstreams report usage on the way. It is final in a chunk without choices behind a finish reason, or at the end.
+    Some report usage on the way; it is final in a chunk without choices behind a finish reason, or at `[DONE]`.
     """
 
     __slots__ = ("_finished", "_reading", "_splitter", "_strip", "_unread")

@@ -12,6 +12,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
+import msgspec
 import structlog
 
 from gateway.adapters.credits import Refused, Settled
@@ -90,7 +91,7 @@ class Exchange:
         auto_tier: str,
         new_id: Callable[[], str],
         now_ms: Callable[[], int],
-        is_ready: Callable[[], bool],
+        missing: Callable[[], str],
     ) -> None:
         self._callers = callers
         self._cards = cards
@@ -103,7 +104,7 @@ class Exchange:
         self._body_bytes_max = body_bytes_max
         self._new_id = new_id
         self._now_ms = now_ms
-        self._is_ready = is_ready
+        self._missing = missing
         self._room = BodyRoom(bodies_bytes_max, body_bytes_max)
         self._counting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._auto_tier = auto_tier
@@ -272,9 +273,9 @@ class Exchange:
         )
 
     def _answer_own(self, request: Request, what: Own) -> None:
-        is_fine = what is Own.HEALTH or (self._is_ready() and not self.is_stopping)
-        body = b'{"status":"ok"}' if is_fine else b'{"status":"unavailable"}'
-        request.respond(200 if is_fine else 503, JSON, body)
+        missing = "" if what is Own.HEALTH else "shutting down" if self.is_stopping else self._missing()
+        body = {"status": "unavailable", "reason": missing} if missing else {"status": "ok"}
+        request.respond(503 if missing else 200, JSON, msgspec.json.encode(body))
 
     def _refuse(self, request: Request, request_id: str, error: GatewayError) -> None:
         if not request.gone:
