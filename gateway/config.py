@@ -79,6 +79,7 @@ class Edge(_Section):
     head_timeout_ms: int = Positive
     body_bytes_max: int = Positive
     bodies_bytes_max: int = Positive
+    control_body_bytes_max: int = Positive
     body_idle_timeout_ms: int = Positive
     keepalive_timeout_ms: int = Positive
     write_high_water_bytes: int = Positive

@@ -1,6 +1,7 @@
 """One data-plane process, built out of its parts: the public listener and the loops beside the calls."""
 
 import asyncio
+import socket
 import ssl
 import time
 from collections.abc import Coroutine, Iterator
@@ -21,6 +22,7 @@ from gateway.loops import every
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.follow import ShardFollower
 from gateway.proxy.http1.client import Pool as UpstreamPool
+from gateway.proxy.http1.handover import Handover
 from gateway.proxy.http1.limits import Limits, Timeouts
 from gateway.proxy.http1.server import Server
 from gateway.proxy.http1.tunnel import TunnelBounds
@@ -31,6 +33,7 @@ from gateway.proxy.relay import Disconnect, Relay
 from gateway.proxy.settlements import Settlements
 from gateway.proxy.tally import Tally
 from gateway.web.metrics import gauges, tally_metrics
+from gateway.web.public import protocol_of, public_app, public_runner
 
 
 class Gateway:
@@ -81,6 +84,12 @@ class Gateway:
             backlog_events_max=config.settlement.ready_backlog_events_max,
             memory_percent_max=config.redis.ready_memory_percent_max,
         )
+        edge = config.edge
+        self._public = public_runner(
+            public_app(is_ready=lambda: not self.ready.missing, body_bytes_max=edge.control_body_bytes_max),
+            head_bytes_max=edge.head_bytes_max,
+            header_count_max=edge.header_count_max,
+        )
         self.exchange = Exchange(
             callers=self.callers,
             cards=cards,
@@ -88,6 +97,7 @@ class Gateway:
             settlements=self.settlements,
             relay=self.relay,
             sessions=self.sessions,
+            control=Handover(protocol_of(self._public), body_bytes_max=edge.control_body_bytes_max),
             tokenizer=self.tokenizer,
             tally=self.tally,
             body_bytes_max=config.edge.body_bytes_max,
@@ -99,6 +109,11 @@ class Gateway:
         )
         self.server = Server(self.exchange, _edge_limits(config), on_refused=self._edge_refused)
         self._follower = ShardFollower(stores.ledger, stores.credits, self.leases, self.settlements)
+
+    async def start(self, host: str, port: int, listener: socket.socket | None = None) -> str:
+        """Listen for the public; returns "host:port". Raises OSError."""
+        await self._public.setup()
+        return await self.server.start(host, port, sock=listener)
 
     def _edge_refused(self, error: GatewayError) -> list[tuple[bytes, bytes]]:
         self.tally.refused(error.code)
@@ -142,6 +157,7 @@ class Gateway:
         await self.server.stop_accepting()
         await self.server.drain(drain_s)
         cutting.cancel()
+        await self._public.cleanup()
         await self.settlements.close()
         await self.pool.close()
         self.tokenizer.close()

@@ -17,7 +17,6 @@ from gateway.app.stores import open_stores
 from gateway.app.workers import Workers
 from gateway.config import Config, ConfigError, parse_listen, why
 from gateway.core.schedule import starts_ms
-from gateway.proxy.http1.server import Server
 from gateway.web.metrics import registry
 from gateway.web.ops import exposition, listen, ops_app
 
@@ -46,16 +45,16 @@ async def serve_gateway(config: Config, listener: socket.socket | None, announce
         gateway = Gateway(config, stores, cards.schedule, journal, spooled)
         try:
             await gateway.ready.wait(READY_PATIENCE_S)
-            base_url = await _listen_public(gateway.server, config, listener)
+            base_url = await _listen_public(gateway, config, listener)
             await _run(gateway.loops, gateway.readiness, gateway.metrics, gateway.stop, config, announce, base_url)
         finally:
             await journal.close()
 
 
-async def _listen_public(server: Server, config: Config, listener: socket.socket | None) -> str:
+async def _listen_public(gateway: Gateway, config: Config, listener: socket.socket | None) -> str:
     host, port = parse_listen(config.listen)
     try:
-        address = await server.start(host, port, sock=listener)
+        address = await gateway.start(host, port, listener)
     except OSError as error:
         raise ConfigError(f"listen: {config.listen}: {why(error)}; choose another with --listen") from error
     return f"http://{address}/v1"

@@ -1,5 +1,7 @@
-"""The table of what each public path is: metered, free, or not offered. Paths are matched raw, never normalised:
-an upstream might resolve `/v1/models/../chat/completions` to something that costs money.
+"""The table of what each public path is: metered, free, not offered, or the control plane's.
+
+Paths are matched raw, never normalised: an upstream might resolve `/v1/models/../chat/completions` to something that
+costs money.
 """
 
 import re
@@ -29,7 +31,13 @@ class Own(Enum):
     READY = "ready"
 
 
-Route = Endpoint | Free | Session | Own
+class Control(Enum):
+    """For the control plane, which knows its own paths."""
+
+    WEB = "web"
+
+
+Route = Endpoint | Free | Session | Own | Control
 
 _EXACT: dict[bytes, tuple[bytes, Route]] = {
     b"/v1/chat/completions": (b"POST", Endpoint.CHAT),
@@ -43,6 +51,9 @@ _EXACT: dict[bytes, tuple[bytes, Route]] = {
     b"/readyz": (b"GET", Own.READY),
 }
 _ONE_MODEL = re.compile(rb"/v1/models/[A-Za-z0-9](?:[A-Za-z0-9._:-]|%3[Aa])*")
+
+# Of plain characters only, so that the control plane's parser has nothing to guess; versions are the OpenAI API's.
+_CONTROL = re.compile(rb"/(?!/|v[0-9])[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
 
 # Parts of the OpenAI API that exist and are not offered: a clearer answer than 404.
 _NOT_OFFERED = re.compile(
@@ -59,6 +70,8 @@ def route(method: bytes, path: bytes) -> Route:
     if found is None:
         if _NOT_OFFERED.fullmatch(path):
             raise EndpointNotAllowed
+        if _CONTROL.fullmatch(path):
+            return Control.WEB
         raise NotFound
     allowed, target = found
     if method != allowed:

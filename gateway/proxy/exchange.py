@@ -33,10 +33,11 @@ from gateway.core.holds import Hold, Settlement, Terms
 from gateway.core.keys import credential_of
 from gateway.core.money import format_credits
 from gateway.core.rates import ModelRates, RateCard, UnsoldTier
-from gateway.core.routes import Free, Own, Route, Session, route
+from gateway.core.routes import Control, Free, Own, Route, Session, route
 from gateway.core.schedule import Schedule
 from gateway.core.usage import at_least
 from gateway.proxy.http1.framing import RequestHead
+from gateway.proxy.http1.handover import Handover
 from gateway.proxy.http1.headers import encode
 from gateway.proxy.http1.server import Request
 from gateway.proxy.leases import Leases, OpenHold
@@ -84,6 +85,7 @@ class Exchange:
         settlements: Settlements,
         relay: Relay,
         sessions: Sessions,
+        control: Handover,
         tokenizer: Tokenizer,
         tally: Tally,
         body_bytes_max: int,
@@ -99,6 +101,7 @@ class Exchange:
         self._settlements = settlements
         self._relay = relay
         self._sessions = sessions
+        self._control = control
         self._tokenizer = tokenizer
         self._tally = tally
         self._body_bytes_max = body_bytes_max
@@ -126,6 +129,9 @@ class Exchange:
             return
         if self.is_stopping:
             raise ShuttingDown(retry_after_s=1)
+        if isinstance(target, Control):
+            await self._control.serve(request, (b"x-gateway-request-id", request_id.encode()))
+            return
         caller = self._callers.known(self._credential(request.head)) or await self._authenticate(request.head)
         if caller.suspended:
             raise AccountSuspended

@@ -2,7 +2,7 @@ import pytest
 
 from gateway.core.calls import Endpoint
 from gateway.core.errors import EndpointNotAllowed, MethodNotAllowed, NotFound
-from gateway.core.routes import Free, Session, route
+from gateway.core.routes import Control, Free, Session, route
 
 
 def test_metered_paths_are_posts() -> None:
@@ -44,7 +44,25 @@ def test_what_the_meter_does_not_cover_is_not_offered(path: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [b"/", b"//v1/chat/completions", b"/v1", b"/v2/models", b"/v1/%63hat/completions", b"*"]
+    "path", [b"/", b"/api/status", b"/billing/statements/2026-11.pdf", b"/webhooks/stripe", b"/x%20y"]
+)
+def test_what_is_not_the_openai_apis_is_the_control_planes(path: bytes) -> None:
+    assert route(b"GET", path) is Control.WEB
+    assert route(b"POST", path) is Control.WEB
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/api/<x>",
+        b"/api\\status",
+        b"/\xff",
+        b"//v1/chat/completions",
+        b"/v1",
+        b"/v2/models",
+        b"/v1/%63hat/completions",
+        b"*",
+    ],
 )
 def test_unknown_paths_are_not_found(path: bytes) -> None:
     with pytest.raises(NotFound):

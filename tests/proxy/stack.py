@@ -88,7 +88,7 @@ class Stack:
         folder.mkdir(exist_ok=True)
         journal = Journal(folder / f"{new_request_id()}.journal", bytes_max=self.config.settlement.journal_bytes_max)
         gateway = self._gateway = Gateway(self.config, self.stores, self.cards, journal, journal.adopt_all())
-        host, _, port = (await gateway.server.start("127.0.0.1", 0)).rpartition(":")
+        host, _, port = (await gateway.start("127.0.0.1", 0)).rpartition(":")
         self.address = (host, int(port))
         loops = [asyncio.create_task(loop) for loop in (gateway.loops() if with_loops else ())]
         try:

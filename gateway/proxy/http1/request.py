@@ -185,6 +185,12 @@ class Request(Inbound):
             if not self.gone:
                 self._connection.break_off(must_reset=self._delimited == _CLOSE)
 
+    def write_framed(self, data: bytes) -> None:
+        """Send bytes of an answer that somebody else has framed, head and all; `end` or `abort` must follow."""
+        self.started = True
+        if not self.gone:
+            self._connection.write(data)
+
     def switch(self, lines: bytes, protocol: asyncio.Protocol) -> Surrendered:
         """Answer with 101 and these header lines, and leave the connection to `protocol`; when that is lost: `gone`."""
         assert not self.started, "an answer begins once"

@@ -1,0 +1,90 @@
+"""The control plane on the public listener: what customers and Stripe ask for beside the OpenAI API.
+
+Its requests come through the data plane's edge, one by one; see `proxy.http1.handover`. Every error has the OpenAI
+shape, and none tells what went wrong inside.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from gateway import __version__
+from gateway.core.errors import BodyTooLarge, GatewayError, InvalidRequest, MethodNotAllowed, NotFound
+
+log = structlog.get_logger(__name__)
+
+REQUEST_ID = "x-gateway-request-id"
+
+
+def public_app(*, is_ready: Callable[[], bool], body_bytes_max: int) -> web.Application:
+    """The application, with every path of it."""
+
+    async def status(_: web.Request) -> web.Response:
+        return web.json_response(
+            {"status": "ok" if is_ready() else "unavailable", "banners": [], "version": __version__}
+        )
+
+    app = web.Application(middlewares=[_tell_errors], client_max_size=body_bytes_max)
+    app.add_routes([web.get("/api/status", status)])
+    app.on_response_prepare.append(_finish_head)
+    return app
+
+
+def public_runner(app: web.Application, *, head_bytes_max: int, header_count_max: int) -> web.AppRunner:
+    """What serves `app` on connections that it is given. Its parser refuses nothing that the edge has let pass."""
+    return web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        handler_cancellation=True,  # at the end of a drain: until then a handler ends, whether its client waits or not
+        auto_decompress=False,
+        max_line_size=head_bytes_max,
+        max_field_size=head_bytes_max,
+        max_headers=header_count_max + 4,
+    )
+
+
+def protocol_of(runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
+    """Makes the protocol of one more connection, once `runner` is set up."""
+
+    def make_protocol() -> asyncio.Protocol:
+        assert runner.server is not None, "the runner is not set up"
+        return runner.server()
+
+    return make_protocol
+
+
+async def _finish_head(request: web.Request, response: web.StreamResponse) -> None:
+    """The answer carries its id; whether the client's connection goes on is for the edge to say."""
+    response.headers[REQUEST_ID] = request.headers.get(REQUEST_ID, "")
+    response.headers.popall(hdrs.CONNECTION, None)
+    response.headers.popall(hdrs.SERVER, None)
+
+
+@web.middleware
+async def _tell_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except GatewayError as error:
+        return _told(error)
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return _told(MethodNotAllowed(f"This path takes {allowed} only."), {hdrs.ALLOW: allowed})
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        kinds: dict[int, type[GatewayError]] = {404: NotFound, 413: BodyTooLarge}
+        return _told(kinds.get(error.status, InvalidRequest if error.status < 500 else GatewayError)())
+    except Exception as error:
+        log.error("control plane failed", method=request.method, path=request.path, exc_info=error)
+        return _told(GatewayError())
+
+
+def _told(error: GatewayError, more: dict[str, str] | None = None) -> web.Response:
+    headers = {name.decode(): value.decode() for name, value in error.headers()}
+    return web.Response(
+        status=error.status, body=error.body(), content_type="application/json", headers=headers | (more or {})
+    )
