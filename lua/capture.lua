@@ -6,4 +6,4 @@
      Safe to retry: the same cost answers with the first event id; another cost, or a void before, is a CONFLICT. ]]
 local cost = whole(ARGV[4])
 if not cost or cost < 0 then return refuse("cost is not a whole number of 0 to 2^53 - 1") end
-return settle("capture", "captured", "CAPTURED", cost, ARGV[5])
+return settle("capture", "captured", "CAPTURED", ARGV[4], ARGV[5])

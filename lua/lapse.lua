@@ -7,33 +7,33 @@
      Safe to retry: a lapsed hold answers with the first event id. A lease without its hold is dropped, and so is a hold
      of an earlier epoch that nobody has restored by the end of its lease. ]]
 local epoch, request_id, account_id = ARGV[1], ARGV[2], ARGV[3]
-local shard = redis.call("HMGET", KEYS[1], "epoch", "seq")
+local shard = call("HMGET", KEYS[1], "epoch", "seq")
 if shard[1] ~= epoch then return {"EPOCH", shard[1] or ""} end
 
-local lease_ends_at = redis.call("ZSCORE", KEYS[4], request_id)
-if lease_ends_at and tonumber(lease_ends_at) > now_ms() then return {"LIVE"} end
-local known = redis.call("HMGET", KEYS[3], "epoch", "state", "account", "amount", "attempt", "fingerprint",
-  "progress", "usage", "terms", "event")
-if known[1] ~= epoch or known[2] == "refused" then
-  redis.call("ZREM", KEYS[4], request_id)
-  if known[1] and known[2] == "open" then redis.call("DEL", KEYS[3]) end
+local lease_ends_at = call("ZSCORE", KEYS[4], request_id)
+if lease_ends_at and lease_ends_at + 0 > now_ms() then return {"LIVE"} end
+local hold = read_hold(KEYS[3])
+if not hold or hold.epoch ~= epoch or hold.state == "refused" then
+  call("ZREM", KEYS[4], request_id)
+  if hold and hold.state == "open" then call("DEL", KEYS[3]) end
   return {"MISSING"}
 end
-if known[3] ~= account_id then return {"CONFLICT"} end
-if known[2] == "lapsed" and known[10] then return {"LAPSED", known[10]} end
-if known[2] ~= "open" then
-  redis.call("ZREM", KEYS[4], request_id)
-  return {"ENDED", known[2]}
+if hold.account ~= account_id then return {"CONFLICT"} end
+if hold.state == "lapsed" then
+  local _, event_id = rest_of(hold, ENDED)
+  if event_id ~= "" then return {"LAPSED", event_id} end
+end
+if hold.state ~= "open" then
+  call("ZREM", KEYS[4], request_id)
+  return {"ENDED", hold.state}
 end
 
-local amount, progress = whole(known[4]), whole(known[7] or "0")
-if not amount or not progress then return refuse("hold is not in whole numbers below 2^53") end
-local hold = {epoch = epoch, account = account_id, amount = known[4], attempt = known[5], fingerprint = known[6]}
+local charged, usage, terms = rest_of(hold, OPEN)
+local progress = whole(charged) or unreadable()
 local ending = {
-  seq = shard[2], request_id = request_id, state = "lapsed", phase = "end", kind = "lapse",
-  debit = progress, release = amount, cost = progress,
+  seq = shard[2], state = "lapsed", phase = "end", kind = "lapse",
+  debit = progress, release = whole(hold.amount), cost = charged,
 }
-local details = {"held", known[4], "terms", known[9], "usage", known[8] or "{}"}
-local balance, held, event_id = finish(hold, ending, details)
+local balance, held, event_id = finish(hold, ending, "held", hold.amount, "terms", terms, "usage", usage)
 if not balance then return held end
 return {"LAPSED", event_id}

@@ -8,8 +8,8 @@ if not whole(ARGV[2]) then return refuse("balance is not a whole number within 2
 local credit_seq = whole(ARGV[3])
 if not credit_seq or credit_seq < 0 then return refuse("credit_seq is not a whole number of 0 to 2^53 - 1") end
 
-local current = redis.call("HGET", KEYS[1], "epoch")
+local current = call("HGET", KEYS[1], "epoch")
 if current ~= epoch then return {"EPOCH", current or ""} end
-if redis.call("HGET", KEYS[2], "epoch") == epoch then return {"ALREADY"} end
-redis.call("HSET", KEYS[2], "epoch", epoch, "balance", ARGV[2], "held", "0", "credit_seq", ARGV[3])
+if call("HGET", KEYS[2], "epoch") == epoch then return {"ALREADY"} end
+call("HSET", KEYS[2], "epoch", epoch, "balance", ARGV[2], "held", "0", "credit_seq", ARGV[3])
 return {"LOADED"}

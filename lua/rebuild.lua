@@ -9,12 +9,12 @@ if not epoch or epoch < 1 then return refuse("epoch is not a positive whole numb
 if not seq or seq < 0 then return refuse("seq is not a whole number of 0 to 2^53 - 1") end
 if not grace_ms or grace_ms < 0 then return refuse("grace_ms is not a whole number of 0 to 2^53 - 1") end
 
-local shard = redis.call("HMGET", KEYS[1], "epoch", "seq")
+local shard = call("HMGET", KEYS[1], "epoch", "seq")
 local current = whole(shard[1] or "0")
 if not current then return refuse("the shard's epoch is not a whole number") end
 if current > epoch then return {"OLD", shard[1]} end
 if current < epoch then
   local last = math.max(seq, whole(shard[2] or "0") or 0)
-  redis.call("HSET", KEYS[1], "epoch", ARGV[1], "seq", decimal(last), "ready_at", decimal(now_ms() + grace_ms))
+  call("HSET", KEYS[1], "epoch", ARGV[1], "seq", last, "ready_at", now_ms() + grace_ms)
 end
 return {"REBUILT"}

@@ -7,14 +7,19 @@ local epoch, request_id, account_id = ARGV[1], ARGV[2], ARGV[3]
 local lease_ms, progress = whole(ARGV[4]), whole(ARGV[5])
 if not lease_ms or lease_ms < 1 then return refuse("lease_ms is not a positive whole number") end
 if not progress or progress < 0 then return refuse("progress is not a whole number of 0 to 2^53 - 1") end
+if not is_word(ARGV[6]) then return refuse("usage has a space") end
 
-local current = redis.call("HGET", KEYS[1], "epoch")
+local current = call("HGET", KEYS[1], "epoch")
 if current ~= epoch then return {"EPOCH", current or ""} end
-local hold = redis.call("HMGET", KEYS[2], "epoch", "state", "account", "progress")
-if hold[1] ~= epoch or hold[2] == "refused" then return {"MISSING"} end
-if hold[3] ~= account_id then return {"CONFLICT"} end
-if hold[2] ~= "open" then return {"ENDED", hold[2]} end
+local hold = read_hold(KEYS[2])
+if not hold or hold.epoch ~= epoch or hold.state == "refused" then return {"MISSING"} end
+if hold.account ~= account_id then return {"CONFLICT"} end
+if hold.state ~= "open" then return {"ENDED", hold.state} end
 
-redis.call("ZADD", KEYS[3], decimal(now_ms() + lease_ms), request_id)
-if progress > (whole(hold[4]) or 0) then redis.call("HSET", KEYS[2], "progress", ARGV[5], "usage", ARGV[6]) end
+local before, _, terms = rest_of(hold, OPEN)
+local is_further = progress > (whole(before) or unreadable())
+call("ZADD", KEYS[3], now_ms() + lease_ms, request_id)
+if is_further then
+  call("SET", KEYS[2], line_of(hold, "open", ARGV[5] .. " " .. ARGV[6] .. " " .. terms))
+end
 return {"RENEWED"}

@@ -13,24 +13,25 @@ if not amount or amount < 0 then return refuse("amount is not a whole number of 
 if not lease_ms or lease_ms < 1 then return refuse("lease_ms is not a positive whole number") end
 if not refusal_ttl_ms or refusal_ttl_ms < 1 then return refuse("refusal_ttl_ms is not a positive whole number") end
 if not attempt or attempt < 1 then return refuse("attempt is not a positive whole number") end
+if not is_word(account_id) or not is_word(fingerprint) then return refuse("a word of the hold has a space") end
 
-local shard = redis.call("HMGET", KEYS[1], "epoch", "ready_at")
+local shard = call("HMGET", KEYS[1], "epoch", "ready_at")
 if shard[1] ~= epoch then return {"EPOCH", shard[1] or ""} end
 
-local known = redis.call("HMGET", KEYS[3], "epoch", "state", "account", "fingerprint", "amount", "attempt")
-if known[1] == epoch then
-  if known[3] ~= account_id or known[4] ~= fingerprint then return {"CONFLICT"} end
-  if known[2] == "refused" then
-    if attempt <= whole(known[6]) then
-      local refusal = redis.call("HMGET", KEYS[3], "bound", "needed", "available")
-      return {"REFUSED", refusal[1], whole(refusal[2]), whole(refusal[3])}
+local known = read_hold(KEYS[3])
+if known and known.epoch == epoch then
+  if known.account ~= account_id or known.fingerprint ~= fingerprint then return {"CONFLICT"} end
+  if known.state == "refused" then
+    if attempt <= (whole(known.attempt) or unreadable()) then
+      local bound, needed, available = rest_of(known, REFUSED)
+      return {"REFUSED", bound, whole(needed), whole(available)}
     end
-  elseif known[2] == "open" then
+  elseif known.state == "open" then
     local balance, held = read_account(KEYS[2], epoch)
     if not balance then return held end
-    return {"RESERVED", whole(known[5]), balance, held}
+    return {"RESERVED", whole(known.amount), balance, held}
   else
-    return {"ENDED", known[2]}
+    return {"ENDED", known.state}
   end
 end
 
@@ -46,15 +47,13 @@ if not within(available) then return refuse("available credit is beyond 2^53") e
 local bound, needed
 if amount > available then bound, needed = "balance", amount end
 
--- What stands under the id is a refusal, or a hold of an earlier epoch; neither may lend this one its fields or its end.
-if known[1] then redis.call("DEL", KEYS[3]) end
+-- Written anew: what stands under the id is a refusal, or a hold of an earlier epoch, and lends this one nothing.
+local hold = {epoch = epoch, account = account_id, attempt = ARGV[8], fingerprint = fingerprint, amount = ARGV[4]}
 if bound then
-  redis.call("HSET", KEYS[3], "epoch", epoch, "state", "refused", "account", account_id, "attempt", ARGV[8],
-    "fingerprint", fingerprint, "bound", bound, "needed", decimal(needed), "available", decimal(available))
-  redis.call("PEXPIRE", KEYS[3], ARGV[6])
+  local rest = bound .. " " .. decimal(needed) .. " " .. decimal(available)
+  call("SET", KEYS[3], line_of(hold, "refused", rest), "PX", ARGV[6])
   return {"REFUSED", bound, needed, available}
 end
-redis.call("ZADD", KEYS[4], decimal(now + lease_ms), request_id)
-redis.call("HSET", KEYS[3], "epoch", epoch, "state", "open", "account", account_id, "amount", ARGV[4],
-  "attempt", ARGV[8], "fingerprint", fingerprint, "terms", ARGV[9])
-return {"RESERVED", amount, balance, redis.call("HINCRBY", KEYS[2], "held", ARGV[4])}
+call("SET", KEYS[3], line_of(hold, "open", "0 {} " .. ARGV[9]))
+call("ZADD", KEYS[4], now + lease_ms, request_id)
+return {"RESERVED", amount, balance, call("HINCRBY", KEYS[2], "held", ARGV[4])}

@@ -12,22 +12,24 @@ if not lease_ms or lease_ms < 1 then return refuse("lease_ms is not a positive w
 if not whole(ARGV[7]) then return refuse("attempt is not a whole number") end
 local is_lapsed = ARGV[9] ~= ""
 if is_lapsed and not whole(ARGV[9]) then return refuse("lapsed_cost is not a whole number within 2^53") end
+if not is_word(account_id) or not is_word(ARGV[6]) then return refuse("a word of the hold has a space") end
 
-local current = redis.call("HGET", KEYS[1], "epoch")
+local current = call("HGET", KEYS[1], "epoch")
 if current ~= epoch then return {"EPOCH", current or ""} end
-local known = redis.call("HMGET", KEYS[3], "epoch", "state", "account")
-if known[1] == epoch and known[2] ~= "refused" then return {known[3] == account_id and "ALREADY" or "CONFLICT"} end
+local known = read_hold(KEYS[3])
+if known and known.epoch == epoch and known.state ~= "refused" then
+  return {known.account == account_id and "ALREADY" or "CONFLICT"}
+end
 local balance, held = read_account(KEYS[2], epoch)
 if not balance then return held end
 if not within(held + amount) then return refuse("held would pass 2^53") end
 
-if known[1] then redis.call("DEL", KEYS[3]) end
-redis.call("HSET", KEYS[3], "epoch", epoch, "state", is_lapsed and "lapsed" or "open", "account", account_id,
-  "amount", ARGV[4], "attempt", ARGV[7], "fingerprint", ARGV[6], "terms", ARGV[8])
+local hold = {epoch = epoch, account = account_id, attempt = ARGV[7], fingerprint = ARGV[6], amount = ARGV[4]}
 if is_lapsed then
-  redis.call("HSET", KEYS[3], "cost", ARGV[9])
+  call("SET", KEYS[3], line_of(hold, "lapsed", ARGV[9] .. " "))
 else
-  redis.call("ZADD", KEYS[4], decimal(now_ms() + lease_ms), request_id)
-  redis.call("HINCRBY", KEYS[2], "held", ARGV[4])
+  call("SET", KEYS[3], line_of(hold, "open", "0 {} " .. ARGV[8]))
+  call("ZADD", KEYS[4], now_ms() + lease_ms, request_id)
+  call("HINCRBY", KEYS[2], "held", ARGV[4])
 end
 return {"RESTORED"}

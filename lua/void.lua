@@ -4,4 +4,4 @@
      ARGV   1 epoch  2 request_id  3 account_id  4 data
      Reply  {"VOIDED", balance, held, event_id} | {"CONFLICT"} | {"MISSING"} | {"UNLOADED"} | {"EPOCH", current}
      Safe to retry: a voided hold answers with the first event id; a capture before is a CONFLICT. ]]
-return settle("void", "voided", "VOIDED", 0, ARGV[4])
+return settle("void", "voided", "VOIDED", "0", ARGV[4])

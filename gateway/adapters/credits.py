@@ -12,10 +12,14 @@ import msgspec
 
 from gateway.adapters.redis_link import Argument, RedisLink
 from gateway.adapters.scripts import Scripts
+from gateway.adapters.stored_holds import owner_of
 from gateway.core.holds import Balance, Hold, HoldState, Settlement
 from gateway.core.money import MicroCredits
 from gateway.core.shards import SHARD_KEYS, SHARDS, ShardKeys, shard_of
 from gateway.core.usage import Usage
+
+# A script unpacks its keys onto Lua's stack.
+ACK_HOLDS_MAX = 5000
 
 EventId = tuple[int, int]  # epoch, seq: the place of an event in its shard's outbox
 
@@ -181,7 +185,7 @@ class Credits:
         raise _error(reply, request_id)
 
     async def expired(self, limit: int) -> list[tuple[int, str, str]]:
-        """Holds whose lease has run out by Redis' clock: shard, request id, account id ("" if the hold is lost).
+        """Holds whose lease has run out by Redis' clock: shard, request id, account id ("" if there is no such hold).
 
         At most `limit` of each shard, the longest expired first.
         """
@@ -197,9 +201,10 @@ class Credits:
         return found
 
     async def _with_owners(self, shard: int, request_ids: list[str]) -> list[tuple[int, str, str]]:
-        hold = SHARD_KEYS[shard].hold
-        owners = await asyncio.gather(*(self._link.command(b"HGET", hold(each), b"account") for each in request_ids))
-        return [(shard, each, (owner or b"").decode()) for each, owner in zip(request_ids, owners, strict=True)]
+        if not request_ids:
+            return []
+        lines = await self._link.command(b"MGET", *map(SHARD_KEYS[shard].hold, request_ids))
+        return [(shard, each, owner_of(line)) for each, line in zip(request_ids, lines, strict=True)]
 
     async def grant(self, account_id: str, credit_seq: int, amount: MicroCredits) -> bool:
         """Apply one credit movement; False if it was applied before. Raises CreditGap, AccountUnloaded, ShardCold."""
@@ -258,9 +263,9 @@ class Credits:
     async def ack(self, shard: int, position: EventId, request_ids: Sequence[str]) -> None:
         """Postgres has the events of `shard` up to `position`; `request_ids` are those of the events just posted."""
         keys = SHARD_KEYS[shard]
-        await self._scripts.run(
-            self._link, "ack", (keys.outbox, *map(keys.hold, request_ids)), *position, self._tombstone_ttl_ms
-        )
+        for start in range(0, max(1, len(request_ids)), ACK_HOLDS_MAX):
+            holds = map(keys.hold, request_ids[start : start + ACK_HOLDS_MAX])
+            await self._scripts.run(self._link, "ack", (keys.outbox, *holds), *position, self._tombstone_ttl_ms)
 
     async def rebuild(self, shard: int, epoch: int, seq: int, grace_ms: int) -> None:
         """Start `epoch` of `shard` after Postgres has raised it. Raises ShardCold if Redis is further than that."""

@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.adapters.database import SYSTEM, Pool, outages
 from gateway.adapters.redis_link import RedisLink
+from gateway.adapters.stored_holds import StoredHold, read_hold
 from gateway.core.money import MicroCredits
 from gateway.core.posting import Position
 from gateway.core.shards import SHARD_KEYS, SHARDS
@@ -101,20 +102,18 @@ async def _compare(pool: Pool, link: RedisLink, shard: int, account_ids: list[st
         (b"ZRANGE", keys.leases, 0, -1),
         (b"XRANGE", keys.outbox, f"({position.epoch}-{position.seq}", b"+"),
         *((b"HMGET", keys.account(each), b"epoch", b"balance", b"held", b"credit_seq") for each in account_ids),
-        *((b"HMGET", keys.hold(each), b"epoch", b"account", b"amount") for each in request_ids),
+        *((b"GET", keys.hold(each)) for each in request_ids),
     )
     (redis_epoch, seq), leased, events = reply[:3]
     accounts = reply[3 : 3 + len(account_ids)]
-    holds = reply[3 + len(account_ids) :]
+    holds = [read_hold(line) for line in reply[3 + len(account_ids) :] if line is not None]
     if redis_epoch is None or int(redis_epoch) != epoch:
         raise _Moved(f"Redis is at epoch {redis_epoch}, Postgres at {epoch}")
     if [raw.decode() for raw in leased] != request_ids or int(seq) - position.seq != len(events):
         raise _Moved("calls went on")
     current = b"%d" % epoch
     loaded = {name: fields for name, fields in zip(account_ids, accounts, strict=True) if fields[0] == current}
-    return _wrong_held(loaded, [fields for fields in holds if fields[0] == current]), _wrong_balances(
-        loaded, truth, events
-    )
+    return _wrong_held(loaded, [hold for hold in holds if hold.epoch == epoch]), _wrong_balances(loaded, truth, events)
 
 
 def _account(row: Any) -> _Account:
@@ -129,10 +128,10 @@ async def _atomically(link: RedisLink, *commands: tuple[Any, ...]) -> list[Any]:
     return result
 
 
-def _wrong_held(loaded: dict[str, list[Any]], holds: list[list[Any]]) -> list[str]:
+def _wrong_held(loaded: dict[str, list[Any]], holds: list[StoredHold]) -> list[str]:
     open_holds: dict[str, int] = defaultdict(int)
-    for _, account, amount in holds:
-        open_holds[account.decode()] += int(amount)
+    for hold in holds:
+        open_holds[hold.account_id] += hold.amount
     return [
         f"account {account_id}: {int(fields[2])} held, open holds {open_holds[account_id]}"
         for account_id, fields in loaded.items()

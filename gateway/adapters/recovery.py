@@ -7,28 +7,22 @@ in the outbox; registers the holds that are still open; and only then lets accou
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
-
-import msgspec
 
 from gateway.adapters.credits import AccountUnloaded, Credits, ShardCold, ShardState
 from gateway.adapters.database import Connection, LedgerUnavailable, Pool, load_queries, outages
 from gateway.adapters.ledger import Ledger
 from gateway.adapters.outbox import Outbox
 from gateway.adapters.redis_link import RedisLink
-from gateway.core.holds import Hold, Terms
+from gateway.adapters.stored_holds import StoredHold, read_hold
+from gateway.core.holds import Hold, HoldState
 from gateway.core.posting import Event, Position
 from gateway.core.shards import SHARD_KEYS, shard_of
-from gateway.core.usage import Usage
 
 REBUILD_LOCK = 7_077_003
 # Reserves are refused until the rebuild is over; it sets the real moment itself.
 UNTIL_REBUILT_MS = 3_600_000
 DRAIN_COUNT = 200
 LOAD_ATTEMPTS_MAX = 3
-
-_decode_terms = msgspec.json.Decoder(Terms).decode
-_decode_usage = msgspec.json.Decoder(Usage).decode
 
 
 class BalanceUnknown(ShardCold):
@@ -186,26 +180,24 @@ class Recovery:
         request_ids = [raw.decode() for raw in await self._link.command(b"ZRANGE", keys.leases, 0, -1)]
         if not request_ids:
             return
-        names = (b"state", b"account", b"amount", b"attempt", b"fingerprint", b"terms", b"progress", b"usage")
-        holds = await asyncio.gather(*(self._link.command(b"HMGET", keys.hold(r), *names) for r in request_ids))
+        lines = await self._link.command(b"MGET", *map(keys.hold, request_ids))
         over = await self._ledger.ended(request_ids) | (await self._ledger.lapses(request_ids)).keys()
-        for request_id, fields in zip(request_ids, holds, strict=True):
-            if request_id in over or fields[0] != b"open":
+        for request_id, line in zip(request_ids, lines, strict=True):
+            hold = None if line is None else read_hold(line)
+            if hold is None or request_id in over or hold.state is not HoldState.OPEN:
                 await asyncio.gather(
                     self._link.command(b"ZREM", keys.leases, request_id.encode()),
                     self._link.command(b"DEL", keys.hold(request_id)),
                 )
             else:
-                await self._restore(request_id, fields)
+                await self._restore(request_id, hold)
 
-    async def _restore(self, request_id: str, fields: list[Any]) -> None:
-        _, account, amount, attempt, fingerprint, terms, progress, usage = fields
-        account_id = account.decode()
-        hold = Hold(request_id, int(amount), fingerprint.decode(), _decode_terms(terms), int(attempt))
-        await self._load_now(account_id, is_rebuilder=True)
-        await self._credits.restore(hold)
-        if progress is not None:
-            await self._credits.renew(request_id, account_id, int(progress), _decode_usage(usage))
+    async def _restore(self, request_id: str, stored: StoredHold) -> None:
+        progress, usage, terms = stored.opened()
+        await self._load_now(stored.account_id, is_rebuilder=True)
+        await self._credits.restore(Hold(request_id, stored.amount, stored.fingerprint, terms, stored.attempt))
+        if progress:
+            await self._credits.renew(request_id, stored.account_id, progress, usage)
 
     async def _let_in(self, epochs: Mapping[int, int]) -> None:
         """Take reserves again: after a grace, in which gateways register live holds. A new shard can have none."""

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from gateway.adapters.credits import AccountUnloaded, HoldMissing, ShardCold
+from gateway.adapters.stored_holds import read_hold
 from gateway.core.holds import Flag, HoldState
 from gateway.core.shards import SHARD_KEYS, SHARDS, shard_of
 from gateway.core.usage import Usage
@@ -101,7 +102,8 @@ async def test_open_holds_outlive_a_rebuild_with_their_progress(desk: Desk) -> N
     assert await desk.rebuilder.step() == 1
     await require_equal(desk, account.id, 100, held=30)
     keys = SHARD_KEYS[shard_of(account.id)]
-    assert await desk.books.redis.hget(keys.hold(call.request_id), "progress") == b"7"
+    stored = read_hold(await desk.link.command(b"GET", keys.hold(call.request_id)))
+    assert stored.opened()[0] == 7
     await desk.credits.capture(call)
     await require_equal(desk, account.id, 70)
 

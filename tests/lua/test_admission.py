@@ -85,7 +85,7 @@ async def test_a_refusal_expires_and_the_hold_of_a_higher_attempt_does_not(credi
     assert await link.command(b"PTTL", key) == -1
     assert await credits.reserve(second) == Reserved(9, Balance(10, 9))
     assert await credits.reserve(asked) == Reserved(9, Balance(10, 9))
-    assert await link.command(b"HEXISTS", key, b"bound") == 0
+    assert (await link.command(b"GET", key)).startswith(f"1 open {account_id} 2 f 9 0 {{}} {{".encode())
 
 
 async def test_one_id_never_stands_for_two_requests(credits: Credits) -> None:
@@ -148,7 +148,7 @@ async def test_a_hold_of_an_earlier_epoch_lends_nothing_to_a_new_one(credits: Cr
     other = hold(account_id, 20, request_id=asked.request_id, fingerprint="g")
     assert await credits.reserve(other) == Reserved(20, Balance(100, 20))
     key = SHARD_KEYS[shard_of(account_id)].hold(asked.request_id)
-    assert await link.command(b"HEXISTS", key, b"progress") == 0
+    assert (await link.command(b"GET", key)).startswith(f"2 open {account_id} 1 g 20 0 {{}} {{".encode())
 
 
 async def test_an_emptied_redis_admits_nothing_until_it_is_rebuilt(credits: Credits, link: RedisLink) -> None:
@@ -209,3 +209,71 @@ async def test_grants_apply_in_order_and_once(credits: Credits) -> None:
     assert await credits.balance(account_id) == Balance(-200, 0)
     with pytest.raises(AccountUnloaded):
         await credits.grant(str(uuid4()), 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("account", "fingerprint"), [("an account", "f"), ("account", "two words"), ("account", "f\n")]
+)
+async def test_a_word_with_a_space_is_refused(
+    credits: Credits, link: RedisLink, account: str, fingerprint: str
+) -> None:
+    await credits.load(account, 100, 0)
+    with pytest.raises(RedisScriptError, match="TOLLGATE a word of the hold has a space"):
+        await credits.reserve(hold(account, 10, fingerprint=fingerprint))
+    with pytest.raises(RedisScriptError, match="TOLLGATE a word of the hold has a space"):
+        await credits.restore(hold(account, 10, fingerprint=fingerprint))
+    assert await credits.balance(account) == Balance(100, 0)
+
+
+async def test_terms_may_have_spaces_and_look_like_the_end_of_a_hold(credits: Credits, link: RedisLink) -> None:
+    account_id = await account_with(credits, 100)
+    asked = hold(account_id, 10)
+    key = SHARD_KEYS[shard_of(account_id)].hold(asked.request_id)
+    await credits.reserve(asked)
+    await link.command(b"SET", key, f"1 open {account_id} 1 f 10 0 {{}} the terms 1-1")
+    await credits.renew(asked.request_id, account_id, 5, Usage(output=1))
+    assert await link.command(b"GET", key) == f'1 open {account_id} 1 f 10 5 {{"output":1}} the terms 1-1'.encode()
+    await credits.ack(shard_of(account_id), (1, 1), [asked.request_id])
+    assert await link.command(b"PTTL", key) == -1
+
+
+@pytest.mark.parametrize("rest", ["", "5", "05 {} {}", "99999999999999999 {} {}", "-1 {} {}"])
+async def test_a_progress_that_cannot_be_read_is_an_error(credits: Credits, link: RedisLink, rest: str) -> None:
+    account_id = await account_with(credits, 100)
+    asked = hold(account_id, 10)
+    keys = SHARD_KEYS[shard_of(account_id)]
+    await credits.reserve(asked)
+    await link.command(b"SET", keys.hold(asked.request_id), f"1 open {account_id} 1 f 10 {rest}")
+    await link.command(b"ZADD", keys.leases, 0, asked.request_id)
+    with pytest.raises(RedisScriptError, match="TOLLGATE hold is unreadable"):
+        await credits.renew(asked.request_id, account_id, 7, Usage())
+    with pytest.raises(RedisScriptError, match="TOLLGATE hold is unreadable"):
+        await credits.lapse(shard_of(account_id), asked.request_id, account_id)
+    assert await link.command(b"ZSCORE", keys.leases, asked.request_id) == b"0"
+    assert await credits.balance(account_id) == Balance(100, 10)
+
+
+@pytest.mark.parametrize("line", ["", "nonsense", "1 open account 1 f much 0 {} {}", "1 open account 1 f 9e9 0 {} {}"])
+async def test_a_hold_that_cannot_be_read_is_an_error_and_stays(credits: Credits, link: RedisLink, line: str) -> None:
+    account_id = await account_with(credits, 100)
+    asked = hold(account_id, 10)
+    key = SHARD_KEYS[shard_of(account_id)].hold(asked.request_id)
+    await link.command(b"SET", key, line)
+    settlement = Settlement(asked.request_id, asked.terms, Outcome.EXACT, 10, 1, 1)
+    for attempt in (
+        credits.reserve(asked),
+        credits.renew(asked.request_id, account_id, 1, Usage()),
+        credits.capture(settlement),
+        credits.lapse(shard_of(account_id), asked.request_id, account_id),
+        credits.restore(asked),
+    ):
+        with pytest.raises(RedisScriptError, match="TOLLGATE hold is unreadable"):
+            await attempt
+    await credits.ack(shard_of(account_id), (1, 1), [asked.request_id])
+    assert await link.command(b"GET", key) == line.encode()
+    assert await credits.balance(account_id) == Balance(100, 0)
+
+
+@pytest.mark.parametrize("count", [0, 1, 12_000])
+async def test_any_number_of_holds_is_acknowledged(credits: Credits, count: int) -> None:
+    await credits.ack(1, (1, 1), [f"{index}" for index in range(count)])

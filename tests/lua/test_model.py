@@ -106,6 +106,8 @@ class Model(RuleBasedStateMachine):
             return await self.link.command(b"XRANGE", key, b"-", b"+")
         if key.endswith(b"leases"):
             return sorted(await self.link.command(b"ZRANGE", key, 0, -1))
+        if b":hold:" in key:
+            return await self.link.command(b"GET", key)
         flat = await self.link.command(b"HGETALL", key)
         return dict(zip(flat[::2], flat[1::2], strict=True))
 

@@ -89,7 +89,7 @@ async def test_one_bad_hold_keeps_no_other(credits: Credits, link: RedisLink) ->
     await run_out(link, bad)
     await run_out(link, good)
     keys = SHARD_KEYS[shard_of(account_id)]
-    await link.command(b"HSET", keys.hold(bad.request_id), b"amount", b"much")
+    await link.command(b"SET", keys.hold(bad.request_id), f"1 open {account_id} 1 f much 0 {{}} {{}}")
     await link.command(b"ZADD", keys.leases, 0, b"lost")
     assert await Sweeper(credits, nothing_to_load, batch_max=10).step() == 1
     assert await link.command(b"ZRANGE", keys.leases, 0, -1) == [bad.request_id.encode()]
