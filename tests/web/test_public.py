@@ -12,6 +12,7 @@ __all__ = ["logs", "openai", "running", "stack"]
 
 
 async def test_the_status_says_whether_calls_are_served(stack: Stack) -> None:
+    await stack.gateway.ready.step()
     got = await ask(stack.address, request("/api/status", "", method="GET"))
     assert got.status == 200
     assert msgspec.json.decode(got.body) == {"status": "ok", "banners": [], "version": __version__}
