@@ -11,6 +11,7 @@ from gateway.sandbox.openai.answers import ENDPOINTS, Answer, Question, answer, 
 from gateway.sandbox.openai.delivery import Delivery, Pace, close
 from gateway.sandbox.openai.errors import ApiError
 from gateway.sandbox.openai.log import LogEntry, Outcome, RequestLog
+from gateway.sandbox.openai.realtime import REALTIME, converse
 from gateway.sandbox.openai.scenarios import HEADER, USUAL, Scenario, ScenarioError, parse_scenario
 from gateway.sandbox.openai.settings import SandboxOpenAISettings
 
@@ -69,6 +70,10 @@ class Exchange:
             body = await self._body(request, entry)
             self._check_key(request)
             scenario = self._scenario(request)
+            if request.path == REALTIME and scenario.status is None:
+                socket = await converse(request, entry, self._settings.output_tokens)
+                self.log.end(entry, Outcome.COMPLETE)
+                return socket
             answered = answer(entry.method, entry.path, self._question(request, entry, scenario, body))
         except ApiError as error:
             answered = refusal(error, scenario)
