@@ -64,8 +64,9 @@ LEFT JOIN call_usage AS first ON first.request_id = later.request_id AND first.p
 WHERE later.phase = 'correction'
   AND (first.outcome IS DISTINCT FROM 'lapsed' OR first.charged + later.charged <> later.cost)
 
--- name: 6. every event is posted: no dead letters
+-- name: 6. every event is posted: no open dead letters
 SELECT format('%s-%s of shard %s: %s', epoch, seq, shard, reason) FROM dead_letter
+WHERE NOT EXISTS (SELECT FROM dead_letter_decision WHERE dead_letter_id = dead_letter.id)
 
 -- name: 6. an answer that upstream began is captured, or says why not
 SELECT format('request %s: void after status %s, without a flag', request_id, status) FROM call_usage

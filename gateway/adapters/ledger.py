@@ -49,6 +49,12 @@ class Ledger:
             rows = await self._pool.fetch(self._sql["ended"], request_ids)
         return {str(row["request_id"]) for row in rows}
 
+    async def quarantined(self, request_ids: list[str]) -> set[str]:
+        """Those with an event that could not be posted, and is kept as a dead letter."""
+        with outages():
+            rows = await self._pool.fetch(self._sql["quarantined"], request_ids)
+        return {row["request_id"] for row in rows}
+
     async def lapses(self, request_ids: list[str]) -> dict[str, MicroCredits]:
         """Those whose end is a lapse that nothing has corrected yet, with what it charged."""
         with outages():
@@ -183,6 +189,14 @@ class Ledger:
             await connection.fetchval(self._sql["credit"], account_id, made.repaid[account_id])
         posted.credited = set(made.repaid)
         return posted
+
+    async def reconcile(self, connection: Connection, event: Event, *, is_posted: bool) -> None:
+        """Queue for Redis what makes it agree about a decided dead letter: it debited it in its own epoch alone."""
+        (row,) = await connection.fetch(self._sql["lock_shards"], [event.shard])
+        is_debited = event.position.epoch == row["epoch"]
+        if event.charged and is_debited != is_posted:
+            amount = event.charged if is_debited else -event.charged
+            await connection.fetchval(self._sql["credit"], event.account_id, amount)
 
     async def write_entries(self, connection: Connection, rows: "list[EntryRow]") -> None:
         """Insert entries and move the balances by them; their shards must be locked."""

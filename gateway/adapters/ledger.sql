@@ -86,6 +86,10 @@ SELECT id, credit_seq, $2::bigint FROM numbered RETURNING credit_seq
 SELECT DISTINCT request_id FROM idem
 WHERE request_id = ANY($1::uuid[]) AND (phase = 'correction' OR kind <> 'lapse')
 
+-- name: quarantined
+SELECT DISTINCT payload ->> 'request_id' AS request_id FROM dead_letter
+WHERE payload ->> 'request_id' = ANY($1::text[])
+
 -- name: lapses
 SELECT call_usage.request_id, call_usage.charged
 FROM idem JOIN call_usage USING (request_id, phase)

@@ -32,7 +32,7 @@ from gateway.proxy.realtime import SessionBounds, Sessions
 from gateway.proxy.relay import Disconnect, Relay
 from gateway.proxy.settlements import Settlements
 from gateway.proxy.tally import Tally
-from gateway.web.metrics import gauges, tally_metrics
+from gateway.web.metrics import counters, gauges, tally_metrics
 from gateway.web.public import protocol_of, public_app, public_runner
 
 
@@ -135,6 +135,14 @@ class Gateway:
 
     def metrics(self) -> Iterator[Metric]:
         yield from tally_metrics(self.tally)
+        yield from counters(
+            {
+                "tollgate_lost_settlements": (
+                    "Settlements in no outbox and no ledger; each is logged in full.",
+                    lambda: self.settlements.lost,
+                )
+            }
+        )
         yield from gauges(
             {
                 "tollgate_open_holds": ("Holds this gateway has open.", lambda: len(self.leases)),

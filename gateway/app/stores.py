@@ -14,6 +14,7 @@ from gateway.adapters.accounts import Accounts
 from gateway.adapters.credit_outbox import CreditOutbox
 from gateway.adapters.credits import Credits
 from gateway.adapters.database import LedgerUnavailable, Pool, open_pool
+from gateway.adapters.dead_letters import DeadLetters
 from gateway.adapters.ledger import Ledger
 from gateway.adapters.outbox import Outbox
 from gateway.adapters.recovery import Recovery
@@ -45,6 +46,7 @@ class Stores:
         )
         self.ledger = Ledger(pool, new_id=new_request_id)
         self.accounts = Accounts(pool, self.ledger, new_id=new_request_id, random_bytes=os.urandom, now_ms=now_ms)
+        self.dead_letters = DeadLetters(pool, self.ledger)
         self.outbox = Outbox(redis)
         self.recovery = Recovery(
             pool, self.ledger, self.credits, self.outbox, link, grace_ms=config.holds.rebuild_grace_ms

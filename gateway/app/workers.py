@@ -19,6 +19,7 @@ log = structlog.get_logger(__name__)
 
 # How long a stopping worker may still post; the rest waits in the outbox for the next start.
 FINAL_POST_S_MAX = 10.0
+LETTERS_INTERVAL_S = 5.0
 
 
 class Workers:
@@ -39,6 +40,7 @@ class Workers:
         )
         self.sweeper = Sweeper(stores.credits, stores.recovery.load_account, batch_max=config.workers.sweep_batch_max)
         self.rebuilder = Rebuilder(stores.recovery)
+        self._letters_open = 0
         self._is_stopping = False
         self._has_posted = asyncio.Event()
 
@@ -49,6 +51,7 @@ class Workers:
             self._post(),
             every(workers.sweep_ms / 1000, "sweep", self.sweeper.step),
             every(workers.credit_ms / 1000, "credit", self._stores.crediter.step),
+            every(LETTERS_INTERVAL_S, "count dead letters", self._count_letters),
         ]
 
     async def readiness(self) -> str:
@@ -66,6 +69,7 @@ class Workers:
             {
                 "tollgate_posting_lag_seconds": ("Age of the last posted event.", lambda: poster.lag_s),
                 "tollgate_posting_shards": ("Shards this process posts.", lambda: poster.owned_shards),
+                "tollgate_dead_letters_open": ("Dead letters to decide on.", lambda: self._letters_open),
                 "tollgate_credits_pending": ("Movements Redis must learn of.", lambda: self._stores.crediter.pending),
             }
         )
@@ -81,6 +85,10 @@ class Workers:
                 "tollgate_rebuilt_shards": ("Shards rebuilt.", lambda: rebuilder.rebuilt_total),
             }
         )
+
+    async def _count_letters(self) -> int:
+        self._letters_open = await self._stores.dead_letters.count_open()
+        return 0
 
     async def _post(self) -> None:
         """Post until there is nothing left and no more is wanted. One loop does it all: its steps never overlap."""

@@ -1,6 +1,8 @@
-"""`tollgate audit`: every invariant that a query can check, on live data."""
+"""`tollgate audit` and `tollgate ledger …`: what the books say of themselves."""
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -9,12 +11,24 @@ from rich.text import Text
 
 from gateway.cli.target import AsJson, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
+from gateway.core.money import format_credits
+
+if TYPE_CHECKING:
+    from gateway.adapters.dead_letters import DeadLetters, Letter
 
 EXIT_VIOLATED = 1
+
+ledger_app = typer.Typer(help="The ledger: dead letters, seals.", no_args_is_help=True)
+letters_app = typer.Typer(help="Events that could not be posted: list, show, retry, dismiss.", no_args_is_help=True)
+ledger_app.add_typer(letters_app, name="dead-letters")
+
+LetterId = Annotated[int, typer.Argument(metavar="ID", min=1, help="As `list` shows it.")]
+Reason = Annotated[str, typer.Option(help="Why; kept beside it for ever.")]
 
 
 def register(app: typer.Typer) -> None:
     app.command()(audit)
+    app.add_typer(ledger_app, name="ledger")
 
 
 def audit(data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
@@ -59,3 +73,84 @@ def audit(data: Data = None, config: ConfigFile = None, as_json: AsJson = False)
     show(as_json, {"clean": is_clean, "findings": findings}, table(verdict, ["", "invariant", "examples"], rows))
     if not is_clean:
         raise typer.Exit(EXIT_VIOLATED)
+
+
+@letters_app.command("list")
+def list_letters(
+    with_decided: Annotated[bool, typer.Option("--all", help="Also those that are decided.")] = False,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the dead letters that are open, the oldest first."""
+
+    async def main(settings: Config) -> list[dict[str, Any]]:
+        from gateway.app.stores import open_stores
+
+        async with open_stores(settings) as stores:
+            return [_shown(letter) for letter in await stores.dead_letters.list(with_decided=with_decided)]
+
+    letters = run(main(target(data, config)))
+    rows = [[each["id"], each["at"], each["state"], each["cost"], each["reason"]] for each in letters]
+    columns = ["id", "at", "state", "credits", "reason"]
+    title = f"{len(letters)} dead letters" if letters else "no dead letters"
+    show(as_json, {"dead_letters": letters}, table(title, columns, rows, right=["id", "credits"]))
+
+
+@letters_app.command("show")
+def show_letter(letter_id: LetterId, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Show one dead letter with the fields of its event."""
+    _act(lambda letters: letters.get(letter_id), data, config, as_json)
+
+
+@letters_app.command("retry")
+def retry_letter(
+    letter_id: LetterId,
+    reason: Reason = "retried by an operator",
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Post its event after all, once what kept it from being posted is mended."""
+    _act(lambda letters: letters.retry(letter_id, reason), data, config, as_json)
+
+
+@letters_app.command("dismiss")
+def dismiss_letter(
+    letter_id: LetterId, reason: Reason, data: Data = None, config: ConfigFile = None, as_json: AsJson = False
+) -> None:
+    """Give it up: it is never posted, and what was debited for it goes back to the account."""
+    _act(lambda letters: letters.dismiss(letter_id, reason), data, config, as_json)
+
+
+def _act(
+    action: "Callable[[DeadLetters], Awaitable[Letter]]", data: Path | None, config: Path | None, as_json: bool
+) -> None:
+    async def main(settings: Config) -> dict[str, Any]:
+        from gateway.app.stores import open_stores
+
+        async with open_stores(settings) as stores:
+            return _shown(await action(stores.dead_letters))
+
+    letter = run(main(target(data, config)))
+    rows = [[name, value] for name, value in letter.items() if name != "fields"]
+    rows += [[f"field {name}", value] for name, value in letter["fields"].items()]
+    show(as_json, letter, table("", ["", ""], rows))
+
+
+def _shown(letter: "Letter") -> dict[str, Any]:
+    event = letter.event()
+    return {
+        "id": letter.id,
+        "at": f"{letter.at:%Y-%m-%d %H:%M:%S}Z",
+        "state": letter.state,
+        "reason": letter.reason,
+        "decision_reason": letter.decision_reason,
+        "shard": letter.shard,
+        "event_id": letter.event_id,
+        "request": letter.fields.get("request_id", ""),
+        "account": letter.fields.get("account", ""),
+        "cost": "" if event is None else format_credits(event.charged),
+        "cost_ucr": None if event is None else event.charged,
+        "fields": letter.fields,
+    }

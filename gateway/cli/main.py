@@ -7,6 +7,7 @@ import typer
 from gateway.adapters.accounts import AccountError
 from gateway.adapters.credits import CreditsError
 from gateway.adapters.database import LedgerUnavailable
+from gateway.adapters.dead_letters import DeadLetterError
 from gateway.adapters.redis_link import RedisScriptError, RedisUnavailable
 from gateway.adapters.schema import SchemaError
 from gateway.cli import accounts, keys, ledger, rates, run, sandbox
@@ -33,7 +34,15 @@ app.add_typer(sandbox.app, name="sandbox")
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
-REFUSED = (CommandFailed, AccountError, LedgerUnavailable, RedisUnavailable, RedisScriptError, CreditsError)
+REFUSED = (
+    CommandFailed,
+    AccountError,
+    DeadLetterError,
+    LedgerUnavailable,
+    RedisUnavailable,
+    RedisScriptError,
+    CreditsError,
+)
 MISCONFIGURED = (ConfigError, SandboxError, StartFailed, SchemaError)
 
 

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+import msgspec
 import structlog
 
 from gateway.adapters.credits import AccountUnloaded, Credits, EventId, HoldConflict, HoldMissing, Settled, ShardCold
@@ -22,6 +23,8 @@ from gateway.proxy.retained import Copy, Retained
 log = structlog.get_logger(__name__)
 
 ATTEMPTS_MAX = 4
+# How often a settlement is sent that Redis takes, or says that it has, and Postgres never sees.
+SENT_AGAIN_MAX = 5
 # What is sent to Redis, or asked of Postgres, at once.
 BATCH = 1000
 
@@ -49,6 +52,10 @@ class Ledger(Protocol):
         """Those whose end is a lapse that nothing has corrected yet, with what it charged."""
         ...
 
+    async def quarantined(self, request_ids: list[str]) -> set[str]:
+        """Those with an event that could not be posted, and is kept as a dead letter."""
+        ...
+
 
 class Settlements:
     def __init__(
@@ -59,7 +66,8 @@ class Settlements:
         self._ledger = ledger
         self._load_account = load_account
         self._retained = Retained(retained_max)
-        self._missed: set[str] = set()  # retained, and reported as not posted
+        self._sent_again: dict[str, int] = {}  # how often, of what Postgres passed without posting it
+        self.lost = 0  # of those, given up
         self._spooled: dict[str, Settlement] = {}
         self._undurable: set[str] = set()  # those of them that are not in the journal
 
@@ -216,9 +224,10 @@ class Settlements:
         """
         lost: list[Copy] = []
         while passed := self._retained.take_passed(positions, BATCH):
-            ended = await self._ended(passed)
-            self._missed -= ended
-            lost += [copy for copy in passed if copy.settlement.request_id not in ended]
+            kept = await self._kept(passed)
+            for request_id in kept:
+                self._sent_again.pop(request_id, None)
+            lost += [copy for copy in passed if copy.settlement.request_id not in kept]
         await asyncio.gather(*map(self._send_again, lost))
 
     async def _ended(self, copies: list[Copy]) -> set[str]:
@@ -228,13 +237,30 @@ class Settlements:
             self._retained.give_back(copies)
             raise
 
+    async def _kept(self, copies: list[Copy]) -> set[str]:
+        """The requests that Postgres has: posted, or as dead letters, which are an operator's to decide on."""
+        ended = await self._ended(copies)
+        left = [copy.settlement.request_id for copy in copies if copy.settlement.request_id not in ended]
+        if not left:
+            return ended
+        try:
+            return ended | await self._ledger.quarantined(left)
+        except LedgerUnavailable:
+            self._retained.give_back(copies)
+            raise
+
     async def _send_again(self, copy: Copy) -> None:
-        """What Postgres passed without posting it. Redis lost it, and takes it now; or it is a dead letter."""
-        settled = await self.settle(copy.settlement)
+        """What Postgres passed without posting it: Redis lost it, and takes it now."""
         request_id = copy.settlement.request_id
-        if settled is not None and settled.event_id == copy.event_id and request_id not in self._missed:
-            self._missed.add(request_id)
-            log.error("settlement is not posted, though later ones are", request_id=request_id, event_id=copy.event_id)
+        times = self._sent_again[request_id] = self._sent_again.get(request_id, 0) + 1
+        if times > SENT_AGAIN_MAX:
+            # Redis says that it has it, and it never comes: only a human can find out why. All that is known is told.
+            del self._sent_again[request_id]
+            self.lost += 1
+            known = msgspec.json.encode(copy.settlement).decode()
+            log.error("settlement is lost: it is in no outbox and no ledger", event_id=copy.event_id, settlement=known)
+            return
+        await self.settle(copy.settlement)
 
     async def resend_shard(self, shard: int) -> int:
         """After a rebuild of `shard`: send again what Postgres does not have; returns how many."""

@@ -121,6 +121,14 @@ def test_a_card_that_disagrees_with_itself_is_named_with_its_mistake(tmp_path: P
     assert "no such file" in one_line(2, "rates", "check", str(tmp_path / "none.toml"))
 
 
+def test_dead_letters_are_listed_and_one_that_is_not_there_is_refused(stack: Stack) -> None:
+    assert stack.tollgate("ledger", "dead-letters", "list") == {"dead_letters": []}
+    assert "no dead letters" in printed(stack, "ledger", "dead-letters", "list")
+    for action in ("retry", "dismiss"):
+        said = one_line(1, "ledger", "dead-letters", action, "7", "--reason", "why", "--data", str(stack.data))
+        assert "no dead letter 7" in said
+
+
 def test_migrating_what_is_current_changes_nothing(stack: Stack) -> None:
     assert stack.tollgate("migrate") == {"schema": "current"}
 

@@ -139,7 +139,7 @@ DAMAGE = {
     " WHERE outcome = 'lapsed'",
     "6. an answer that upstream began is captured, or says why not": "UPDATE call_usage SET status = 200"
     " WHERE outcome = 'void'",
-    "6. every event is posted: no dead letters": "INSERT INTO dead_letter (shard, epoch, seq, reason, payload,"
+    "6. every event is posted: no open dead letters": "INSERT INTO dead_letter (shard, epoch, seq, reason, payload,"
     " fingerprint) VALUES (1, 1, 1, 'gap', '{}', '')",
     "13. ledger rows never change or vanish: the triggers stand": "ALTER TABLE idem DISABLE TRIGGER keep_table",
     "13. ledger rows never change or vanish: the service may only add to them, and owns nothing": "GRANT DELETE ON"

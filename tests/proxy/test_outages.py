@@ -291,3 +291,21 @@ async def test_while_postgres_is_away_calls_go_on_spooled_ones_are_replayed_and_
             assert gateway.settlements.retained == 4
         await assert_settled(stack, openai, *["exact"] * 4)
         await until(lambda: gateway.settlements.retained == 0)
+
+
+async def test_a_settlement_that_became_a_dead_letter_is_let_go_of_and_not_sent_again(
+    own: OwnStack, openai: SimulatedOpenAI, database_url: str
+) -> None:
+    async with own() as stack, stack.running_gateway() as gateway:
+        with psycopg.connect(database_url, autocommit=True) as owner:
+            owner.execute("ALTER TABLE call_usage ADD CONSTRAINT broken CHECK (cost = 0) NOT VALID")
+        await ask(stack.address, request(CHAT, stack.key, ask_of(CHAT)))
+        await stack.quiet()
+        assert gateway.settlements.retained == 1
+        await stack.post()
+        await until(lambda: gateway.settlements.retained == 0)
+        [letter] = await stack.stores.dead_letters.list()
+        assert letter.reason.startswith("refused")
+        assert gateway.settlements.lost == 0
+        await stack.stores.dead_letters.dismiss(letter.id, "a test")
+        assert await stack.complaints() == []
