@@ -31,7 +31,7 @@ A request's header `x-sandbox-scenario` holds orders, separated by commas: `toke
 produced, `DELETE /sandbox/log` clears it.
 """
 
-from gateway.sandbox.openai.app import SimulatedOpenAI, create_app, loopback_address, serve
+from gateway.sandbox.openai.app import SimulatedOpenAI, create_app, serve
 from gateway.sandbox.openai.log import LogEntry, Outcome, RequestLog
 from gateway.sandbox.openai.settings import SandboxOpenAISettings
 from gateway.sandbox.openai.tokens import TokenCounts
@@ -44,6 +44,5 @@ __all__ = [
     "SimulatedOpenAI",
     "TokenCounts",
     "create_app",
-    "loopback_address",
     "serve",
 ]

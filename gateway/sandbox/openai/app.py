@@ -3,12 +3,12 @@
 import asyncio
 import time
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Self
 
 import msgspec
 from aiohttp import web
 
+from gateway.sandbox.loopback import loopback_address
 from gateway.sandbox.openai.answers import ENDPOINTS
 from gateway.sandbox.openai.exchange import Exchange
 from gateway.sandbox.openai.log import RequestLog
@@ -61,23 +61,6 @@ async def _set_scenario(request: web.Request) -> web.Response:
 
 async def _stop_stalling(app: web.Application) -> None:
     app[_EXCHANGE].stopping.set()
-
-
-def loopback_address(host: str) -> str:
-    """The address to listen on; raises `ValueError` if it could be reached from another machine.
-
-    >>> loopback_address("localhost"), loopback_address("::1")
-    ('127.0.0.1', '::1')
-    """
-    if host == "localhost":
-        return "127.0.0.1"
-    try:
-        loopback = ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise ValueError(f"the simulated OpenAI listens on loopback addresses only (127.0.0.1, ::1), not on {host!r}")
-    return host
 
 
 class SimulatedOpenAI:
