@@ -5,12 +5,12 @@ It knows the epoch of each shard and nothing else: no money is counted here. Eve
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import msgspec
 
-from gateway.adapters.redis_link import Argument, RedisLink
+from gateway.adapters.redis_link import Argument, RedisLink, RedisScriptError
 from gateway.adapters.scripts import Scripts
 from gateway.adapters.stored_holds import owner_of
 from gateway.core.holds import Balance, Hold, HoldState, Settlement
@@ -152,13 +152,13 @@ class Credits:
             return HoldState(reply[1].decode())
         raise _error(reply, request_id)
 
-    async def capture(self, settlement: Settlement) -> Settled:
+    def capture(self, settlement: Settlement) -> Awaitable[Settled]:
         """Debit the cost, free the hold. Raises HoldMissing, HoldConflict, AccountUnloaded, ShardCold."""
-        return await self._settle("capture", b"CAPTURED", settlement, settlement.cost, _json(settlement))
+        return self._settle("capture", b"CAPTURED", settlement, settlement.cost, _json(settlement))
 
-    async def void(self, settlement: Settlement) -> Settled:
+    def void(self, settlement: Settlement) -> Awaitable[Settled]:
         """Free the hold for nothing. Raises as `capture` does."""
-        return await self._settle("void", b"VOIDED", settlement, _json(settlement))
+        return self._settle("void", b"VOIDED", settlement, _json(settlement))
 
     async def _settle(self, script: str, done: bytes, settlement: Settlement, *arguments: Argument) -> Settled:
         request_id, account_id = settlement.request_id, settlement.terms.account_id
@@ -295,9 +295,16 @@ class Credits:
 
     async def _run(self, script: str, shard: int, keys: Sequence[bytes], *arguments: Argument) -> list[Any]:
         """Run a script under the epoch this process knows, which Redis may teach it to raise once."""
+        link, scripts = self._link, self._scripts
         for _ in range(2):
             epoch = self._epochs[shard]
-            reply: list[Any] = await self._scripts.run(self._link, script, keys, epoch, *arguments)
+            # As Scripts.run does, without its coroutine: this is the way of every call.
+            try:
+                reply: list[Any] = await link.command(
+                    b"EVALSHA", scripts.sha1[script], len(keys), *keys, epoch, *arguments
+                )
+            except RedisScriptError as error:
+                reply = await scripts.send_whole(error, link, script, keys, epoch, *arguments)
             if reply[0] != b"EPOCH":
                 return reply
             if not reply[1] or int(reply[1]) < self._epochs[shard]:

@@ -7,16 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from gateway.adapters.redis_link import Argument, RedisLink, RedisScriptError
 
 PRELUDE = "prelude"
-
-
-class Script(msgspec.Struct, frozen=True):
-    source: bytes
-    sha1: bytes
 
 
 class Scripts:
@@ -24,24 +17,28 @@ class Scripts:
 
     def __init__(self, folder: Path) -> None:
         prelude = (folder / f"{PRELUDE}.lua").read_bytes()
-        self._scripts: dict[str, Script] = {}
-        for file in sorted(folder.glob("*.lua")):
-            if file.stem != PRELUDE:
-                source = prelude + file.read_bytes()
-                self._scripts[file.stem] = Script(
-                    source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
-                )
+        files = [file for file in sorted(folder.glob("*.lua")) if file.stem != PRELUDE]
+        self._sources = {file.stem: prelude + file.read_bytes() for file in files}
+        self.sha1 = {
+            name: hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
+            for name, source in self._sources.items()
+        }
 
     @property
     def names(self) -> list[str]:
-        return list(self._scripts)
+        return list(self._sources)
 
     async def run(self, link: RedisLink, name: str, keys: Sequence[bytes], *arguments: Argument) -> Any:
         """Run one script; returns its reply. It may run twice, which every script allows."""
-        script = self._scripts[name]
         try:
-            return await link.command(b"EVALSHA", script.sha1, len(keys), *keys, *arguments)
+            return await link.command(b"EVALSHA", self.sha1[name], len(keys), *keys, *arguments)
         except RedisScriptError as error:
-            if error.code != "NOSCRIPT":
-                raise
-        return await link.command(b"EVAL", script.source, len(keys), *keys, *arguments)
+            return await self.send_whole(error, link, name, keys, *arguments)
+
+    async def send_whole(
+        self, error: RedisScriptError, link: RedisLink, name: str, keys: Sequence[bytes], *arguments: Argument
+    ) -> Any:
+        """What to do about an error of EVALSHA: run the script that Redis does not know; any other is raised again."""
+        if error.code != "NOSCRIPT":
+            raise error
+        return await link.command(b"EVAL", self._sources[name], len(keys), *keys, *arguments)
