@@ -86,9 +86,10 @@ class Gateway:
         )
         edge = config.edge
         self._public = public_runner(
-            public_app(is_ready=lambda: not self.ready.missing, body_bytes_max=edge.control_body_bytes_max),
-            head_bytes_max=edge.head_bytes_max,
-            header_count_max=edge.header_count_max,
+            public_app(is_ready=lambda: not self.ready.missing, body_bytes_max=edge.control_body_bytes_max)
+        )
+        make_protocol = protocol_of(
+            self._public, head_bytes_max=edge.head_bytes_max, header_count_max=edge.header_count_max
         )
         self.exchange = Exchange(
             callers=self.callers,
@@ -97,7 +98,7 @@ class Gateway:
             settlements=self.settlements,
             relay=self.relay,
             sessions=self.sessions,
-            control=Handover(protocol_of(self._public), body_bytes_max=edge.control_body_bytes_max),
+            control=Handover(make_protocol, body_bytes_max=edge.control_body_bytes_max),
             tokenizer=self.tokenizer,
             tally=self.tally,
             body_bytes_max=config.edge.body_bytes_max,

@@ -6,6 +6,7 @@ shape, and none tells what went wrong inside.
 
 import asyncio
 from collections.abc import Callable
+from typing import NoReturn
 
 import structlog
 from aiohttp import hdrs, web
@@ -17,6 +18,9 @@ from gateway.core.errors import BodyTooLarge, GatewayError, InvalidRequest, Meth
 log = structlog.get_logger(__name__)
 
 REQUEST_ID = "x-gateway-request-id"
+
+# That a handed-over request has beside its own: Host, Content-Length, Connection, its id.
+ADDED_HEADERS_MAX = 4
 
 
 def public_app(*, is_ready: Callable[[], bool], body_bytes_max: int) -> web.Application:
@@ -33,28 +37,36 @@ def public_app(*, is_ready: Callable[[], bool], body_bytes_max: int) -> web.Appl
     return app
 
 
-def public_runner(app: web.Application, *, head_bytes_max: int, header_count_max: int) -> web.AppRunner:
-    """What serves `app` on connections that it is given. Its parser refuses nothing that the edge has let pass."""
-    return web.AppRunner(
-        app,
-        access_log=None,
-        handle_signals=False,
-        handler_cancellation=True,  # at the end of a drain: until then a handler ends, whether its client waits or not
-        auto_decompress=False,
-        max_line_size=head_bytes_max,
-        max_field_size=head_bytes_max,
-        max_headers=header_count_max + 4,
-    )
+def public_runner(app: web.Application) -> web.AppRunner:
+    """What runs `app`. Its handlers end whether their client waits or not, but for the end of a drain."""
+    return web.AppRunner(app, handle_signals=False, handler_cancellation=True)
 
 
-def protocol_of(runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
-    """Makes the protocol of one more connection, once `runner` is set up."""
+def protocol_of(runner: web.AppRunner, *, head_bytes_max: int, header_count_max: int) -> Callable[[], asyncio.Protocol]:
+    """Makes the protocol of one more connection, once `runner` is set up. Its bounds are those of the edge."""
 
     def make_protocol() -> asyncio.Protocol:
         assert runner.server is not None, "the runner is not set up"
-        return runner.server()
+        return _Connection(
+            runner.server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,
+            auto_decompress=False,
+            max_line_size=head_bytes_max,
+            max_field_size=head_bytes_max,
+            max_headers=header_count_max + ADDED_HEADERS_MAX,
+        )
 
     return make_protocol
+
+
+class _Connection(web.RequestHandler):
+    """Says nothing of a request that its parser refuses (two Content-Types, say): the edge words every refusal."""
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> NoReturn:
+        raise ConnectionAbortedError(message)
 
 
 async def _finish_head(request: web.Request, response: web.StreamResponse) -> None:

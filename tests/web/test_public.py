@@ -45,6 +45,21 @@ async def test_a_path_that_takes_another_method_says_which(stack: Stack) -> None
     assert got.get(b"allow") == b"GET, HEAD"
 
 
+@pytest.mark.parametrize(
+    "twice", [(b"Content-Type", b"application/json"), (b"User-Agent", b"x"), (b"Authorization", b"Bearer x")]
+)
+async def test_headers_that_contradict_each_other_are_refused_in_the_same_shape(
+    stack: Stack, twice: tuple[bytes, bytes]
+) -> None:
+    async with Client.connect(stack.address) as client:
+        got = await client.ask(request("/api/status", "", method="GET", fields=[twice, twice]))
+        assert got.status in (200, 400)
+        if got.status == 400:
+            assert msgspec.json.decode(got.body)["error"]["code"] == "invalid_request"
+        assert got.get(b"x-gateway-request-id")
+        assert (await client.ask(request("/health", "", method="GET"))).status == 200
+
+
 async def test_a_large_head_that_the_edge_takes_is_taken_here_too(stack: Stack) -> None:
     fields = [(b"X-Large", b"x" * 30_000), *((b"X-%d" % number, b"1") for number in range(120))]
     got = await ask(stack.address, request(f"/api/status?{'q' * 20_000}", "", method="GET", fields=fields))

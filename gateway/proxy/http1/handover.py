@@ -10,7 +10,7 @@ from typing import Any
 
 import httptools
 
-from gateway.core.errors import GatewayError
+from gateway.core.errors import InvalidRequest
 from gateway.proxy.http1.headers import Header, encode, without
 from gateway.proxy.http1.request import Request
 
@@ -35,7 +35,7 @@ class Handover:
             line.close()
             protocol.connection_lost(None)
         if not request.started:
-            raise GatewayError
+            raise InvalidRequest("The headers of this request contradict each other.")
         if line.is_complete:
             request.keep_alive = request.keep_alive and line.keeps_alive
             request.end()
