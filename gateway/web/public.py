@@ -6,7 +6,7 @@ shape, and none tells what went wrong inside.
 
 import asyncio
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import structlog
 from aiohttp import hdrs, web
@@ -45,17 +45,17 @@ def public_runner(app: web.Application) -> web.AppRunner:
 def protocol_of(runner: web.AppRunner, *, head_bytes_max: int, header_count_max: int) -> Callable[[], asyncio.Protocol]:
     """Makes the protocol of one more connection, once `runner` is set up. Its bounds are those of the edge."""
 
+    options: dict[str, Any] = {
+        "access_log": None,
+        "auto_decompress": False,
+        "max_line_size": head_bytes_max,
+        "max_field_size": head_bytes_max,
+        "max_headers": header_count_max + ADDED_HEADERS_MAX,
+    }
+
     def make_protocol() -> asyncio.Protocol:
         assert runner.server is not None, "the runner is not set up"
-        return _Connection(
-            runner.server,
-            loop=asyncio.get_running_loop(),
-            access_log=None,
-            auto_decompress=False,
-            max_line_size=head_bytes_max,
-            max_field_size=head_bytes_max,
-            max_headers=header_count_max + ADDED_HEADERS_MAX,
-        )
+        return _Connection(runner.server, loop=asyncio.get_running_loop(), **options)
 
     return make_protocol
 
