@@ -54,10 +54,13 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     extras: tuple[bytes, ...]  # raw JSON of tools, response_format …: counted by bytes
 
 
+_ABSENT, _NULL = msgspec.Raw(b""), msgspec.Raw(b"null")
+
+
 class _Body(msgspec.Struct):
     model: str
     stream: bool | None = None
-    stream_options: msgspec.Raw = msgspec.Raw(b"null")
+    stream_options: msgspec.Raw = _NULL
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     max_output_tokens: int | None = None
@@ -65,19 +68,19 @@ class _Body(msgspec.Struct):
     best_of: int | None = None
     service_tier: str | None = None
     background: bool | None = None
-    messages: msgspec.Raw = msgspec.Raw(b"")
-    input: msgspec.Raw = msgspec.Raw(b"")
-    prompt: msgspec.Raw = msgspec.Raw(b"")
-    suffix: msgspec.Raw = msgspec.Raw(b"")
-    instructions: msgspec.Raw = msgspec.Raw(b"")
-    tools: msgspec.Raw = msgspec.Raw(b"null")
-    functions: msgspec.Raw = msgspec.Raw(b"")
-    response_format: msgspec.Raw = msgspec.Raw(b"")
-    text: msgspec.Raw = msgspec.Raw(b"")
-    prediction: msgspec.Raw = msgspec.Raw(b"")
+    messages: msgspec.Raw = _ABSENT
+    input: msgspec.Raw = _ABSENT
+    prompt: msgspec.Raw = _ABSENT
+    suffix: msgspec.Raw = _ABSENT
+    instructions: msgspec.Raw = _ABSENT
+    tools: msgspec.Raw = _NULL
+    functions: msgspec.Raw = _ABSENT
+    response_format: msgspec.Raw = _ABSENT
+    text: msgspec.Raw = _ABSENT
+    prediction: msgspec.Raw = _ABSENT
     previous_response_id: str | None = None
-    conversation: msgspec.Raw = msgspec.Raw(b"null")
-    web_search_options: msgspec.Raw = msgspec.Raw(b"null")
+    conversation: msgspec.Raw = _NULL
+    web_search_options: msgspec.Raw = _NULL
 
 
 class _Tool(msgspec.Struct):
@@ -96,6 +99,13 @@ _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _DECIDING_NAME = re.compile(rb'"(?:%s)"(?=\s*:)' % b"|".join(name.encode() for name in _Body.__struct_fields__))
 # Possessive, so linear on whatever a hostile caller writes; group 1 tells a name from a value.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"(\s*+:)?', re.DOTALL)
+
+_OUTPUT_LIMITS: dict[Endpoint, tuple[str, ...]] = {
+    Endpoint.CHAT: ("max_tokens", "max_completion_tokens"),
+    Endpoint.COMPLETIONS: ("max_tokens",),
+    Endpoint.RESPONSES: ("max_output_tokens",),
+    Endpoint.EMBEDDINGS: (),
+}
 
 _INCLUDE_USAGE = b'"stream_options":{"include_usage":true},'
 
@@ -153,6 +163,8 @@ def _refuse_unmetered_features(fields: _Body) -> None:
         raise FeatureNotAllowed("Background responses are not offered by this gateway.", param="background")
     if bytes(fields.web_search_options) != b"null":
         raise FeatureNotAllowed("Web search is not offered by this gateway.", param="web_search_options")
+    if fields.tools is _NULL:
+        return
     try:
         tools = _decode_tools(fields.tools)
         if tools:
@@ -215,22 +227,16 @@ def _prompts(prompt: bytes | msgspec.Raw) -> int:
 
 def _output_limit(endpoint: Endpoint, fields: _Body) -> int | None:
     """The asked output limit, in tokens per choice. Where an endpoint knows two names, the larger is the bound."""
-    names: tuple[str, ...] = {
-        Endpoint.CHAT: ("max_tokens", "max_completion_tokens"),
-        Endpoint.COMPLETIONS: ("max_tokens",),
-        Endpoint.RESPONSES: ("max_output_tokens",),
-        Endpoint.EMBEDDINGS: (),
-    }[endpoint]
     least = 0 if endpoint is Endpoint.COMPLETIONS else 1
-    asked: list[int] = []
-    for name in names:
+    asked: int | None = None
+    for name in _OUTPUT_LIMITS[endpoint]:
         limit = getattr(fields, name)
         if limit is None:
             continue
         if not least <= limit <= OUTPUT_LIMIT_TOKENS_MAX:
             raise InvalidRequest(f"{name} must be between {least} and {OUTPUT_LIMIT_TOKENS_MAX}.", param=name)
-        asked.append(limit)
-    return max(asked) if asked else None
+        asked = limit if asked is None else max(asked, limit)
+    return asked
 
 
 def _has_unknown_context(endpoint: Endpoint, fields: _Body) -> bool:
@@ -261,4 +267,5 @@ def _with_usage_event(body: bytes, options: msgspec.Raw) -> tuple[bytes, bool]:
 
 
 def _present(*values: msgspec.Raw) -> tuple[bytes, ...]:
-    return tuple(raw for raw in map(bytes, values) if raw and raw != b"null")
+    given = [bytes(value) for value in values if value is not _ABSENT and value is not _NULL]
+    return tuple([raw for raw in given if raw != b"null"])

@@ -48,8 +48,6 @@ _MEDIA_TYPES = _IMAGE_TYPES | _AUDIO_TYPES
 _REASONING = "reasoning"
 _TEXTLESS_KEYS = frozenset({"file_id", "file_url", "file_data", "image_url", "input_audio"})
 
-# Without one of these a body is text only. A key may be spelt with escapes of its letters (U+0040 … U+007F).
-_HINTS = (b'"type"', b'"id"', b'_id"', b'_url"', b'_data"', b'_audio"')
 _ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
 
 _INPUT_KEYS = frozenset({"messages", "input", "prompt", "suffix", "instructions"})
@@ -82,10 +80,20 @@ def glance(call: Call) -> Content:
     """
     if call.endpoint in (Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS):
         return TEXT_ONLY
-    body = call.body
-    if any(hint in body for hint in _HINTS) or (b"\\u00" in body and _ESCAPED_LETTER.search(body)):
-        return read(call)
-    return TEXT_ONLY
+    return read(call) if _may_hold_parts(call.body) else TEXT_ONLY
+
+
+def _may_hold_parts(body: bytes) -> bool:
+    """Without one of these names a body is text only. A name may be spelt with escapes of its letters (U+0040 …)."""
+    return (
+        b'"type"' in body
+        or b'"id"' in body
+        or b'_id"' in body
+        or b'_url"' in body
+        or b'_data"' in body
+        or b'_audio"' in body
+        or (b"\\u00" in body and _ESCAPED_LETTER.search(body) is not None)
+    )
 
 
 def read(call: Call) -> Content:

@@ -4,7 +4,6 @@ Every size is bounded from above and priced at the dearest rate that the call ca
 the asked service tier or the default one, every long-context bracket up to the bound.
 """
 
-from collections.abc import Iterator
 from enum import StrEnum
 
 import msgspec
@@ -15,9 +14,9 @@ from gateway.core.money import AMOUNT_UCR_MAX, UCR_PER_CREDIT, MicroCredits
 from gateway.core.rates import (
     DEFAULT_TIER,
     TOKENS_PER_RATE,
+    Ceiling,
     ModelRates,
     Price,
-    Rate,
     RateCard,
     Rounding,
     price,
@@ -104,7 +103,9 @@ def affordable_output_limit(
     if card.rounding is Rounding.CEIL:
         available -= available % UCR_PER_CREDIT
     limit, prediction = row.output_tokens_max, glance(call).prediction_bytes
-    for dearest_in, dearest_out in _dearest(call, row, estimate.input_tokens_max, auto_tier):
+    for least, dearest_in, dearest_out in _ceilings(row, _tier(call, row, auto_tier)):
+        if least > estimate.input_tokens_max:
+            continue
         left = available * TOKENS_PER_RATE - estimate.input_tokens_max * dearest_in
         if left < 0:
             return 0
@@ -159,15 +160,15 @@ def _output_bound(call: Call, row: ModelRates, content: Content) -> int:
 def _estimate(
     call: Call, row: ModelRates, card: RateCard, content: Content, input_tokens: int, basis: Basis, auto_tier: str
 ) -> Estimate:
+    tier = _tier(call, row, auto_tier)
     output_tokens = _output_bound(call, row, content)
-    millionths = max(
-        input_tokens * dearest_in + output_tokens * dearest_out
-        for dearest_in, dearest_out in _dearest(call, row, input_tokens, auto_tier)
-    )
+    millionths = 0
+    for least, dearest_in, dearest_out in _ceilings(row, tier):
+        if least <= input_tokens:
+            millionths = max(millionths, input_tokens * dearest_in + output_tokens * dearest_out)
     unit = UCR_PER_CREDIT if card.rounding is Rounding.CEIL else 1
     amount = -(-millionths // (TOKENS_PER_RATE * unit)) * unit
     # A call of a million prompts can pass what Lua compares exactly; no balance is as large, so it is refused anyhow.
-    tier = _tier(call, row, auto_tier)
     return Estimate(min(amount, AMOUNT_UCR_MAX), input_tokens, output_tokens, basis, tier)
 
 
@@ -177,20 +178,6 @@ def _tier(call: Call, row: ModelRates, auto_tier: str) -> str:
     return DEFAULT_TIER if call.service_tier in (None, "auto") and tier not in row.tiers else tier
 
 
-def _dearest(call: Call, row: ModelRates, input_tokens: int, auto_tier: str) -> Iterator[tuple[int, int]]:
-    """The dearest input and output rate of every bracket that `call` can be priced in; raises `UnsoldTier`.
-
-    The upstream may serve a call in the default tier whatever it asked for, and says so in its answer.
-    """
-    for tier in dict.fromkeys((_tier(call, row, auto_tier), DEFAULT_TIER)):
-        for bracket in row.brackets(tier):
-            if bracket.input_tokens_min <= input_tokens:
-                yield _dearest_input(bracket.rate), _dearest_output(bracket.rate)
-
-
-def _dearest_input(rate: Rate) -> int:
-    return max(rate.input, rate.input_cached, rate.input_cache_write, rate.input_audio, rate.input_image)
-
-
-def _dearest_output(rate: Rate) -> int:
-    return max(rate.output, rate.output_reasoning, rate.output_audio, rate.output_image)
+def _ceilings(row: ModelRates, tier: str) -> tuple[Ceiling, ...]:
+    row.brackets(tier)
+    return row.ceilings[tier]

@@ -28,9 +28,10 @@ def format_credits(amount: MicroCredits) -> str:
     >>> format_credits(5_000_000_000), format_credits(-1), format_credits(1_500_000)
     ('5000', '-0.000001', '1.5')
     """
-    sign = "-" if amount < 0 else ""
-    whole, rest = divmod(abs(amount), UCR_PER_CREDIT)
-    return f"{sign}{whole}" + (f".{rest:06d}".rstrip("0") if rest else "")
+    if amount < 0:
+        return "-" + format_credits(-amount)
+    whole, rest = divmod(amount, UCR_PER_CREDIT)
+    return f"{whole}.{rest:06d}".rstrip("0") if rest else str(whole)
 
 
 def parse_credits(text: str) -> MicroCredits:

@@ -8,8 +8,10 @@ Nothing here guesses: a model or tier that the card does not name has no price.
 import re
 from datetime import date
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
+import msgspec.structs
 
 from gateway.core.money import UCR_PER_CREDIT, MicroCredits, divide_half_up
 from gateway.core.usage import Usage
@@ -61,6 +63,14 @@ class Bracket(msgspec.Struct, frozen=True):
     rate: Rate
 
 
+class Ceiling(NamedTuple):
+    """The dearest rates that a call of so many input tokens can reach."""
+
+    input_tokens_min: int
+    input: int
+    output: int
+
+
 class ModelRates(msgspec.Struct, frozen=True):
     """One model's row: brackets for each service tier, ascending; plus the bounds an estimate needs."""
 
@@ -69,6 +79,16 @@ class ModelRates(msgspec.Struct, frozen=True):
     context_tokens: int  # the largest input
     output_tokens_max: int  # the largest output of one choice; 0 for embeddings
     image_tokens_max: int = IMAGE_TOKENS_MAX  # the most input tokens that one image counts for
+    # By tier, derived from the brackets. The upstream may serve a call in the default tier whatever it asked for.
+    ceilings: dict[str, tuple[Ceiling, ...]] = {}
+
+    def __post_init__(self) -> None:
+        default = self.tiers.get(DEFAULT_TIER, ())
+        ceilings = {
+            tier: tuple(map(_ceiling, brackets if tier == DEFAULT_TIER else brackets + default))
+            for tier, brackets in self.tiers.items()
+        }
+        msgspec.structs.force_setattr(self, "ceilings", ceilings)
 
     def brackets(self, tier: str) -> tuple[Bracket, ...]:
         """The brackets of a priced tier, ascending; raises `UnsoldTier`."""
@@ -116,11 +136,14 @@ class RateCard(msgspec.Struct, frozen=True):
         """Return the rate of a call of `input_tokens` (all classes); raises `UnsoldTier`, never falls back."""
         return _bracket(row, service_tier, input_tokens).rate
 
+    def rate_and_key(self, row: ModelRates, service_tier: str | None, input_tokens: int) -> tuple[Rate, str]:
+        """Return `rate` and `rate_key` of a call."""
+        bracket = _bracket(row, service_tier, input_tokens)
+        return bracket.rate, _key(row, service_tier, bracket)
+
     def rate_key(self, row: ModelRates, service_tier: str | None, input_tokens: int) -> str:
         """Name the row and column that `rate` picks: "gpt-5.4/flex", or "gpt-5.4/flex/272001" for a long context."""
-        bracket = _bracket(row, service_tier, input_tokens)
-        key = f"{row.model}/{priced_tier(service_tier)}"
-        return f"{key}/{bracket.input_tokens_min}" if bracket.input_tokens_min else key
+        return _key(row, service_tier, _bracket(row, service_tier, input_tokens))
 
 
 def priced_tier(service_tier: str | None, auto_tier: str = DEFAULT_TIER) -> str:
@@ -136,6 +159,20 @@ def priced_tier(service_tier: str | None, auto_tier: str = DEFAULT_TIER) -> str:
     if tier is None:
         raise UnsoldTier(f"service tier {name[:64]!r} is not sold")
     return tier
+
+
+def _ceiling(bracket: Bracket) -> Ceiling:
+    rate = bracket.rate
+    return Ceiling(
+        bracket.input_tokens_min,
+        max(rate.input, rate.input_cached, rate.input_cache_write, rate.input_audio, rate.input_image),
+        max(rate.output, rate.output_reasoning, rate.output_audio, rate.output_image),
+    )
+
+
+def _key(row: ModelRates, service_tier: str | None, bracket: Bracket) -> str:
+    key = f"{row.model}/{priced_tier(service_tier)}"
+    return f"{key}/{bracket.input_tokens_min}" if bracket.input_tokens_min else key
 
 
 def _bracket(row: ModelRates, service_tier: str | None, input_tokens: int) -> Bracket:

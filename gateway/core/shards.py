@@ -3,12 +3,14 @@
 All keys of a shard carry one hash tag, so they live in one Redis Cluster slot.
 """
 
+from functools import lru_cache
 from zlib import crc32
 
 # Part of the stored data: a different number would send every account to another shard.
 SHARDS = 64
 
 
+@lru_cache(maxsize=16_384)
 def shard_of(account_id: str) -> int:
     """The shard of an account, 0 … 63, the same in every process for ever.
 

@@ -80,10 +80,10 @@ def _price_as_served(priced: Priced, ended: Ended, usage: Usage) -> tuple[Price,
     said = ended.reading.service_tier
     tier = priced.estimate.tier if said in (None, "", "auto") else said
     try:
-        rate = card.rate(row, tier, usage.input_total)
+        rate, key = card.rate_and_key(row, tier, usage.input_total)
     except UnsoldTier:
         return None
-    return price(usage, rate, card.rounding), card.rate_key(row, tier, usage.input_total)
+    return price(usage, rate, card.rounding), key
 
 
 async def count_delivered(priced: Priced, watch: Watch, tokenizer: Tokenizer) -> Usage:
