@@ -133,6 +133,8 @@ class Workers(_Section):
     sweep_batch_max: int = Positive
     credit_ms: int = Positive
     rebuild_check_ms: int = Positive
+    seal_ms: int = Positive
+    seal_batch_max: int = Field(gt=0, le=10_000)
     ready_lag_s_max: int = Positive
 
 

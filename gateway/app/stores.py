@@ -20,6 +20,7 @@ from gateway.adapters.outbox import Outbox
 from gateway.adapters.recovery import Recovery
 from gateway.adapters.redis_link import RedisLink
 from gateway.adapters.scripts import Scripts
+from gateway.adapters.seals import Seals
 from gateway.app.sources import new_request_id, now_ms
 from gateway.config import Config, ConfigError
 from gateway.core.holds import Balance
@@ -46,6 +47,7 @@ class Stores:
         )
         self.ledger = Ledger(pool, new_id=new_request_id)
         self.accounts = Accounts(pool, self.ledger, new_id=new_request_id, random_bytes=os.urandom, now_ms=now_ms)
+        self.seals = Seals(pool)
         self.dead_letters = DeadLetters(pool, self.ledger)
         self.outbox = Outbox(redis)
         self.recovery = Recovery(

@@ -13,6 +13,7 @@ from gateway.loops import every
 from gateway.web.metrics import counters, gauges
 from gateway.workers.poster import Poster
 from gateway.workers.rebuilder import Rebuilder
+from gateway.workers.sealer import Sealer
 from gateway.workers.sweeper import Sweeper
 
 log = structlog.get_logger(__name__)
@@ -20,6 +21,8 @@ log = structlog.get_logger(__name__)
 # How long a stopping worker may still post; the rest waits in the outbox for the next start.
 FINAL_POST_S_MAX = 10.0
 LETTERS_INTERVAL_S = 5.0
+# Behind by more than this, the poster has the database to itself, but for one seal at a time.
+SEALING_LAG_S_MAX = 0.5
 
 
 class Workers:
@@ -39,6 +42,11 @@ class Workers:
             now_ms=now_ms,
         )
         self.sweeper = Sweeper(stores.credits, stores.recovery.load_account, batch_max=config.workers.sweep_batch_max)
+        self.sealer = Sealer(
+            stores.seals,
+            batch_max=config.workers.seal_batch_max,
+            gives_way=lambda: self.poster.lag_s > SEALING_LAG_S_MAX,
+        )
         self.rebuilder = Rebuilder(stores.recovery)
         self._letters_open = 0
         self._is_stopping = False
@@ -51,6 +59,7 @@ class Workers:
             self._post(),
             every(workers.sweep_ms / 1000, "sweep", self.sweeper.step),
             every(workers.credit_ms / 1000, "credit", self._stores.crediter.step),
+            every(workers.seal_ms / 1000, "seal", self.sealer.step),
             every(LETTERS_INTERVAL_S, "count dead letters", self._count_letters),
         ]
 
@@ -82,6 +91,7 @@ class Workers:
                     "Events missing from the outbox: money may be lost.",
                     lambda: poster.gaps_total,
                 ),
+                "tollgate_sealed": ("Transfers sealed.", lambda: self.sealer.sealed_total),
                 "tollgate_rebuilt_shards": ("Shards rebuilt.", lambda: rebuilder.rebuilt_total),
             }
         )

@@ -15,6 +15,7 @@ from gateway.core.money import format_credits
 
 if TYPE_CHECKING:
     from gateway.adapters.dead_letters import DeadLetters, Letter
+    from gateway.adapters.seals import Verdict
 
 EXIT_VIOLATED = 1
 
@@ -72,6 +73,44 @@ def audit(data: Data = None, config: ConfigFile = None, as_json: AsJson = False)
     verdict = "the books are right" if is_clean else "the books are wrong: see the examples"
     show(as_json, {"clean": is_clean, "findings": findings}, table(verdict, ["", "invariant", "examples"], rows))
     if not is_clean:
+        raise typer.Exit(EXIT_VIOLATED)
+
+
+@ledger_app.command("verify")
+def verify(
+    head: Annotated[str, typer.Option(help="A head printed earlier, in hex: it must be in the chain.")] = "",
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute the chain of seals from the ledger's rows; exit 0 only if nothing was changed, and print its head."""
+
+    async def main(settings: Config) -> "Verdict":
+        from gateway.app.stores import open_stores
+
+        console = Console(stderr=True, quiet=as_json)
+        with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
+            task = progress.add_task("verifying", total=None)
+
+            def report(done: int, total: int) -> None:
+                progress.update(task, completed=done, total=total)
+
+            async with open_stores(settings) as stores:
+                return await stores.seals.verify(known_head=head.strip(), on_progress=report)
+
+    verdict = run(main(target(data, config)))
+    is_sound = not verdict.findings
+    rows: list[list[object]] = [
+        ["seals", verdict.seals],
+        ["transfers sealed", verdict.transfers],
+        ["not sealed yet", verdict.unsealed],
+        ["head", verdict.head or "–"],
+        *([Text("found", "red"), finding] for finding in verdict.findings),
+    ]
+    title = "the ledger is as it was sealed" if is_sound else "the ledger was changed after it was sealed"
+    values = {"sound": is_sound} | {name: getattr(verdict, name) for name in verdict.__struct_fields__}
+    show(as_json, values, table(title, ["", ""], rows))
+    if not is_sound:
         raise typer.Exit(EXIT_VIOLATED)
 
 

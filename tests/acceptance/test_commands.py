@@ -129,6 +129,14 @@ def test_dead_letters_are_listed_and_one_that_is_not_there_is_refused(stack: Sta
         assert "no dead letter 7" in said
 
 
+def test_the_ledger_is_verified_against_its_seals_and_prints_its_head(stack: Stack) -> None:
+    verdict = stack.tollgate("ledger", "verify")
+    assert (verdict["sound"], verdict["findings"]) == (True, [])
+    assert "as it was sealed" in printed(stack, "ledger", "verify")
+    done = tollgate("ledger", "verify", "--head", "00ff", "--data", str(stack.data), "--json")
+    assert (done.returncode, json.loads(done.stdout)["sound"]) == (1, False)
+
+
 def test_migrating_what_is_current_changes_nothing(stack: Stack) -> None:
     assert stack.tollgate("migrate") == {"schema": "current"}
 
