@@ -105,6 +105,7 @@ class Disconnect(_Section):
 class Realtime(_Section):
     sessions: Selling
     sessions_max: int = Field(ge=0)
+    recheck_ms: int = Field(gt=0, le=500)
     idle_timeout_ms: int = Positive
     session_s_max: int = Positive
     closing_timeout_ms: int = Positive

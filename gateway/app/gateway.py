@@ -200,7 +200,12 @@ def _sessions(config: Config, relay: Relay, tally: Tally) -> Sessions:
         total_s=realtime.session_s_max,
         closing_s=realtime.closing_timeout_ms / 1000,
     )
-    return Sessions(relay, selling=realtime.sessions, bounds=SessionBounds(realtime.sessions_max, tunnel), tally=tally)
+    return Sessions(
+        relay,
+        selling=realtime.sessions,
+        bounds=SessionBounds(realtime.sessions_max, realtime.recheck_ms / 1000, tunnel),
+        tally=tally,
+    )
 
 
 def _edge_limits(config: Config) -> Limits:

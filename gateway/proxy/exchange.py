@@ -21,6 +21,7 @@ from gateway.core.calls import Call, Caller, Endpoint, parse
 from gateway.core.endings import Charge, Ended, ending
 from gateway.core.errors import (
     AccountSuspended,
+    BillingUnavailable,
     GatewayError,
     InsufficientCredits,
     InvalidRequest,
@@ -139,7 +140,7 @@ class Exchange:
             await self._relay.free(request, b"x-gateway-request-id: %b\r\n" % request_id.encode())
             return
         if isinstance(target, Session):
-            await self._sessions.serve(request, caller, request_id)
+            await self._sessions.serve(request, caller, request_id, partial(self._may_go_on, request.head))
             return
         if request.get(b"content-encoding") not in (None, b"identity"):
             raise InvalidRequest("Send the request body without a Content-Encoding.", param=None)
@@ -197,6 +198,16 @@ class Exchange:
 
     async def _authenticate(self, head: RequestHead) -> Caller:
         return await self._callers.authenticate(self._authorization(head))
+
+    async def _may_go_on(self, head: RequestHead) -> bool:
+        """Whether the caller of a session may still call: its key can be revoked meanwhile, its account suspended."""
+        try:
+            caller = self._callers.known(self._credential(head)) or await self._authenticate(head)
+        except Unauthenticated:
+            return False
+        except BillingUnavailable:  # nobody can tell now
+            return True
+        return not caller.suspended
 
     def _read(self, caller: Caller, target: Endpoint, body: bytes) -> Wanted:
         """Parse and estimate; takes as long as the body is large. Raises the `GatewayError` that refuses the call."""

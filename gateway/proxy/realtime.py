@@ -4,6 +4,7 @@ What a session uses is not metered. So it is only relayed where the operator has
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import structlog
@@ -18,11 +19,14 @@ from gateway.proxy.tally import Tally
 
 log = structlog.get_logger(__name__)
 
+MayGoOn = Callable[[], Awaitable[bool]]
+
 
 class SessionBounds(msgspec.Struct, frozen=True):
     """How many sessions there may be at once, and how long each."""
 
     running_max: int
+    recheck_s: float  # how often it is looked whether the caller may still call
     tunnel: TunnelBounds
 
 
@@ -37,8 +41,11 @@ class Sessions:
     def __len__(self) -> int:
         return self._running
 
-    async def serve(self, request: Request, caller: Caller, request_id: str) -> None:
-        """Relay one session to its end; raises the `GatewayError` that refuses it."""
+    async def serve(self, request: Request, caller: Caller, request_id: str, may_go_on: MayGoOn) -> None:
+        """Relay one session to its end, which is also when it may go on no more.
+
+        Raises the `GatewayError` that refuses it.
+        """
         admit_session(
             self._selling,
             is_websocket=asks_for_websocket(request.head),
@@ -51,11 +58,13 @@ class Sessions:
             opening = b"x-gateway-request-id: %b\r\n" % request_id.encode()
             switched = await self._relay.switch(request, opening)
             if switched is not None:
-                await self._tunnel(request, *switched, caller, request_id)
+                await self._tunnel(request, *switched, caller, request_id, may_go_on)
         finally:
             self._running -= 1
 
-    async def _tunnel(self, request: Request, link: SwitchLink, lines: bytes, caller: Caller, request_id: str) -> None:
+    async def _tunnel(
+        self, request: Request, link: SwitchLink, lines: bytes, caller: Caller, request_id: str, may_go_on: MayGoOn
+    ) -> None:
         if request.gone:
             link.close()
             return
@@ -65,7 +74,10 @@ class Sessions:
         began_at = loop.time()
         end = End.CUT
         try:
-            end = await tunnel.run()
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(self._watch(tunnel, may_go_on))
+                end = await tunnel.run()
+                watching.cancel()
         finally:
             self._tally.sessions[end] += 1
             log.info(
@@ -78,3 +90,10 @@ class Sessions:
                 sent_bytes=tunnel.caller.received_bytes,
                 received_bytes=tunnel.upstream.received_bytes,
             )
+
+    async def _watch(self, tunnel: Tunnel, may_go_on: MayGoOn) -> None:
+        while True:
+            await asyncio.sleep(self._bounds.recheck_s)
+            if not await may_go_on():
+                tunnel.cut(End.REVOKED)
+                return

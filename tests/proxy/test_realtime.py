@@ -332,6 +332,17 @@ async def test_a_session_ends_at_its_bounds_and_is_counted(
     assert stack.key not in str(told)
 
 
+async def test_a_session_ends_within_a_second_when_its_key_is_revoked(selling: Stack, switching: Switching) -> None:
+    key_id = (await selling.gateway.callers.authenticate(b"Bearer " + selling.key.encode())).key_id
+    async with Client.connect(selling.address) as client:
+        await client.begin(handshake(selling.key))
+        await selling.stores.accounts.revoke_key(key_id)
+        async with asyncio.timeout(1):
+            assert await client.reader.read() == b""
+        await selling.quiet()
+    assert dict(selling.gateway.tally.sessions) == {"revoked": 1}
+
+
 async def test_a_half_closed_session_ends_soon(running: Running, switching: Switching) -> None:
     async with running(switching.url, realtime=UNMETERED) as stack, Client.connect(stack.address) as client:
         await client.begin(handshake(stack.key))

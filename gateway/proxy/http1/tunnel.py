@@ -28,6 +28,7 @@ class End(StrEnum):
     CLOSED = "closed"  # by either side
     IDLE = "idle"
     TOTAL = "total"
+    REVOKED = "revoked"  # its caller may call no more
     CUT = "cut"  # by the gateway, which stops
 
 
@@ -170,12 +171,12 @@ class Tunnel:
 
     async def run(self) -> End:
         """Return when both sides are closed; a caller who cancels this closes them."""
-        longest = self._loop.call_later(self._bounds.total_s, self._cut, End.TOTAL)
+        longest = self._loop.call_later(self._bounds.total_s, self.cut, End.TOTAL)
         self._watch()
         try:
             await self._over.wait()
         except asyncio.CancelledError:
-            self._cut(End.CUT)
+            self.cut(End.CUT)
             raise
         finally:
             for timer in (longest, self._watching, self._closing):
@@ -190,7 +191,7 @@ class Tunnel:
 
     def begin_closing(self) -> None:
         if self._closing is None:
-            self._closing = self._loop.call_later(self._bounds.closing_s, self._cut, End.CLOSED)
+            self._closing = self._loop.call_later(self._bounds.closing_s, self.cut, End.CLOSED)
 
     def lost(self) -> None:
         if self.caller.is_lost and self.upstream.is_lost:
@@ -201,11 +202,12 @@ class Tunnel:
     def _watch(self) -> None:
         idle_at = self._touched_at + self._bounds.idle_s
         if self._loop.time() >= idle_at:
-            self._cut(End.IDLE)
+            self.cut(End.IDLE)
         else:
             self._watching = self._loop.call_at(idle_at, self._watch)
 
-    def _cut(self, end: End) -> None:
+    def cut(self, end: End) -> None:
+        """Close both sides now."""
         self._end = end
         self.caller.abort()
         self.upstream.abort()
