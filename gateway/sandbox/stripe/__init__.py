@@ -1,9 +1,9 @@
 """The simulated Stripe: payments, refunds, disputes, payouts and webhooks for tests and the demo, and faults to order.
 
-The official SDK talks to it as to Stripe: `stripe.StripeClient(key, base_addresses={"api": url})`. It speaks one version
-of the API, `API_VERSION`, the SDK's own. Parameters are checked against the SDK's types: what Stripe does not know is
-refused as `parameter_unknown`, and what Stripe knows but nothing happens to here is refused as well, by name. Not
-simulated: subscriptions, promotion codes, Connect, adaptive pricing, embedded pages.
+The official SDK talks to it as to Stripe: `stripe.StripeClient(key, base_addresses={"api": url})`. It speaks one
+version of the API, `API_VERSION`, the SDK's own. Parameters are checked against the SDK's types: what Stripe does not
+know is refused as `parameter_unknown`, and what Stripe knows but nothing happens to here is refused as well, by name.
+Not simulated: subscriptions, promotion codes, Connect, adaptive pricing, embedded pages.
 
 What it does by itself: test cards and accounts behave as on docs.stripe.com/testing (`cards` has the table), by number
 and as `pm_card_…`. Disputes and warnings of their cards come right after the charge. Debits, pending and failing
@@ -12,8 +12,9 @@ transactions become available after two days, and those of a payout sum to zero.
 endpoint that listens, and again after `delivery_retries_s`. Idempotency keys replay, conflict and mismatch. Search
 lags by a minute, as at Stripe, so it finds nothing that has just been made.
 
-A customer's pages are forms without script: POST `/c/pay/cs_…` takes email, name, country, postal_code, kind, number and
-tax_id and answers 303 to the success URL, 303 to `/authenticate/pi_…` (POST outcome=pass or fail), or 402 with the page.
+A customer's pages are forms without script: POST `/c/pay/cs_…` takes email, name, country, postal_code, kind, number
+and tax_id, and answers 303 to the success URL, 303 to `/authenticate/pi_…` (POST outcome=pass or fail), or 402 with the
+page. Receipts, invoices and the portal have pages, too.
 
 Orders, as `SimulatedStripe` methods or as JSON over HTTP:
 

@@ -1,5 +1,7 @@
 """Charges: made by payment intents only. What follows one by itself (a dispute, a warning) is left for later here."""
 
+from typing import Final
+
 import msgspec
 
 from gateway.sandbox.stripe.books import book, fee_of
@@ -7,6 +9,18 @@ from gateway.sandbox.stripe.cards import DECLINES, Instrument, decline_codes
 from gateway.sandbox.stripe.disputes import open_dispute
 from gateway.sandbox.stripe.objects import Charge, EarlyFraudWarning, Json, PaymentIntent, PaymentMethod, Review
 from gateway.sandbox.stripe.world import World
+
+# What a payment method shows and a charge does not.
+_OF_THE_METHOD: Final = frozenset(
+    {
+        "display_brand",
+        "financial_connections_account",
+        "generated_from",
+        "networks",
+        "status_details",
+        "three_d_secure_usage",
+    }
+)
 
 
 def begin_charge(world: World, intent: PaymentIntent, method: PaymentMethod, authenticated: bool) -> Charge:
@@ -177,10 +191,9 @@ def _outcome(instrument: Instrument) -> Json:
 def _details(method: PaymentMethod, amount: int, authenticated: bool) -> Json:
     if method.type != "card":
         shown = method.us_bank_account or method.sepa_debit or {}
-        return {"type": method.type, method.type: {**shown, "mandate": None}}
-    card = dict(method.card or {})
-    for name in ("display_brand", "generated_from", "networks", "three_d_secure_usage"):
-        card.pop(name)
+        account = {name: value for name, value in shown.items() if name not in _OF_THE_METHOD}
+        return {"type": method.type, method.type: {**account, "mandate": None}}
+    card = {name: value for name, value in (method.card or {}).items() if name not in _OF_THE_METHOD}
     secure = {"authentication_flow": "challenge", "result": "authenticated", "version": "2.2.0"}
     return {
         "type": "card",

@@ -73,6 +73,7 @@ def open_dispute(
             "card": {
                 "brand": "visa",
                 "case_type": "inquiry" if inquiry else "chargeback",
+                "network": "visa",
                 "network_reason_code": "10.4",
             },
         },

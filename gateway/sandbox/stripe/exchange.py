@@ -47,11 +47,12 @@ class Exchange:
         ids = tuple(request.match_info.values())
         ask = self._stripe.begin(route, ids, pairs, request.headers, self._clock())
         if isinstance(ask, Reply):
-            return _answer(ask)
-        if fault.wait_s:
-            await self._wait(ask, fault.wait_s)
-        reply = self._do(ask, fault)
-        self._happened()
+            reply = ask
+        else:
+            if fault.wait_s:
+                await self._wait(ask, fault.wait_s)
+            reply = self._do(ask, fault)
+            self._happened()
         return _cut(request) if fault.does == "lose_reply" else _answer(reply)
 
     async def _wait(self, ask: Ask, wait_s: float) -> None:

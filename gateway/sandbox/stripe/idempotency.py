@@ -30,20 +30,20 @@ class _Entry(msgspec.Struct):
 
 
 class IdempotencyKeys:
-    """The keys of one account; at most `keys_max`, the oldest of those that are answered are forgotten."""
+    """Keys, each in the scope of an API key; at most `keys_max`, the oldest are forgotten."""
 
     def __init__(self, keys_max: int) -> None:
         self._keys_max = keys_max
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
 
-    def begin(self, key: str, fingerprint: str, now_s: float) -> Answer | None:
+    def begin(self, scope: str, key: str, fingerprint: str, now_s: float) -> Answer | None:
         """The answer to repeat, or None if the request is to run; `finish` or `abandon` must follow then."""
         if len(key) > _LENGTH_MAX:
             raise _refusal(400, f"Idempotency keys must be at most {_LENGTH_MAX} characters long.")
         self._forget(now_s)
-        entry = self._entries.get(key)
+        entry = self._entries.get((scope, key))
         if entry is None:
-            self._entries[key] = _Entry(fingerprint, now_s)
+            self._entries[scope, key] = _Entry(fingerprint, now_s)
             return None
         if entry.fingerprint != fingerprint:
             raise _refusal(
@@ -60,13 +60,13 @@ class IdempotencyKeys:
             )
         return entry.answer
 
-    def finish(self, key: str, answer: Answer) -> None:
-        if key in self._entries:  # a long request may outlive its key
-            self._entries[key].answer = answer
+    def finish(self, scope: str, key: str, answer: Answer) -> None:
+        if (scope, key) in self._entries:  # a long request may outlive its key
+            self._entries[scope, key].answer = answer
 
-    def abandon(self, key: str) -> None:
+    def abandon(self, scope: str, key: str) -> None:
         """The request did not run after all."""
-        self._entries.pop(key, None)
+        self._entries.pop((scope, key), None)
 
     def _forget(self, now_s: float) -> None:
         while self._entries:

@@ -25,7 +25,6 @@ def create_invoice_item(
         raise invalid("Missing required param: amount.", code="parameter_missing", param="amount")
     item = InvoiceItem(
         id=world.id_for(InvoiceItem),
-        created=world.created,
         amount=amount,
         net_amount=amount,
         currency=currency.lower(),

@@ -73,7 +73,8 @@ def _hash(choices: list[Any], value: dict[str, Any], path: str) -> Any:
         if hasattr(choice, "__required_keys__"):
             return _members(choice, value, path)
         if get_origin(choice) is dict:
-            return {key: _value(get_args(choice)[1], item, f"{path}[{key}]") for key, item in value.items()}
+            of = get_args(choice)[1]
+            return {key: item if item == "" else _value(of, item, f"{path}[{key}]") for key, item in value.items()}
     raise invalid(f"Invalid {path}: a hash was not expected.", param=path)
 
 

@@ -36,6 +36,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     route: Route
     ids: Sequence[str]
     parameters: Json
+    scope: str
     key: str | None
 
 
@@ -64,11 +65,11 @@ class Stripe:
         request_id = self.world.new_id("req", 14)
         key = headers.get("Idempotency-Key") if route.method == "POST" else None
         try:
-            account = self._authenticate(headers.get("Authorization", ""))
+            scope = self._authenticate(headers.get("Authorization", ""))
             old = self._is_old(headers.get("Stripe-Version"))
             parameters = self._parameters(route, pairs, old)
             if key is not None:
-                answer = self.keys.begin(f"{account}/{key}", _fingerprint(route, ids, pairs), now_s)
+                answer = self.keys.begin(scope, key, _fingerprint(route, ids, pairs), now_s)
                 if answer is not None:
                     repeated = {"Idempotent-Replayed": "true", "Original-Request": answer.request_id}
                     return self._reply(request_id, answer.status, answer.body, key, repeated)
@@ -79,13 +80,13 @@ class Stripe:
             route=route,
             ids=ids,
             parameters=parameters,
-            key=None if key is None else f"{account}/{key}",
+            scope=scope,
+            key=key,
         )
 
     def run(self, ask: Ask, now_s: float, *, broken: bool = False) -> Reply:
         """Do it, and keep the answer under its key. `broken`: done or not, the answer is a 500."""
-        key = ask.key.partition("/")[2] if ask.key else None
-        request = {"id": ask.request_id, "idempotency_key": key}
+        request = {"id": ask.request_id, "idempotency_key": ask.key}
         parameters = dict(ask.parameters)
         paths = parameters.pop("expand", [])
         world = self.world.at(now_s, request)
@@ -97,16 +98,16 @@ class Stripe:
         world.run_due()
         if broken:
             status, body = 500, _BROKEN
-        return self._finish(ask, status, body, key)
+        return self._finish(ask, status, body)
 
     def fail(self, ask: Ask) -> Reply:
         """Answer 500 without having done it; the key keeps even that."""
-        return self._finish(ask, 500, _BROKEN, ask.key.partition("/")[2] if ask.key else None)
+        return self._finish(ask, 500, _BROKEN)
 
     def abandon(self, ask: Ask) -> None:
         """The caller is gone before it ran."""
         if ask.key is not None:
-            self.keys.abandon(ask.key)
+            self.keys.abandon(ask.scope, ask.key)
 
     def refuse(self, error: StripeError) -> Reply:
         """A refusal of what is no call at all."""
@@ -122,10 +123,10 @@ class Stripe:
             else:
                 self.deliveries.plan(event, endpoints, monotonic_s)
 
-    def _finish(self, ask: Ask, status: int, body: bytes, key: str | None) -> Reply:
+    def _finish(self, ask: Ask, status: int, body: bytes) -> Reply:
         if ask.key is not None:
-            self.keys.finish(ask.key, Answer(status, body, ask.request_id))
-        return self._reply(ask.request_id, status, body, key)
+            self.keys.finish(ask.scope, ask.key, Answer(status, body, ask.request_id))
+        return self._reply(ask.request_id, status, body, ask.key)
 
     def _reply(
         self, request_id: str, status: int, body: bytes, key: str | None, more: dict[str, str] | None = None

@@ -2,7 +2,7 @@
 
 from msgspec import field
 
-from gateway.sandbox.stripe.objects.base import Json, Live, Metadata
+from gateway.sandbox.stripe.objects.base import Identified, Json, Live, Metadata
 
 
 class Invoice(Live, frozen=True, kw_only=True):
@@ -79,7 +79,7 @@ class Invoice(Live, frozen=True, kw_only=True):
     webhooks_delivered_at: int | None = None
 
 
-class InvoiceItem(Live, frozen=True, kw_only=True):
+class InvoiceItem(Identified, frozen=True, kw_only=True):
     object: str = "invoiceitem"
     amount: int
     currency: str
@@ -90,6 +90,7 @@ class InvoiceItem(Live, frozen=True, kw_only=True):
     discountable: bool = True
     discounts: list[Json] = field(default_factory=list)
     invoice: str | None = None
+    livemode: bool = False
     metadata: Metadata = field(default_factory=dict)
     net_amount: int
     parent: None = None
@@ -97,5 +98,6 @@ class InvoiceItem(Live, frozen=True, kw_only=True):
     pricing: Json | None = None
     proration: bool = False
     quantity: int = 1
+    quantity_decimal: str = "1"
     tax_rates: list[Json] = field(default_factory=list)
     test_clock: None = None
