@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 UV_VERSION := 0.13.8
 
-.PHONY: demo test bench lock format clean
+.PHONY: demo test stripe-cli bench lock format clean
 
 demo: $(VENV)/.run
 	@$(BIN)/tollgate demo $(ARGS)
@@ -16,6 +16,14 @@ test: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q $(ARGS)
+
+# Another judge of the simulated Stripe: the official CLI, which needs Node and is no part of the suite.
+STRIPE_CLI := $(VENV)/stripe-cli
+STRIPE_CLI_VERSION := 1.52.0
+
+stripe-cli: $(VENV)/.test
+	@npm install --silent --ignore-scripts --no-save --prefix $(STRIPE_CLI) @stripe/cli@$(STRIPE_CLI_VERSION)
+	TOLLGATE_STRIPE_CLI=$(STRIPE_CLI)/node_modules/.bin/stripe $(BIN)/pytest -q tests/sandbox/stripe/stripe_cli.py $(ARGS)
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench $(ARGS)

@@ -2,7 +2,6 @@
 
 from typing import Any, get_args, get_type_hints
 
-import msgspec
 import pytest
 import stripe
 
@@ -10,10 +9,9 @@ from gateway.sandbox.stripe.errors import StripeError
 from gateway.sandbox.stripe.expand import shown
 from gateway.sandbox.stripe.objects import Event
 from gateway.sandbox.stripe.orders import carry_out
-from gateway.sandbox.stripe.routes import ROUTES
-from gateway.sandbox.stripe.service import Ask, Stripe
-from gateway.sandbox.stripe.settings import SandboxStripeSettings
+from gateway.sandbox.stripe.service import Stripe
 from gateway.sandbox.stripe.world import KINDS
+from tests.sandbox.stripe.caller import Caller
 from tests.sandbox.stripe.shapes import misshapen
 
 CLASSES: dict[str, type] = {
@@ -39,44 +37,6 @@ CLASSES: dict[str, type] = {
     "tax_id": stripe.TaxId,
     "webhook_endpoint": stripe.WebhookEndpoint,
 }
-
-
-class Caller:
-    """Calls the service without sockets, as the SDK encodes what it is given."""
-
-    def __init__(self) -> None:
-        self.stripe = Stripe(SandboxStripeSettings(later_s=0.0), seed=3)
-        self.now_s = 1_800_000_000.0
-
-    def call(self, method: str, path: str, **form: str) -> dict[str, Any]:
-        """The answer, whatever its status; `__` stands for a bracket in a name."""
-        route, ids = self._route(method, f"/v1/{path}")
-        pairs = [(_bracketed(name), value) for name, value in form.items()]
-        ask = self.stripe.begin(route, ids, pairs, {"Authorization": "Bearer sk_test_x"}, self.now_s)
-        reply = self.stripe.run(ask, self.now_s) if isinstance(ask, Ask) else ask
-        answer: dict[str, Any] = msgspec.json.decode(reply.body)
-        return answer
-
-    def order(self, order: str, object_id: str | None = None, **given: Any) -> Any:
-        world = self.stripe.world.at(self.now_s)
-        done = carry_out(world, order, object_id, given)
-        world.run_due()
-        return done
-
-    def _route(self, method: str, path: str) -> tuple[Any, list[str]]:
-        parts = path.split("/")
-        for route in ROUTES:
-            pattern = route.path.split("/")
-            if route.method == method and len(pattern) == len(parts):
-                pairs = list(zip(pattern, parts, strict=True))
-                if all(mine == theirs or mine.startswith("{") for mine, theirs in pairs):
-                    return route, [theirs for mine, theirs in pairs if mine.startswith("{")]
-        raise AssertionError(path)
-
-
-def _bracketed(name: str) -> str:
-    first, *rest = name.split("__")
-    return first + "".join(f"[{part}]" for part in rest)
 
 
 def everything() -> Stripe:
