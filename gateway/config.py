@@ -56,6 +56,7 @@ class Redis(_Section):
     command_timeout_ms: int = Positive
     pending_commands_max: int = Positive
     reconnect_backoff_ms_max: int = Positive
+    require_durable: bool
     ready_memory_percent_max: int = Field(gt=0, le=100)
 
 

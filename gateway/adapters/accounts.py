@@ -81,6 +81,8 @@ class Accounts:
     async def create(self, name: str) -> Account:
         """Create an account; raises `AccountError` if the name is taken or unusable."""
         name = _text(name, "An account's name", NAME_LENGTH_MAX)
+        if _uuid(name) is not None:
+            raise AccountError(f"{name!r} is an id, not a name: it could be another account's; choose another name.")
         account_id = self._new_id()
         try:
             with outages():

@@ -13,7 +13,7 @@ from prometheus_client.core import Metric
 from gateway.app.cards import load_cards
 from gateway.app.gateway import Gateway, open_journal
 from gateway.app.sources import now_ms
-from gateway.app.stores import open_stores
+from gateway.app.stores import check_redis, open_stores
 from gateway.app.workers import Workers
 from gateway.config import Config, ConfigError, parse_listen, why
 from gateway.core.schedule import starts_ms
@@ -35,6 +35,7 @@ async def serve_gateway(config: Config, listener: socket.socket | None, announce
     """Run one gateway until SIGINT or SIGTERM; raises `ConfigError` or `SchemaError` when it cannot start."""
     cards = load_cards(config, now_ms())
     async with open_stores(config) as stores:
+        await check_redis(config, stores.link)
         in_force = cards.schedule.at(now_ms())
         log.info("rate card in force", version=in_force.version, to_come=len(cards.files) - 1)
         if starts_ms(in_force.effective_from) > now_ms():
@@ -63,6 +64,7 @@ async def _listen_public(gateway: Gateway, config: Config, listener: socket.sock
 async def run_workers(config: Config, announce: Announce) -> None:
     """Run the workers until SIGINT or SIGTERM; raises `ConfigError` or `SchemaError` when they cannot start."""
     async with open_stores(config) as stores:
+        await check_redis(config, stores.link)
         workers = Workers(config, stores)
         await workers.rebuilder.step()  # a fresh or emptied Redis can take calls before anybody is told to make some
         await _run(workers.loops, workers.readiness, workers.metrics, workers.stop, config, announce, "")

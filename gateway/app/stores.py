@@ -18,7 +18,8 @@ from gateway.adapters.dead_letters import DeadLetters
 from gateway.adapters.ledger import Ledger
 from gateway.adapters.outbox import Outbox
 from gateway.adapters.recovery import Recovery
-from gateway.adapters.redis_link import RedisLink
+from gateway.adapters.redis_link import RedisLink, RedisUnavailable
+from gateway.adapters.redis_settings import weaknesses
 from gateway.adapters.scripts import Scripts
 from gateway.adapters.seals import Seals
 from gateway.app.sources import new_request_id, now_ms
@@ -98,6 +99,18 @@ async def open_stores(config: Config) -> AsyncIterator[Stores]:
         redis = Redis.from_url(config.redis_url)
         stack.push_async_callback(redis.aclose)
         yield Stores(config, pool, link, redis)
+
+
+async def check_redis(config: Config, link: RedisLink) -> None:
+    """Warn of settings that can lose money; raises `ConfigError` instead where the configuration says so."""
+    try:
+        found = await weaknesses(link)
+    except RedisUnavailable:
+        return  # told already
+    for weakness in found:
+        if config.redis.require_durable:
+            raise ConfigError(f"redis_url: {weakness}; or set redis.require_durable to false")
+        log.warning("Redis may lose money", why=weakness)
 
 
 async def _close(pool: Pool) -> None:

@@ -16,6 +16,7 @@ from gateway.core.money import format_credits, parse_credits
 from gateway.supervisor import Running
 
 ACCOUNT = "demo"
+KEY_NAME = "demo"
 CREDITS = "5000"
 MODEL = "gpt-4o-mini"
 EMBEDDING_MODEL = "text-embedding-3-small"
@@ -29,7 +30,7 @@ async def show_demo(running: Running, config: Config, *, is_sandbox: bool, as_js
     stores_config = config.model_copy(update={"database_url": running.database_url, "redis_url": running.redis_url})
     async with open_stores(stores_config) as stores:
         account_id = await _account(stores)
-        key, _ = await stores.accounts.issue_key(account_id, "demo")
+        key = await _key(stores, account_id)
         console.print(f"\naccount [bold]{ACCOUNT}[/] has {await _available(stores, account_id)} credits")
         with console.status("calling through the openai SDK …"):
             try:
@@ -73,6 +74,15 @@ async def _account(stores: Stores) -> str:
         await stores.accounts.grant(account_id, parse_credits(CREDITS), "welcome to Tollgate")
         await stores.crediter.step()
         return account_id
+
+
+async def _key(stores: Stores, account_id: str) -> str:
+    """A new key. Those of earlier demos are in somebody's scrollback, and are revoked."""
+    for earlier in await stores.accounts.keys(account_id):
+        if earlier.name == KEY_NAME and earlier.revoked_at is None:
+            await stores.accounts.revoke_key(earlier.id)
+    secret, _ = await stores.accounts.issue_key(account_id, KEY_NAME)
+    return secret
 
 
 async def _available(stores: Stores, account_id: str) -> str:

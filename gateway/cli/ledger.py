@@ -100,16 +100,14 @@ def verify(
 
     verdict = run(main(target(data, config)))
     is_sound = not verdict.findings
-    rows: list[list[object]] = [
-        ["seals", verdict.seals],
-        ["transfers sealed", verdict.transfers],
-        ["not sealed yet", verdict.unsealed],
-        ["head", verdict.head or "–"],
-        *([Text("found", "red"), finding] for finding in verdict.findings),
+    lines = [
+        "the ledger is as it was sealed" if is_sound else "the ledger was changed after it was sealed",
+        *(f"  {finding}" for finding in verdict.findings),
+        f"{verdict.transfers} transfers in {verdict.seals} seals; {verdict.unsealed} not sealed yet",
+        f"head {verdict.head}" if verdict.head else "no seal yet",
     ]
-    title = "the ledger is as it was sealed" if is_sound else "the ledger was changed after it was sealed"
     values = {"sound": is_sound} | {name: getattr(verdict, name) for name in verdict.__struct_fields__}
-    show(as_json, values, table(title, ["", ""], rows))
+    show(as_json, values, "\n".join(lines))
     if not is_sound:
         raise typer.Exit(EXIT_VIOLATED)
 

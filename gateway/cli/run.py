@@ -44,7 +44,7 @@ def up(
 ) -> None:
     """Run everything in one: stores (embedded unless URLs are given), gateway and workers."""
     settings = up_config(config, listen, ops_listen, upstream)
-    configure_logs(settings.log_level, settings.log_format)
+    configure_logs(settings.log_level, settings.log_format, "up")
 
     async def main() -> None:
         console = Console(stderr=True, quiet=as_json)
@@ -164,7 +164,7 @@ def demo(
     settings = up_config(config, listen, ops_listen, upstream)
     use_sandbox = upstream == SANDBOX or (upstream is None and not settings.upstream_key)
     settings = settings.model_copy(update={"log_level": "warning"})  # people watch: what goes well is shown below
-    configure_logs(settings.log_level, settings.log_format)
+    configure_logs(settings.log_level, settings.log_format, "up")
 
     async def main() -> None:
         with contextlib.suppress(StoppedEarly):
@@ -187,7 +187,7 @@ def serve(
     from gateway.app.process import serve as serve_gateway
 
     settings = needs_databases(load(config, listen=listen, ops_listen=ops_listen, upstream_url=upstream))
-    configure_logs(settings.log_level, settings.log_format)
+    configure_logs(settings.log_level, settings.log_format, "gateway")
     serve_gateway(settings, listen_fd=listen_fd, on_ready=_announcer(as_json))
 
 
@@ -196,7 +196,7 @@ def work(ops_listen: OpsListen = None, config: ConfigFile = None, as_json: AsJso
     from gateway.app.process import work as run_workers
 
     settings = needs_databases(load(config, ops_listen=ops_listen))
-    configure_logs(settings.log_level, settings.log_format)
+    configure_logs(settings.log_level, settings.log_format, "worker")
     run_workers(settings, on_ready=_announcer(as_json))
 
 

@@ -8,6 +8,7 @@ import asyncio
 from gateway.adapters.credits import Credits
 from gateway.adapters.outbox import Outbox, OutboxUnavailable
 from gateway.adapters.redis_link import RedisLink, RedisUnavailable
+from gateway.adapters.redis_settings import figures
 from gateway.core.shards import SHARDS
 
 INTERVAL_S, MISSING_INTERVAL_S = 1.0, 0.1
@@ -66,9 +67,8 @@ class Readiness:
         return f"{unbuilt} of {SHARDS} shards are not built in Redis: is a worker running?" if unbuilt else ""
 
     async def _full(self) -> str:
-        lines = bytes(await self._link.command(b"INFO", b"memory")).split(b"\r\n")
-        figures = dict(line.split(b":", 1) for line in lines if b":" in line)
-        used, most = int(figures[b"used_memory"]), int(figures[b"maxmemory"])
+        memory = await figures(self._link, b"memory")
+        used, most = int(memory[b"used_memory"]), int(memory[b"maxmemory"])
         percent = 100 * used // most if most else 0
         return f"Redis' memory is used to {percent} %" if percent > self._memory_percent_max else ""
 
