@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from gateway.sandbox.stripe.amounts import currency_of
 from gateway.sandbox.stripe.errors import invalid
 from gateway.sandbox.stripe.metadata import merged
 from gateway.sandbox.stripe.objects import Json, Metadata, Price, Product
+from gateway.sandbox.stripe.simulated import simulated
 from gateway.sandbox.stripe.world import World
 
 
@@ -77,11 +79,11 @@ def create_price(
     if unit_amount < 0:
         raise invalid("This value must be greater than or equal to 0.", code="parameter_invalid_integer")
     if product_data:
-        product = create_product(world, **product_data).id
+        product = create_product(world, **simulated(create_product, product_data, "product_data")).id
     price = Price(
         id=world.id_for(Price),
         created=world.created,
-        currency=currency.lower(),
+        currency=currency_of(currency),
         unit_amount=unit_amount,
         unit_amount_decimal=str(unit_amount),
         product=world.get(Product, product or "", "product").id,

@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.sandbox.stripe.amounts import currency_of
 from gateway.sandbox.stripe.checkout_lines import check_lines, line, priced
 from gateway.sandbox.stripe.errors import invalid
 from gateway.sandbox.stripe.metadata import merged
@@ -97,7 +98,7 @@ def create_session(
         metadata=metadata or {},
         payment_method_types=allowed_payment_method_types or payment_method_types or ["card"],
         payment_method_options=payment_method_options or {},
-        currency=items[0].currency if items else currency,
+        currency=items[0].currency if items else currency_of(currency or "usd"),
         payment_status="unpaid" if mode == "payment" else "no_payment_required",
         automatic_tax={
             "enabled": taxed,

@@ -3,10 +3,11 @@
 import msgspec
 
 from gateway.sandbox.stripe import tax
+from gateway.sandbox.stripe.amounts import check_amount
 from gateway.sandbox.stripe.catalogue import create_price, create_product
 from gateway.sandbox.stripe.errors import invalid
-from gateway.sandbox.stripe.intents import check_amount
 from gateway.sandbox.stripe.objects import Json, LineItem, Price, Session
+from gateway.sandbox.stripe.simulated import simulated
 from gateway.sandbox.stripe.world import World
 
 
@@ -18,8 +19,10 @@ def line(world: World, given: Json, index: int) -> LineItem:
     if data := given.get("price_data"):
         data = dict(data)
         if product_data := data.pop("product_data", None):
-            data["product"] = create_product(world, **product_data).id
-        price = create_price(world, **data)
+            data["product"] = create_product(
+                world, **simulated(create_product, product_data, f"{where}[price_data][product_data]")
+            ).id
+        price = create_price(world, **simulated(create_price, data, f"{where}[price_data]"))
     elif given.get("price"):
         price = world.get(Price, given["price"], f"{where}[price]")
     else:

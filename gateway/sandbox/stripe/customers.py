@@ -4,6 +4,7 @@ from gateway.sandbox.stripe.errors import invalid
 from gateway.sandbox.stripe.metadata import merged
 from gateway.sandbox.stripe.objects import Customer, Json, Metadata, PaymentMethod, TaxId, no_address
 from gateway.sandbox.stripe.payment_methods import attach, usable
+from gateway.sandbox.stripe.simulated import simulated
 from gateway.sandbox.stripe.world import World
 
 
@@ -48,7 +49,7 @@ def create_customer(
     if method is not None:
         attach(world, method, customer.id)
     for each in tax_id_data or []:
-        create_tax_id(world, customer.id, **each)
+        create_tax_id(world, customer.id, **simulated(create_tax_id, each, "tax_id_data"))
     return customer
 
 

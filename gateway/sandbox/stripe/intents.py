@@ -5,11 +5,13 @@ from typing import Any, Final
 import msgspec
 
 from gateway.sandbox.stripe import tax
+from gateway.sandbox.stripe.amounts import check_amount, currency_of
 from gateway.sandbox.stripe.attempts import attempt, paid, unexpected
 from gateway.sandbox.stripe.errors import invalid
 from gateway.sandbox.stripe.metadata import merged
 from gateway.sandbox.stripe.objects import Charge, Customer, Json, Metadata, PaymentIntent, PaymentMethod
 from gateway.sandbox.stripe.payment_methods import create_payment_method, usable
+from gateway.sandbox.stripe.simulated import simulated
 from gateway.sandbox.stripe.transitions import INTENT, after
 from gateway.sandbox.stripe.world import World
 
@@ -61,7 +63,7 @@ def create_payment_intent(
         created=world.created,
         client_secret=f"{intent_id}_{world.new_id('secret')}",
         amount=amount,
-        currency=currency.lower(),
+        currency=currency_of(currency),
         customer=customer,
         payment_method=method.id if method else None,
         payment_method_types=types or (["card"] if not method or method.type == "card" else [method.type]),
@@ -84,18 +86,6 @@ def create_payment_intent(
     if not confirm:
         return intent
     return attempt(world, intent, bool(off_session), error_on_requires_action, return_url)
-
-
-def check_amount(world: World, amount: int) -> None:
-    """Refuse what is below Stripe's minimum or above eight digits."""
-    if amount < 1:
-        raise invalid(
-            "This value must be greater than or equal to 1.", code="parameter_invalid_integer", param="amount"
-        )
-    if amount < world.settings.minimum_amount:
-        raise invalid("Amount must be at least $0.50 usd", code="amount_too_small", param="amount")
-    if amount > 99_999_999:
-        raise invalid("Amount must be no more than $999,999.99", code="amount_too_large", param="amount")
 
 
 def confirm_payment_intent(
@@ -204,7 +194,7 @@ def update_payment_intent(
 
 def _method(world: World, given: str | None, data: Json | None, customer_id: str | None) -> PaymentMethod | None:
     if data:
-        return create_payment_method(world, **data)
+        return create_payment_method(world, **simulated(create_payment_method, data, "payment_method_data"))
     if not given:
         return None
     method = usable(world, given, "payment_method")

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.sandbox.stripe.amounts import currency_of
 from gateway.sandbox.stripe.errors import invalid
 from gateway.sandbox.stripe.metadata import merged
 from gateway.sandbox.stripe.objects import Customer, Invoice, InvoiceItem, Json, LineItem, Metadata, Session
@@ -27,7 +28,7 @@ def create_invoice_item(
         id=world.id_for(InvoiceItem),
         amount=amount,
         net_amount=amount,
-        currency=currency.lower(),
+        currency=currency_of(currency),
         customer=customer,
         date=world.created,
         description=description,

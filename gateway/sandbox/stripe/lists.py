@@ -42,8 +42,6 @@ def _same(name: str) -> Test:
 class Search:
     """`GET …/search` of a kind."""
 
-    takes = frozenset({"query", "limit", "page"})
-
     def __init__(self, kind: type[objects.Identified], url: str) -> None:
         self._kind = kind
         self._url = url

@@ -1,6 +1,5 @@
 """The simulated part of Stripe's API as one table: method, path, the SDK's type of its parameters, what is called."""
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -31,32 +30,34 @@ from gateway.sandbox.stripe import (
 )
 from gateway.sandbox.stripe import checkout as sessions
 from gateway.sandbox.stripe.lists import Listing, Search
+from gateway.sandbox.stripe.simulated import arguments_of
 from gateway.sandbox.stripe.world import World
 
 Call = Callable[..., Any]
 
 
 class Route(msgspec.Struct, frozen=True):
-    """One call. `call` takes the world, the ids of the path, and parameters by name, of which it simulates `takes`."""
+    """One call. `call` takes the world, the ids of the path, and parameters by name, of which it simulates `takes`
+    and cannot do without `needs`."""
 
     method: str
     path: str
     params: type | None  # None: the call is in no SDK, and its parameters pass as they are
     call: Call
     takes: frozenset[str]
+    needs: frozenset[str]
 
 
 def _route(method: str, path: str, params_type: type | None, call: Call) -> Route:
-    return Route(method, f"/v1/{path}", params_type, call, _takes(call))
+    takes, needs = arguments_of(call)
+    if isinstance(call, Listing):
+        takes = call.takes
+    elif call in _WITHIN_OBJECTS:
+        takes = frozenset({"limit", "starting_after", "ending_before", "type"})
+    return Route(method, f"/v1/{path}", params_type, call, takes, needs)
 
 
-def _takes(call: Call) -> frozenset[str]:
-    if isinstance(call, (Listing, Search)):
-        return frozenset(call.takes)
-    of_call = inspect.signature(call).parameters.values()
-    if any(each.kind is each.VAR_KEYWORD for each in of_call):  # a list within an object
-        return frozenset({"limit", "starting_after", "ending_before", "type"})
-    return frozenset(each.name for each in of_call if each.kind is each.KEYWORD_ONLY)
+_WITHIN_OBJECTS: Final = (lists.payment_methods_of, lists.tax_ids_of, lists.line_items_of)
 
 
 def _get(kind: type[objects.Identified]) -> Call:

@@ -22,6 +22,7 @@ from gateway.sandbox.stripe.parameters import read_parameters
 from gateway.sandbox.stripe.routes import Route
 from gateway.sandbox.stripe.scenarios import Faults
 from gateway.sandbox.stripe.settings import API_VERSION, SandboxStripeSettings
+from gateway.sandbox.stripe.simulated import checked
 from gateway.sandbox.stripe.world import World
 
 # What callers of older versions, who name none, still say: the official CLI does.
@@ -166,11 +167,10 @@ class Stripe:
     def _parameters(self, route: Route, pairs: list[tuple[str, str]], old: bool) -> Json:
         given = read_form(pairs)
         if route.params is None:
-            return given
+            return checked(given, route.takes, route.needs)
         extra = _OLD_PARAMETERS & route.takes if old else frozenset()
         read = read_parameters(route.params, given, extra)
-        for name in read.keys() - route.takes - _ALWAYS:
-            raise invalid(f"The sandbox does not simulate the parameter {name} of this call.", param=name)
+        checked(read, route.takes | _ALWAYS, route.needs)
         return read
 
 

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from gateway.sandbox.stripe.amounts import currency_of
 from gateway.sandbox.stripe.errors import invalid
 from gateway.sandbox.stripe.objects import Customer, Json, TaxCalculation, no_address
 from gateway.sandbox.stripe.world import World
@@ -63,7 +64,7 @@ def create_calculation(
         TaxCalculation(
             id=world.id_for(TaxCalculation),
             amount_total=subtotal + added,
-            currency=currency.lower(),
+            currency=currency_of(currency),
             customer=customer,
             customer_details={
                 "address": address,
