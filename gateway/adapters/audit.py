@@ -11,12 +11,14 @@ import msgspec
 from gateway.adapters.database import Pool, load_queries, outages
 from gateway.adapters.live_audit import check_redis
 from gateway.adapters.redis_link import RedisLink, RedisUnavailable
+from gateway.adapters.seals import Seals
 from gateway.core.holds import Outcome
 from gateway.core.rate_card import RateCardError, load_card
 from gateway.core.rates import Price, RateCard, UnsoldTier, price
 from gateway.core.usage import Usage
 
 EXAMPLES_MAX = 5
+SEALED = "13. ledger rows never change or vanish: they are as they were sealed"
 RECOMPUTED = "10. every capture can be recomputed from its usage and rate card"
 IN_REDIS = ("3. what is held is the sum of the open holds", "7. Redis and the unposted events equal Postgres")
 
@@ -53,6 +55,9 @@ async def run_audit(
         with outages():
             rows = await pool.fetch(query, timeout=None)
         findings.append(_finding(name, [row[0] for row in rows]))
+    on_progress(SEALED)
+    verdict = await Seals(pool).verify()
+    findings.append(_finding(SEALED, list(verdict.findings)))
     on_progress(RECOMPUTED)
     known = dict(cards or {}) | await _recorded_cards(pool)
     findings.append(_finding(RECOMPUTED, [text async for text in _wrong_prices(pool, known)]))

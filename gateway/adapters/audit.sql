@@ -72,9 +72,24 @@ WHERE NOT EXISTS (SELECT FROM dead_letter_decision WHERE dead_letter_id = dead_l
 SELECT format('request %s: void after status %s, without a flag', request_id, status) FROM call_usage
 WHERE outcome = 'void' AND status BETWEEN 200 AND 299 AND flags = '{}'
 
+-- name: 9. repeating an event changes nothing: what is posted is claimed, and a claim is made once
+SELECT format('request %s moved money and is not claimed', request_id) FROM transfer
+WHERE request_id IS NOT NULL AND NOT EXISTS (
+    SELECT FROM idem WHERE idem.request_id = transfer.request_id
+      AND idem.phase = CASE transfer.kind WHEN 'correction' THEN 'correction' ELSE 'end' END
+)
+UNION ALL
+SELECT 'idem lacks its key'
+WHERE NOT EXISTS (SELECT FROM pg_index WHERE indrelid = 'idem'::regclass AND indisprimary AND indisvalid)
+UNION ALL
+SELECT format('account %s: credit %s waits, and only %s were made', account_id, credit_outbox.credit_seq, account.credit_seq)
+FROM credit_outbox JOIN account ON account.id = account_id WHERE credit_outbox.credit_seq > account.credit_seq
+
 -- name: 13. ledger rows never change or vanish: the triggers stand
 SELECT format('%s lacks %s', tree.relid, wanted)
-FROM unnest(ARRAY['transfer', 'entry', 'call_usage', 'idem', 'rate_card']) AS root
+FROM unnest(ARRAY[
+    'transfer', 'entry', 'call_usage', 'idem', 'rate_card', 'seal', 'dead_letter', 'dead_letter_decision'
+]) AS root
 CROSS JOIN LATERAL (
     SELECT root::regclass AS relid UNION SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = root::regclass
 ) AS tree
@@ -91,9 +106,21 @@ SELECT format('tollgate_service may %s %s', privilege, relation.oid::regclass)
 FROM pg_class AS relation
 CROSS JOIN unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) AS privilege
 WHERE relation.relkind IN ('r', 'p')
-  AND (relation.oid::regclass::text = ANY(ARRAY['transfer', 'entry', 'call_usage', 'idem', 'rate_card'])
+  AND (relation.oid::regclass::text = ANY(ARRAY[
+           'transfer', 'entry', 'call_usage', 'idem', 'rate_card', 'seal', 'dead_letter', 'dead_letter_decision'
+       ])
        OR relation.oid IN (SELECT inhrelid FROM pg_inherits
                            WHERE inhparent = ANY(ARRAY['transfer', 'entry', 'call_usage']::regclass[])))
   AND has_table_privilege('tollgate_service', relation.oid, privilege)
 UNION ALL
 SELECT format('tollgate_service owns %s', oid::regclass) FROM pg_class WHERE relowner = 'tollgate_service'::regrole
+
+-- name: 15. a suspended account admits nothing
+-- A request's id begins with the milliseconds of its arrival. Gateways learn of a suspension within a second, and clocks
+-- differ; a later change of the account hides earlier calls, so this finds too little, never too much.
+SELECT format('request %s of account %s, which is %s since %s', request_id, account.id, account.status, changed_at)
+FROM account JOIN call_usage ON call_usage.account_id = account.id AND call_usage.recorded_at > changed_at
+WHERE account.status <> 'active'
+  AND 'epoch'::timestamptz
+      + ('x' || substr(replace(request_id::text, '-', ''), 1, 12))::bit(48)::bigint * interval '1 millisecond'
+      > changed_at + interval '5 seconds'
