@@ -22,7 +22,7 @@ OUT, RESULTS = HERE / "out", HERE / "results"
 
 
 def main(
-    quick: Annotated[bool, typer.Option(help="One short round, no curves: under a minute.")] = False,
+    quick: Annotated[bool, typer.Option(help="One short round, small numbers: under two minutes.")] = False,
     rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds (3).")] = None,
     rate: Annotated[float | None, typer.Option(min=1, help="Calls a second of the open loop (500).")] = None,
     streams: Annotated[int | None, typer.Option(min=1, help="Measure memory at so many open streams only.")] = None,
@@ -30,7 +30,7 @@ def main(
     peers: Annotated[bool, typer.Option(help="Measure installed peers too (python -m bench.peers).")] = True,
     output: Annotated[Path | None, typer.Option(help="Where report and plots go.")] = None,
     redraw: Annotated[Path | None, typer.Option(help="Measure nothing: show and draw this report.json.")] = None,
-    strict: Annotated[bool, typer.Option(help="Exit 1 when a first bar fails or an answer was wrong.")] = False,
+    strict: Annotated[bool, typer.Option(help="Exit 1 when a bar is not met or an answer was wrong.")] = False,
 ) -> None:
     """Measure Tollgate beside its yardsticks, in one run, and print the ratios."""
     console = Console()

@@ -4,13 +4,17 @@ import msgspec
 
 
 class Shot(msgspec.Struct, frozen=True, kw_only=True):
-    """One request as every connection repeats it; connection i uses key i modulo their number."""
+    """What the requests of a load are made of. Connection i repeats the same bytes, with key i modulo their number,
+    unless one of the two switches says otherwise."""
 
     port: int
     keys: tuple[str, ...]
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes
     answer_bytes: int | None  # exact length of a right answer's body; None: whatever is not empty
+    event_bytes: int = 0  # a right answer is a whole number of events of this length, and then the stream's end
+    every_key: bool = False  # each request takes the next key, whatever its connection
+    traced: bool = False  # each request has a `traceparent` of its own, so that no head comes twice
 
 
 class ClosedLoop(msgspec.Struct, frozen=True, kw_only=True, tag="closed"):
@@ -35,7 +39,7 @@ class OpenLoop(msgspec.Struct, frozen=True, kw_only=True, tag="open"):
 
 
 class HoldStreams(msgspec.Struct, frozen=True, kw_only=True, tag="hold"):
-    """Open `streams` slow streams and report when each has delivered its first event; they stay open."""
+    """Open `streams` more slow streams and report when each has delivered its first event; they stay open."""
 
     shot: Shot
     streams: int

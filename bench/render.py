@@ -11,7 +11,7 @@ from bench.bars import BARS, verdict
 from bench.samples import Report
 from bench.tables import Table, tables
 
-_STYLES = {"pass": "green", "FAIL": "bold red"}
+_STYLES = {"met": "green", "NOT MET": "bold red", "not shown": "yellow"}
 
 
 def show(report: Report, console: Console) -> None:
@@ -65,6 +65,6 @@ def _rich(table: Table) -> RichTable:
 
 
 def failures(report: Report) -> list[str]:
-    """The first bars that do not hold, and the targets that answered wrongly."""
-    failed = [bar.label for bar in BARS if verdict(bar, bar.value(report), bar.first) == "FAIL"]
+    """The bars that do not hold, and the targets that answered wrongly."""
+    failed = [bar.label for bar in BARS if verdict(bar, report) == "NOT MET"]
     return failed + [name for name in report.samples if sum(report.values(name, "errors"))]

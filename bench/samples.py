@@ -4,6 +4,9 @@ from statistics import median
 
 import msgspec
 
+# The series of the curves by accounts and by open holds: who calls.
+FEW_KEYS, MANY_KEYS, OWNERS = "10 keys call", "4,096 keys call", "owners of the holds call"
+
 
 class Spread(msgspec.Struct, frozen=True):
     """The middle of some samples, and how far they reach: a busy machine shows in the reach."""
@@ -26,12 +29,26 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     scheduled_s: float = 3.0
     sweep_per_s: tuple[float, ...] = (250, 500, 1000, 2000)
     sweep_s: float = 2.0
-    held_streams: tuple[int, ...] = (250, 500, 1000)
+    held_streams: tuple[int, ...] = (100, 1000, 5000, 10_000)
     backlog_calls: int = 20_000
+    accounts: tuple[int, ...] = (10, 10_000, 1_000_000)
+    open_holds: tuple[int, ...] = (1, 1000, 100_000)
+    body_bytes: tuple[int, ...] = (1024, 16_384, 65_536, 262_144, 1_048_576, 4_194_304)
+    scale_s: float = 1.0
 
 
 QUICK = Plan(
-    rounds=1, plain_s=1.0, events=100, scheduled_s=1.5, sweep_per_s=(), held_streams=(300,), backlog_calls=4_000
+    rounds=1,
+    plain_s=1.0,
+    events=100,
+    scheduled_s=1.5,
+    sweep_per_s=(),
+    held_streams=(300,),
+    backlog_calls=4_000,
+    accounts=(10, 1000),
+    open_holds=(1, 1000),
+    body_bytes=(1024, 65_536, 1_048_576),
+    scale_s=0.5,
 )
 
 
@@ -65,6 +82,7 @@ class Report(msgspec.Struct, kw_only=True):
     samples: dict[str, Metrics] = {}
     curves: Curves = {}
     notes: list[str] = []
+    limits: dict[str, str] = {}  # what this run could not show, and why
 
     def add(self, target: str, metric: str, value: float) -> None:
         self.samples.setdefault(target, {}).setdefault(metric, []).append(value)
@@ -82,6 +100,15 @@ class Report(msgspec.Struct, kw_only=True):
     def spread(self, target: str, metric: str) -> Spread | None:
         return spread(self.values(target, metric))
 
+    def growth(self, curve: str, series: str, first_of: str | None = None) -> Spread | None:
+        """The last point of a curve over its first (of another series, where that is named), round by round."""
+        first, last = (self.curves.get(curve, {}).get(name, []) for name in (first_of or series, series))
+        if not first or not last:
+            return None
+        low, high = min(point.x for point in first), max(point.x for point in last)
+        pairs = zip((p.y for p in last if p.x == high), (p.y for p in first if p.x == low), strict=False)
+        return spread([after / before for after, before in pairs])
+
     def ratio(self, target: str, yardstick: str, metric: str) -> Spread | None:
         """How many times the yardstick's: each round by itself, so that what slows a whole round down cancels out."""
         pairs = zip(self.values(target, metric), self.values(yardstick, metric), strict=False)
@@ -90,3 +117,10 @@ class Report(msgspec.Struct, kw_only=True):
 
 def spread(values: list[float]) -> Spread | None:
     return Spread(median(values), min(values), max(values)) if values else None
+
+
+def median_points(points: list[Point]) -> list[Point]:
+    """One point for each x: the middle of its rounds."""
+    return [
+        Point(x, median(point.y for point in points if point.x == x)) for x in sorted({point.x for point in points})
+    ]

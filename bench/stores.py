@@ -1,9 +1,11 @@
-"""Reads what the load did to Tollgate's stores: the CPU of Redis, the rows of Postgres, and how late they were written.
+"""Tollgate's stores: what the load did to them (CPU of Redis, rows of Postgres, how late they were written), and how
+accounts get there by the million.
 
 The only file of the bench that knows table and key names.
 """
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -12,11 +14,13 @@ import psycopg
 from redis import Redis
 
 from bench.processes import BenchError
+from gateway.core.keys import hash_key
+from gateway.core.shards import SHARDS, shard_of
 
-SHARDS = 64
 DRAIN_TIMEOUT_S = 60.0
 POLL_INTERVAL_S = 0.02
 STAYS_EMPTY_S = 0.1
+LONG_AGO = "2026-01-01"
 ROW_TABLES = ("transfer", "entry", "call_usage")
 
 _LAG = """
@@ -82,6 +86,28 @@ class Stores:
         """How many rows the ledger's tables hold."""
         counts = ", ".join(f"(SELECT count(*) FROM {table})" for table in ROW_TABLES)
         return sum(int(str(count)) for count in self._one(f"SELECT {counts}"))
+
+    def accounts_of(self, keys: Sequence[str]) -> list[str]:
+        """The accounts that `keys` belong to."""
+        hashes = [hash_key(key.encode()) for key in keys]
+        rows = self._postgres.execute("SELECT DISTINCT account_id::text FROM api_key WHERE hash = ANY(%s)", (hashes,))
+        return [str(row[0]) for row in rows]
+
+    def add_accounts(self, ids: Sequence[str]) -> None:
+        """Put accounts with nothing in them into the books, all at once, and let Postgres tidy up before it is used.
+
+        As old ones: gateways look again at every account that changed lately.
+        """
+        with self._postgres.transaction(), self._postgres.cursor() as cursor:
+            with cursor.copy(b"COPY account (id, name, created_at, changed_at) FROM STDIN") as rows:
+                for each in ids:
+                    rows.write(f"{each}\tbench {each}\t{LONG_AGO}\t{LONG_AGO}\n")
+            with cursor.copy(b"COPY balance (shard, account_id, bucket) FROM STDIN") as rows:
+                for each in ids:
+                    shard = shard_of(each)
+                    rows.write("".join(f"{shard}\t{each}\t{bucket}\n" for bucket in ("promo", "paid", "debt")))
+        self._postgres.execute(b"VACUUM (ANALYZE) account, balance")
+        self._postgres.execute(b"CHECKPOINT")
 
     def lag(self, since: object) -> Lag:
         """How long after the event the ledger had it, for events from `since` on."""

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bench.bars import BARS, verdict
-from bench.samples import Report, Spread
+from bench.bars import BARS, body_points, verdict
+from bench.fit import fit
+from bench.samples import Point, Report, Spread, spread
 
 NOTHING = "–"
 
@@ -19,26 +20,36 @@ class Table(msgspec.Struct, frozen=True):
 def tables(report: Report) -> list[Table]:
     found = [_cpu(report), _service(report)]
     if "tollgate" in report.samples:
-        found += [_behind(report), _bars(report)]
-    return found
+        found += [_behind(report), _workers(report), *_scale(report), _bars(report)]
+    return [table for table in found if table.rows]
 
 
 def _cpu(report: Report) -> Table:
-    columns = ("", "µs a call", "× aiohttp", "× nginx", "µs an event", "× aiohttp", "× nginx")
+    columns = ("", "", "µs", "× aiohttp", "× nginx")
     rows = [
         (
+            label if first else "",
             name,
-            number(report.spread(name, "call_cpu_us")),
-            _ratio(report, name, "aiohttp", "call_cpu_us"),
-            _ratio(report, name, "nginx", "call_cpu_us"),
-            number(report.spread(name, "event_cpu_us")),
-            _ratio(report, name, "aiohttp", "event_cpu_us"),
-            _ratio(report, name, "nginx", "event_cpu_us"),
+            number(report.spread(name, metric)),
+            _ratio(report, name, "aiohttp", metric),
+            _ratio(report, name, "nginx", metric),
         )
-        for name in report.samples
-        if name != "direct"
+        for label, metric in _CPU
+        for first, name in _marked([name for name in report.samples if report.spread(name, metric)])
     ]
     return Table("CPU of the proxying process: median (least–most of the rounds)", columns, rows)
+
+
+_CPU = (
+    ("plain call, the same head as the last", "call_cpu_us"),
+    ("plain call, a head not seen before", "traced_call_cpu_us"),
+    ("streamed event", "event_cpu_us"),
+)
+
+
+def _marked(names: list[str]) -> list[tuple[bool, str]]:
+    """With whether it is the first."""
+    return [(not index, name) for index, name in enumerate(names)]
 
 
 def _service(report: Report) -> Table:
@@ -51,6 +62,7 @@ def _service(report: Report) -> Table:
 _BEHIND = (
     ("Redis CPU a call, at full load", "redis_cpu_us", "µs"),
     ("Redis CPU a call, at the fixed rate", "redis_scheduled_cpu_us", "µs"),
+    ("Redis CPU a second, at rest", "redis_rest_ms_per_s", "ms"),
     ("Gateway CPU a call, at the fixed rate", "scheduled_cpu_us", "µs"),
     ("Worker CPU a call", "worker_cpu_us", "µs"),
     ("Postgres CPU a call", "postgres_cpu_us", "µs"),
@@ -67,17 +79,58 @@ def _behind(report: Report) -> Table:
     return Table("Behind Tollgate's gateway process", ("", "", ""), rows)
 
 
+def _workers(report: Report) -> Table:
+    rows = [
+        (
+            f"{label} gateway process{plural}",
+            number(report.spread("tollgate", f"workers_{name}_calls_per_s")),
+            number(report.spread("tollgate", f"workers_{name}_cpu_us")),
+            number(report.spread("tollgate", f"workers_{name}_redis_us")),
+        )
+        for label, name, plural in (("One", "one", ""), ("Two", "two", "es"))
+        if report.spread("tollgate", f"workers_{name}_cpu_us")
+    ]
+    columns = ("", "calls/s here", "gateway µs a call", "Redis µs a call")
+    return Table(f"A second worker, on {report.machine.cores} cores for everything", columns, rows)
+
+
+def _scale(report: Report) -> list[Table]:
+    columns = ("", "gateway µs a call", "Redis µs a call", "both, × aiohttp")
+    found = [
+        Table(f"Cost of a plain call by {what.replace('_', ' ')}", columns, _growing(report, what))
+        for what in ("accounts", "open_holds")
+    ]
+    curves = report.curves.get("cpu_us_by_body_bytes", {})
+    rows = []
+    for name in curves:
+        points = body_points(report, name)
+        line = f"{fit(points).base:.0f} + {fit(points).slope * 2**20:,.0f} a MiB" if len(points) > 2 else NOTHING
+        off = f"{fit(points).deviation:.0%}" if len(points) > 2 else NOTHING
+        rows.append((name, *(_figure(point.y) for point in points), line, off))
+    sizes = tuple(f"{size / 1024:,.0f} KiB" for size in report.plan.body_bytes)
+    return [*found, Table("CPU by the request's body, µs a call", ("", *sizes, "line", "off by"), rows)]
+
+
+def _growing(report: Report, what: str) -> list[tuple[str, ...]]:
+    curves = [report.curves.get(f"{part}_by_{what}", {}) for part in ("gateway_us", "redis_us", "ratio")]
+    return [
+        (f"{x:,.0f} {what.replace('_', ' ')}, {series}", *(number(_at(curve[series], x)) for curve in curves))
+        for series in curves[0]
+        for x in sorted({point.x for point in curves[0][series]})
+    ]
+
+
+def _at(points: list[Point], x: float) -> Spread | None:
+    return spread([point.y for point in points if point.x == x])
+
+
 def _bars(report: Report) -> Table:
     rows = []
     for bar in BARS:
         value = bar.value(report)
-        cells = (_bound(bar.first), verdict(bar, value, bar.first), _bound(bar.later), verdict(bar, value, bar.later))
-        rows.append((bar.label, number(value), bar.unit, *cells))
-    return Table("Bars", ("", "measured", "", "bar", "", "later bar", ""), rows)
-
-
-def _bound(bound: float | None) -> str:
-    return "" if bound is None else f"{bound:g}"
+        bound = f"{'≥' if bar.at_least else '≤'} {bar.bound:,g}"
+        rows.append((bar.label, number(value), bar.unit, bound, verdict(bar, report)))
+    return Table("Bars", ("", "measured", "", "bar", ""), rows)
 
 
 def _ratio(report: Report, name: str, yardstick: str, metric: str) -> str:
@@ -94,6 +147,8 @@ def number(value: Spread | None) -> str:
 
 def _figure(value: float) -> str:
     size = abs(value)
+    if size == 0:
+        return "0"
     if size >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if size >= 10 else f"{value:.2f}"

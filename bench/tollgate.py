@@ -40,13 +40,13 @@ class Tollgate(msgspec.Struct, frozen=True, kw_only=True):
     target: Target
     directory: Path
     worker_pids: tuple[int, ...]
-    up_pid: int
+    up: subprocess.Popen[bytes]
     database_url: str
     redis_url: str
 
     def postgres_pids(self) -> tuple[int, ...]:
         """The postmaster and its backends at this moment: connections come and go."""
-        family = psutil.Process(self.up_pid).children(recursive=True)
+        family = psutil.Process(self.up.pid).children(recursive=True)
         return tuple(child.pid for child in family if child.name() == "postgres")
 
     def audit(self) -> str:
@@ -58,7 +58,9 @@ class Tollgate(msgspec.Struct, frozen=True, kw_only=True):
         return ""
 
 
-def start_tollgate(children: Children, upstream_port: int, directory: Path, *, workers: int = 1) -> Tollgate:
+def start_tollgate(
+    children: Children, upstream_port: int, directory: Path, name: str = "tollgate", *, workers: int = 1
+) -> Tollgate:
     """Start on an emptied `directory`; ready when every account has its credits and its key."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -66,11 +68,11 @@ def start_tollgate(children: Children, upstream_port: int, directory: Path, *, w
     listen = ("--listen", f"127.0.0.1:{port}", "--ops-listen", f"127.0.0.1:{ops_port}")
     where = ("--data", str(directory), "--upstream", f"http://127.0.0.1:{upstream_port}", "--workers", str(workers))
     env = {"OPENAI_API_KEY": "sk-upstream-bench"}
-    child = children.start("tollgate", [*_TOLLGATE, "up", "--json", *listen, *where], env=env, pipes=True)
+    child = children.start(name, [*_TOLLGATE, "up", "--json", *listen, *where], env=env, pipes=True)
     assert child.stdout is not None
     line = _first_line(child.stdout, READY_TIMEOUT_S)
     if not line:
-        raise BenchError(f"tollgate did not get ready: see {children.log_of('tollgate')}")
+        raise BenchError(f"tollgate did not get ready: see {children.log_of(name)}")
     ready = msgspec.json.decode(line, type=Ready)
     with ThreadPoolExecutor(max_workers=2) as pool:
         keys = tuple(pool.map(lambda index: _funded_key(directory, f"bench-{index}"), range(ACCOUNTS)))
@@ -86,7 +88,7 @@ def start_tollgate(children: Children, upstream_port: int, directory: Path, *, w
         target=target,
         directory=directory,
         worker_pids=_named(ready, child.pid, "work"),
-        up_pid=child.pid,
+        up=child,
         database_url=ready.database_url,
         redis_url=ready.redis_url,
     )

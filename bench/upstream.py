@@ -51,7 +51,7 @@ class Upstream(asyncio.Protocol):
         self._canned = canned
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
-        self._body = b""
+        self._body: list[bytes] = []
         self._url = b""
         self._events_sent = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -69,28 +69,30 @@ class Upstream(asyncio.Protocol):
             self._transport.close()
 
     def on_message_begin(self) -> None:
-        self._body = self._url = b""
+        self._body.clear()
+        self._url = b""
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
     def on_body(self, body: bytes) -> None:
-        self._body += body
+        self._body.append(body)
 
     def on_message_complete(self) -> None:
+        body = b"".join(self._body)
         if self._url == RELEASE_PATH:
             for stream in tuple(self._canned.running):
-                stream.end_stream()
+                stream.release()
             self._transport.write(self._canned.released)
-        elif wire.asks_for_stream(self._body):
-            self._begin_stream()
+        elif wire.asks_for_stream(body):
+            self._begin_stream(body)
         else:
             self._transport.write(self._canned.plain)
 
-    def _begin_stream(self) -> None:
-        self._events, pace_ms = wire.stream_plan(self._body)
+    def _begin_stream(self, body: bytes) -> None:
+        self._events, pace_ms = wire.stream_plan(body)
         self._pace_s = pace_ms / 1000
-        self._wants_usage = wire.asks_for_usage(self._body)
+        self._wants_usage = wire.asks_for_usage(body)
         self._events_sent = 0
         self._transport.write(self._canned.stream_head)
         self._canned.running.add(self)
@@ -109,6 +111,11 @@ class Upstream(asyncio.Protocol):
         self._stop()
         tail = chunk(wire.usage_event(self._events_sent)) if self._wants_usage else b""
         self._transport.write(tail + self._canned.done)
+
+    def release(self) -> None:
+        """End the stream, and the connection too: ten thousand idle ones would stay open in every relay."""
+        self.end_stream()
+        self._transport.close()
 
     def _stop(self) -> None:
         self._canned.running.discard(self)

@@ -17,11 +17,11 @@ _STREAM = re.compile(rb'"stream"\s*:\s*true')
 _INCLUDE_USAGE = re.compile(rb'"include_usage"\s*:\s*true')
 
 
-def request_body(*, stream: bool, events: int = 0, pace_ms: int = 0) -> bytes:
-    """One chat completion of `PLAIN_REQUEST_BYTES`; a stream asks for `events`, one each `pace_ms`."""
+def request_body(*, stream: bool, events: int = 0, pace_ms: int = 0, size_bytes: int = PLAIN_REQUEST_BYTES) -> bytes:
+    """One chat completion of `size_bytes`; a stream asks for `events`, one each `pace_ms`."""
     prompt = f"bench:{events}:{pace_ms} "
     shortest = _json(_request(prompt, stream))
-    return _json(_request(prompt + "x" * (PLAIN_REQUEST_BYTES - len(shortest)), stream))
+    return _json(_request(prompt + filler(size_bytes - len(shortest)), stream))
 
 
 def head(key: str, body: bytes, *, host: str, more: tuple[tuple[str, str], ...] = ()) -> bytes:
@@ -32,6 +32,12 @@ def head(key: str, body: bytes, *, host: str, more: tuple[tuple[str, str], ...] 
         f"Accept: application/json\r\nUser-Agent: AsyncOpenAI/Python 2.8.0\r\nX-Stainless-Lang: python\r\n"
         f"Content-Length: {len(body)}\r\n{extra}\r\n"
     ).encode()
+
+
+def filler(length: int) -> str:
+    """Text as people write it, for what reads it takes longer over some kinds of text than over others."""
+    words = "the quick brown fox jumps over the lazy dog, "
+    return (words * (length // len(words) + 1))[:length]
 
 
 def asks_for_stream(body: bytes) -> bool:

@@ -11,6 +11,8 @@ from bench.load.held import HeldStreams
 from bench.load.scheduled import open_loop
 from bench.orders import AwaitStreams, ClosedLoop, HoldStreams, OpenLoop, Order
 
+ORDER_BYTES_MAX = 64 * 2**20  # an order holds its request's body
+
 
 async def obey(orders: asyncio.StreamReader) -> None:
     held: HeldStreams | None = None
@@ -23,8 +25,8 @@ async def obey(orders: asyncio.StreamReader) -> None:
             case OpenLoop():
                 outcome = await open_loop(order)
             case HoldStreams():
-                held = HeldStreams(order)
-                outcome = await held.open()
+                held = held or HeldStreams()
+                outcome = await held.open(order)
             case AwaitStreams():
                 assert held is not None, "no streams were opened"
                 outcome, held = await held.ended(), None
@@ -34,7 +36,7 @@ async def obey(orders: asyncio.StreamReader) -> None:
 
 async def main() -> None:
     loop = asyncio.get_running_loop()
-    orders = asyncio.StreamReader()
+    orders = asyncio.StreamReader(limit=ORDER_BYTES_MAX)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     await obey(orders)
 

@@ -3,6 +3,7 @@
 import asyncio
 
 from bench.load.connection import GRACE_S, Connection, Tally, connect, now_s
+from bench.load.requests import Requests
 from bench.orders import ClosedLoop, Outcome
 
 
@@ -22,7 +23,8 @@ async def closed_loop(order: ClosedLoop) -> Outcome:
         started += 1
         connection.call(now_s())
 
-    connections = [await connect(order.shot, index, tally, next_call) for index in range(order.connections)]
+    requests = Requests(order.shot)
+    connections = [await connect(requests, index, tally, next_call) for index in range(order.connections)]
     started_at = now_s()
     stop_at = started_at + order.duration_s
     for connection in connections:

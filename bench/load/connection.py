@@ -6,12 +6,13 @@ Every answer is checked: status 200, and the exact length of the body where it i
 import asyncio
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import httptools
 
 from bench import wire
+from bench.load.requests import Requests
 from bench.orders import Outcome, Shot
 
 now_s = time.perf_counter  # uvloop's own clock has whole milliseconds only
@@ -52,14 +53,15 @@ def _quantile_ms(ordered: list[float], quantile: float) -> float:
 class Connection(asyncio.Protocol):
     """One keep-alive connection, one call at a time; tells its owner when a call has ended or the peer hung up."""
 
-    def __init__(self, shot: Shot, key: str, tally: Tally, done: Done) -> None:
-        self._request = wire.head(key, shot.body, host=f"127.0.0.1:{shot.port}", more=shot.headers) + shot.body
+    def __init__(self, shot: Shot, requests: Iterator[bytes], tally: Tally, done: Done) -> None:
+        self._requests = requests
         self._answer_bytes = shot.answer_bytes
+        self._event_bytes = shot.event_bytes
         self._tally = tally
         self._done = done
         self._parser = httptools.HttpResponseParser(self)
         self._received_bytes = 0
-        self._opening = b""
+        self._opening = self._closing = b""
         self._busy = False
         self._since = 0.0
         self.on_first_byte: Callable[[], None] | None = None
@@ -74,7 +76,7 @@ class Connection(asyncio.Protocol):
         self._since = since
         self._received_bytes = 0
         self._busy = True
-        self._transport.write(self._request)
+        self._transport.write(next(self._requests))
 
     def close(self) -> None:
         self._busy = False
@@ -93,6 +95,8 @@ class Connection(asyncio.Protocol):
             if self.on_first_byte is not None:
                 self.on_first_byte()
         self._received_bytes += len(body)
+        if self._event_bytes:
+            self._closing = (self._closing + body)[-len(wire.DONE) :]
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -100,10 +104,15 @@ class Connection(asyncio.Protocol):
             self._tally.wrong(f"status {status}: {self._opening!r}")
         elif self._answer_bytes not in (self._received_bytes, None) or not self._received_bytes:
             self._tally.wrong(f"{self._received_bytes} bytes instead of {self._answer_bytes}: {self._opening!r}")
+        elif self._event_bytes and not self._is_whole_stream():
+            self._tally.wrong(f"a stream of {self._received_bytes} bytes ends in {self._closing!r}")
         else:
             self._tally.latencies_s.append(now_s() - self._since)
         self._busy = False
         self._done(self)
+
+    def _is_whole_stream(self) -> bool:
+        return self._closing == wire.DONE and (self._received_bytes - len(wire.DONE)) % self._event_bytes == 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
@@ -113,8 +122,9 @@ class Connection(asyncio.Protocol):
             self._done(self)
 
 
-async def connect(shot: Shot, index: int, tally: Tally, done: Done) -> Connection:
-    key = shot.keys[index % len(shot.keys)]
+async def connect(requests: Requests, index: int, tally: Tally, done: Done) -> Connection:
+    """Connection number `index` of a load."""
+    shot, own = requests.shot, requests.of(index)
     loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(lambda: Connection(shot, key, tally, done), "127.0.0.1", shot.port)
+    _, connection = await loop.create_connection(lambda: Connection(shot, own, tally, done), "127.0.0.1", shot.port)
     return connection

@@ -7,6 +7,7 @@ from collections import deque
 import msgspec
 
 from bench.load.connection import GRACE_S, Connection, Tally, connect, now_s
+from bench.load.requests import Requests
 from bench.orders import OpenLoop, Outcome, Shot
 
 START_DELAY_S = 0.05
@@ -18,7 +19,7 @@ class Schedule:
     are too many of them, as soon as one is free."""
 
     def __init__(self, shot: Shot, rate_per_s: float, duration_s: float) -> None:
-        self._shot = shot
+        self._requests = Requests(shot)
         self._rate_per_s = rate_per_s
         self._loop = asyncio.get_running_loop()
         self.tally = Tally()
@@ -77,7 +78,7 @@ class Schedule:
 
     async def _open(self) -> None:
         try:
-            connection = await connect(self._shot, len(self._connections), self.tally, self._ended)
+            connection = await connect(self._requests, len(self._connections), self.tally, self._ended)
         except OSError as error:
             self.tally.wrong(f"cannot connect: {error}")
             return

@@ -85,7 +85,8 @@ class CallerSide(asyncio.Protocol):
         self._parser.feed_data(data)
 
     def on_message_begin(self) -> None:
-        self._url = self._body = b""
+        self._url = b""
+        self._body: list[bytes] = []
         self._headers: list[Header] = []
 
     def on_url(self, url: bytes) -> None:
@@ -95,11 +96,11 @@ class CallerSide(asyncio.Protocol):
         self._headers.append((name, value))
 
     def on_body(self, body: bytes) -> None:
-        self._body += body
+        self._body.append(body)
 
     def on_message_complete(self) -> None:
         line = b"%b %b HTTP/1.1\r\nHost: 127.0.0.1\r\n" % (self._parser.get_method(), self._url)
-        request = b"%b%b\r\n%b" % (line, kept(self._headers), self._body)
+        request = b"%b%b\r\n%b" % (line, kept(self._headers), b"".join(self._body))
         if self._pool:
             self._pool.pop().send(request, self._transport)
         else:
