@@ -127,6 +127,7 @@ class TokenizerConfig(_Section):
 class Poster(_Section):
     batch_events_max: int = Field(gt=0, le=5000)
     batch_ms: int = Field(ge=0)
+    ack_ms: int = Field(ge=0)
     block_ms: int = Positive
 
 

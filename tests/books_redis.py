@@ -31,7 +31,7 @@ class Desk:
         self.credit_outbox = CreditOutbox(books.pool)
         self.crediter = Crediter(self.credit_outbox, self.credits, self.recovery)
 
-    def poster(self, block_ms: int = 1, batch_events_max: int = 100) -> Poster:
+    def poster(self, block_ms: int = 1, batch_events_max: int = 100, ack_ms: int = 0) -> Poster:
         return Poster(
             self.books.pool,
             self.books.ledger,
@@ -39,6 +39,7 @@ class Desk:
             self.credits,
             batch_events_max=batch_events_max,
             batch_ms=0,
+            ack_ms=ack_ms,
             block_ms=block_ms,
             now_ms=now_ms,
         )

@@ -38,6 +38,7 @@ class Workers:
             stores.credits,
             batch_events_max=config.poster.batch_events_max,
             batch_ms=config.poster.batch_ms,
+            ack_ms=config.poster.ack_ms,
             block_ms=config.poster.block_ms,
             now_ms=now_ms,
         )

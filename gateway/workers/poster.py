@@ -53,6 +53,7 @@ class Poster:
         batch_events_max: int,
         batch_ms: int,
         block_ms: int,
+        ack_ms: int,
         now_ms: Callable[[], int],
     ) -> None:
         self._pool = pool
@@ -62,13 +63,14 @@ class Poster:
         self._batch_events_max = batch_events_max
         self._batch_s = batch_ms / 1000
         self._block_ms = block_ms
+        self._ack_s = ack_ms / 1000
         self._now_ms = now_ms
         self._connection: PooledConnection | None = None
         self._positions: dict[int, Position] = {}  # of the shards this poster holds: what Postgres has
         self._read_to: dict[int, Position] = {}  # and what was read
         self._unacknowledged: dict[int, list[str]] = {}  # requests by shard
         self._busy_shards = BUSY_SHARDS_MIN
-        self._claim_at = self._partitions_at = self._read_at = 0.0
+        self._claim_at = self._partitions_at = self._acknowledge_at = self._read_at = 0.0
         self._backoff_s = BACKOFF_S_MIN
         self.posted_total = 0
         self.repeated_total = 0
@@ -97,6 +99,8 @@ class Poster:
             if isinstance(error, LedgerUnavailable):
                 await self.close()
             else:
+                # It may come back without what was about to be acknowledged, and with other events in that place.
+                self._unacknowledged.clear()
                 self._read_from_the_start(self._positions)
             await asyncio.sleep(self._backoff_s)
             self._backoff_s = min(self._backoff_s * 2, BACKOFF_S_MAX)
@@ -204,16 +208,13 @@ class Poster:
         self._read_to |= {shard: Position(0, 0) for shard in shards}
 
     async def _acknowledge(self) -> None:
-        """Tell Redis; what it does not take is told again at the next step."""
-        await asyncio.gather(*(self._acknowledge_shard(shard) for shard in list(self._unacknowledged)))
-
-    async def _acknowledge_shard(self, shard: int) -> None:
-        requests = self._unacknowledged.pop(shard)
-        try:
-            await self._credits.ack(shard, self._positions[shard], requests)
-        except RedisUnavailable:
-            self._unacknowledged[shard] = requests
-            raise
+        """Tell Redis, of a while's events at once. What it does not take is read, judged and told again."""
+        now = asyncio.get_running_loop().time()
+        if not self._unacknowledged or now < self._acknowledge_at:
+            return
+        self._acknowledge_at = now + self._ack_s
+        waiting, self._unacknowledged = self._unacknowledged, {}
+        await asyncio.gather(*(self._credits.ack(shard, self._positions[shard], ids) for shard, ids in waiting.items()))
 
 
 def _is_lapse(event: Event) -> bool:

@@ -189,7 +189,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "upstream": {"connect_timeout_ms": 1000, "head_timeout_ms": 2000, "body_idle_timeout_ms": 1000},
     "disconnect": {"drain_s": 5},
     "settlement": {"position_poll_ms": 50, "replay_ms": 50},
-    "poster": {"batch_ms": 0, "block_ms": 5},
+    "poster": {"batch_ms": 0, "ack_ms": 0, "block_ms": 5},
 }
 
 

@@ -39,6 +39,7 @@ def poster_that_never_acknowledges(books: Books) -> Poster:
         DeafRedis(),
         batch_events_max=100,
         batch_ms=0,
+        ack_ms=0,
         block_ms=1,
         now_ms=now_ms,
     )
@@ -75,6 +76,25 @@ async def test_an_acknowledged_hold_may_be_forgotten_and_others_may_not(desk: De
     keys = SHARD_KEYS[shard_of(account.id)]
     assert await desk.books.redis.pttl(keys.hold(ended.request_id)) > 0
     assert await desk.books.redis.pttl(keys.hold(still_open.request_id)) == -1
+
+
+async def test_posted_events_are_let_go_together_and_a_successor_lets_go_of_what_was_left(desk: Desk) -> None:
+    books, poster = desk.books, desk.poster(ack_ms=60_000)
+    account = await books.account(grant=1000)
+    await desk.serve(settlement(account.id, 10))
+    assert await poster.step() == 1
+    assert await books.outbox.length(range(64)) == 0
+    await desk.serve(settlement(account.id, 10))
+    assert await poster.step() == 1
+    assert await poster.step() == 0
+    assert await books.outbox.length(range(64)) == 1
+    await poster.close()
+    successor = desk.poster()
+    assert await successor.step() == 1
+    assert (successor.posted_total, successor.repeated_total) == (0, 1)
+    assert await books.outbox.length(range(64)) == 0
+    assert await books.balance(account) == 980
+    await successor.close()
 
 
 async def test_a_crash_after_the_commit_and_before_the_acknowledgement_repeats_nothing(desk: Desk) -> None:
