@@ -1,6 +1,6 @@
 """What Redis' own settings mean for the money in it: it must not throw keys away, and must survive its restart."""
 
-from gateway.adapters.redis_link import RedisLink
+from gateway.adapters.redis_link import RedisLink, RedisScriptError
 
 
 async def weaknesses(link: RedisLink) -> list[str]:
@@ -15,6 +15,10 @@ async def weaknesses(link: RedisLink) -> list[str]:
 
 
 async def figures(link: RedisLink, section: bytes) -> dict[bytes, bytes]:
-    """One section of INFO."""
-    lines = bytes(await link.command(b"INFO", section)).split(b"\r\n")
+    """One section of INFO; empty where a managed Redis does not tell."""
+    try:
+        reply = await link.command(b"INFO", section)
+    except RedisScriptError:
+        return {}
+    lines = bytes(reply).split(b"\r\n")
     return dict(line.split(b":", 1) for line in lines if b":" in line)

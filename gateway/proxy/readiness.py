@@ -68,7 +68,7 @@ class Readiness:
 
     async def _full(self) -> str:
         memory = await figures(self._link, b"memory")
-        used, most = int(memory[b"used_memory"]), int(memory[b"maxmemory"])
+        used, most = int(memory.get(b"used_memory", 0)), int(memory.get(b"maxmemory", 0))
         percent = 100 * used // most if most else 0
         return f"Redis' memory is used to {percent} %" if percent > self._memory_percent_max else ""
 

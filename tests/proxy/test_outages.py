@@ -309,3 +309,21 @@ async def test_a_settlement_that_became_a_dead_letter_is_let_go_of_and_not_sent_
         assert gateway.settlements.lost == 0
         await stack.stores.dead_letters.dismiss(letter.id, "a test")
         assert await stack.complaints() == []
+
+
+async def test_a_settlement_that_redis_has_and_postgres_never_sees_is_given_up_loudly_and_once(
+    own: OwnStack, openai: SimulatedOpenAI, logs: Logs
+) -> None:
+    async with own() as stack, stack.running_gateway() as gateway:
+        await ask(stack.address, request(CHAT, stack.key, ask_of(CHAT)))
+        await stack.quiet()
+        await stack.stores.link.command(b"XTRIM", SHARD_KEYS[shard_of(stack.account.id)].outbox, b"MAXLEN", 0)
+        await ask(stack.address, request(CHAT, stack.key, ask_of(CHAT)))
+        await stack.quiet()
+        await stack.post()
+        await until(lambda: gateway.settlements.lost == 1)
+        assert gateway.settlements.retained == 0
+        [told] = [entry for entry in logs if entry["event"].startswith("settlement is lost")]
+        assert stack.account.id in told["settlement"]
+        [gap] = await stack.stores.dead_letters.list()
+        assert gap.reason == "gap"
