@@ -123,6 +123,8 @@ class SimulatedStripe:
         return list(self._stripe.deliveries.log)
 
     async def __aenter__(self) -> Self:
+        for each in self._settings.endpoints:
+            add_endpoint(self._world(), url=each.url, secret=each.secret, enabled_events=list(each.enabled_events))
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self._host, self._port).start()
@@ -132,8 +134,6 @@ class SimulatedStripe:
         port = self._runner.addresses[0][1]
         self.url = f"http://[{self._host}]:{port}" if ":" in self._host else f"http://{self._host}:{port}"
         self._stripe.world.origin = self.url
-        for each in self._settings.endpoints:
-            add_endpoint(self._world(), url=each.url, secret=each.secret, enabled_events=list(each.enabled_events))
         await self._courier.__aenter__()
         self._ticking = asyncio.create_task(self._tick(), name="stripe clock")
         return self

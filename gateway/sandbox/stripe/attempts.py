@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.sandbox.stripe.challenges import next_action
 from gateway.sandbox.stripe.charges import (
     begin_charge,
     charge_authorized,
@@ -15,7 +16,7 @@ from gateway.sandbox.stripe.charges import (
 from gateway.sandbox.stripe.checkout_results import intent_moved
 from gateway.sandbox.stripe.declines import decline, last_error
 from gateway.sandbox.stripe.errors import StripeError, invalid
-from gateway.sandbox.stripe.objects import Charge, Json, PaymentIntent, PaymentMethod
+from gateway.sandbox.stripe.objects import Charge, PaymentIntent, PaymentMethod
 from gateway.sandbox.stripe.payment_methods import attach
 from gateway.sandbox.stripe.transitions import INTENT, after
 from gateway.sandbox.stripe.world import World
@@ -38,7 +39,7 @@ def attempt(
             return _decline(world, intent, method, "authentication_required")
         status = after(INTENT, _KIND, intent.status, "ask")
         asking = world.put(
-            msgspec.structs.replace(intent, status=status, next_action=_ask(world, intent.id, return_url))
+            msgspec.structs.replace(intent, status=status, next_action=next_action(world, intent.id, return_url))
         )
         world.emit("payment_intent.requires_action", asking)
         return asking
@@ -166,13 +167,6 @@ def end_debit(world: World, intent_id: str) -> PaymentIntent:
     world.emit("payment_intent.payment_failed", failed)
     intent_moved(world, failed)
     return failed
-
-
-def _ask(world: World, intent_id: str, return_url: str | None) -> Json:
-    url = f"{world.origin}/authenticate/{intent_id}"
-    if return_url is None:
-        return {"type": "use_stripe_sdk", "use_stripe_sdk": {"type": "three_d_secure_redirect", "stripe_js": url}}
-    return {"type": "redirect_to_url", "redirect_to_url": {"return_url": return_url, "url": url}}
 
 
 def unexpected(intent: PaymentIntent, verb: str, message: str | None = None) -> StripeError:

@@ -7,9 +7,11 @@ import msgspec
 from gateway.sandbox.stripe.amounts import currency_of
 from gateway.sandbox.stripe.checkout_lines import check_lines, line, priced
 from gateway.sandbox.stripe.errors import invalid
+from gateway.sandbox.stripe.intents import OPEN, cancel_payment_intent
 from gateway.sandbox.stripe.metadata import merged
-from gateway.sandbox.stripe.objects import Customer, Json, Metadata, Session
+from gateway.sandbox.stripe.objects import Customer, Json, Metadata, PaymentIntent, Session
 from gateway.sandbox.stripe.transitions import SESSION, after
+from gateway.sandbox.stripe.urls import checked_url
 from gateway.sandbox.stripe.world import World
 
 _INTENT_DATA: Final = frozenset(
@@ -88,8 +90,8 @@ def create_session(
         mode=mode,
         expires_at=_expiry(world, expires_at),
         url=f"{world.origin}/c/pay/{session_id}",
-        success_url=success_url,
-        cancel_url=cancel_url,
+        success_url=checked_url(success_url, "success_url"),
+        cancel_url=checked_url(cancel_url, "cancel_url"),
         customer=customer,
         customer_email=customer_email,
         customer_creation=customer_creation or ("always" if future else "if_required") if not customer else None,
@@ -184,6 +186,8 @@ def expire_session(world: World, session_id: str) -> Session:
     expired = msgspec.structs.replace(session, status=after(SESSION, "session", session.status, "expire"), url=None)
     world.put(expired)
     world.emit("checkout.session.expired", expired)
+    if session.payment_intent and world.get(PaymentIntent, session.payment_intent).status in OPEN:
+        cancel_payment_intent(world, session.payment_intent)
     return expired
 
 

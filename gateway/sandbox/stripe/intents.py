@@ -16,7 +16,7 @@ from gateway.sandbox.stripe.transitions import INTENT, after
 from gateway.sandbox.stripe.world import World
 
 _KIND: Final = "PaymentIntent"
-_OPEN: Final = ("requires_payment_method", "requires_confirmation", "requires_action")
+OPEN: Final = ("requires_payment_method", "requires_confirmation", "requires_action")
 
 
 def create_payment_intent(
@@ -104,7 +104,7 @@ def confirm_payment_intent(
     use_stripe_sdk: bool = False,
 ) -> PaymentIntent:
     intent = world.get(PaymentIntent, intent_id)
-    if intent.status not in _OPEN:
+    if intent.status not in OPEN:
         raise unexpected(intent, "confirm")
     method = _method(world, payment_method, payment_method_data, intent.customer)
     changes: Json = {"next_action": None}
@@ -171,7 +171,7 @@ def update_payment_intent(
     """There is no event for an update, as at Stripe."""
     intent = world.get(PaymentIntent, intent_id)
     fixed: dict[str, Any] = {"amount": amount, "customer": customer, "payment_method": payment_method, "hooks": hooks}
-    if any(value is not None for value in fixed.values()) and intent.status not in _OPEN:
+    if any(value is not None for value in fixed.values()) and intent.status not in OPEN:
         raise unexpected(intent, "update")
     if amount is not None:
         check_amount(world, amount)

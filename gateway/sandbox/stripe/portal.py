@@ -1,6 +1,7 @@
 """The customer portal: a session with a page where a customer sees and changes what Stripe keeps about them."""
 
 from gateway.sandbox.stripe.objects import Customer, PortalSession
+from gateway.sandbox.stripe.urls import checked_url
 from gateway.sandbox.stripe.world import World
 
 
@@ -14,7 +15,7 @@ def create_portal_session(
         id=session_id,
         created=world.created,
         customer=known.id,
-        return_url=return_url,
+        return_url=checked_url(return_url, "return_url"),
         locale=locale,
         url=f"{world.origin}/p/session/{session_id}",
     )

@@ -62,7 +62,7 @@ def _refund(world: World, charged: Charge, amount: int, reason: str | None, meta
     refund = world.put(msgspec.structs.replace(refund, balance_transaction=movement.id))
     total = charged.amount_refunded + amount
     world.emit("refund.created", refund)
-    world.change("charge.refunded", charged, amount_refunded=total, refunded=total == charged.amount)
+    world.change("charge.refunded", charged, amount_refunded=total, refunded=total == charged.amount_captured)
     if fate == "pending":
         world.later(world.settings.later_s, _succeed_later, refund.id)
     elif fate == "fail":

@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.sandbox.stripe.challenges import next_action
 from gateway.sandbox.stripe.checkout_results import setup_moved
 from gateway.sandbox.stripe.declines import decline, last_error
 from gateway.sandbox.stripe.errors import invalid
@@ -79,12 +80,7 @@ def _attempt(world: World, intent: SetupIntent, return_url: str | None) -> Setup
     method = world.get(PaymentMethod, intent.payment_method, "payment_method")
     instrument = world.instruments[method.id]
     if instrument.authentication:
-        url = f"{world.origin}/authenticate/{intent.id}"
-        action: Json = (
-            {"type": "redirect_to_url", "redirect_to_url": {"return_url": return_url, "url": url}}
-            if return_url
-            else {"type": "use_stripe_sdk", "use_stripe_sdk": {"type": "three_d_secure_redirect", "stripe_js": url}}
-        )
+        action = next_action(world, intent.id, return_url)
         status = after(SETUP, _KIND, intent.status, "ask")
         asking = world.put(msgspec.structs.replace(intent, status=status, next_action=action))
         world.emit("setup_intent.requires_action", asking)

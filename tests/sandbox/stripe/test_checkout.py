@@ -112,6 +112,21 @@ async def test_an_unpaid_session_expires(client: StripeClient, simulated: Simula
     assert status == 400
 
 
+async def test_what_an_expired_session_had_begun_is_canceled(client: StripeClient) -> None:
+    session = await sell(client)
+    assert session.url is not None
+    await submit(session.url, number="4000000000000002")
+    await client.v1.checkout.sessions.expire_async(session.id)
+    assert (await client.v1.payment_intents.list_async()).data[0].status == "canceled"
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "/done", "https://"])
+async def test_a_customer_is_sent_to_addresses_on_the_web_only(client: StripeClient, url: str) -> None:
+    with pytest.raises(stripe.InvalidRequestError) as refused:
+        await sell(client, success_url=url)
+    assert (refused.value.code, refused.value.param) == ("url_invalid", "success_url")
+
+
 async def test_an_invoice_is_made_for_who_asks(client: StripeClient, simulated: SimulatedStripe) -> None:
     customer = await client.v1.customers.create_async()
     session = await sell(client, customer=customer.id, invoice_creation={"enabled": True})
