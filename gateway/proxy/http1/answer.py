@@ -60,7 +60,10 @@ class Answer(Inbound):
             self._pour(sink, self._take())
         if not self.complete:
             self._proceed()
-            await self._arrival(1 << 62)
+            try:
+                await self._arrival(1 << 62)
+            finally:
+                self._sink = None  # it leads back here
         if self._error is not None:
             raise self._error
 

@@ -164,7 +164,7 @@ class Request(Inbound):
         if self._delimited == _LENGTH and self._left_bytes:
             self.abort()
             return
-        self.ended = True
+        self._finish()
         if not self.gone:
             if self._delimited == _CHUNKED:
                 self._connection.write(b"0\r\n\r\n")
@@ -173,7 +173,7 @@ class Request(Inbound):
     def respond(self, status: int, lines: bytes, body: bytes, reason: bytes | None = None) -> None:
         """Send a whole answer, with these header lines, in one write."""
         head = self._head(status, REASONS.get(status, b"") if reason is None else reason, lines, len(body))
-        self.ended = True
+        self._finish()
         if not self.gone:
             self._connection.write(head if self._delimited == _NONE else head + body)
             self._connection.answered(self)
@@ -181,9 +181,13 @@ class Request(Inbound):
     def abort(self) -> None:
         """Break the connection: the client gets what was written, and can tell that it is not the whole."""
         if not self.ended:
-            self.ended = True
+            self._finish()
             if not self.gone:
                 self._connection.break_off(must_reset=self._delimited == _CLOSE)
+
+    def _finish(self) -> None:
+        self.ended = True
+        self._on_gone = self._on_resume = None  # they lead back here: a cycle for every call
 
     def write_framed(self, data: bytes) -> None:
         """Send bytes of an answer that somebody else has framed, head and all; `end` or `abort` must follow."""
