@@ -10,6 +10,7 @@ from gateway.sandbox.stripe.errors import invalid
 from gateway.sandbox.stripe.intents import OPEN, cancel_payment_intent
 from gateway.sandbox.stripe.metadata import merged
 from gateway.sandbox.stripe.objects import Customer, Json, Metadata, PaymentIntent, Session
+from gateway.sandbox.stripe.simulated import checked
 from gateway.sandbox.stripe.transitions import SESSION, after
 from gateway.sandbox.stripe.urls import checked_url
 from gateway.sandbox.stripe.world import World
@@ -26,6 +27,7 @@ _INTENT_DATA: Final = frozenset(
         "statement_descriptor_suffix",
     )
 )
+_SETUP_DATA: Final = frozenset({"description", "metadata"})
 _TEXTS: Final = ("after_submit", "shipping_address", "submit", "terms_of_service_acceptance")
 
 
@@ -71,10 +73,7 @@ def create_session(
         raise invalid("Missing required param: success_url.", code="parameter_missing", param="success_url")
     if customer and customer_email:
         raise invalid("You may only specify one of these parameters: customer, customer_email.", param="customer")
-    for name in (payment_intent_data or {}).keys() - _INTENT_DATA:
-        raise invalid(f"The sandbox does not simulate payment_intent_data[{name}].", param="payment_intent_data")
-    if (payment_intent_data or {}).get("capture_method") == "manual":
-        raise invalid("The sandbox does not simulate manual capture in Checkout.", param="payment_intent_data")
+    _check_intent_data(payment_intent_data or {}, setup_intent_data or {})
     taxed, collects = bool((automatic_tax or {}).get("enabled")), bool((tax_id_collection or {}).get("enabled"))
     known = world.get(Customer, customer, "customer") if customer else None
     _check_customer(known, customer_update, taxed, collects)
@@ -102,12 +101,7 @@ def create_session(
         payment_method_options=payment_method_options or {},
         currency=items[0].currency if items else currency_of(currency or "usd"),
         payment_status="unpaid" if mode == "payment" else "no_payment_required",
-        automatic_tax={
-            "enabled": taxed,
-            "liability": {"type": "self"} if taxed else None,
-            "provider": "stripe" if taxed else None,
-            "status": ("complete" if country else "requires_location_inputs") if taxed else None,
-        },
+        automatic_tax=_automatic_tax(taxed, country),
         tax_id_collection={"enabled": collects, "required": "never"},
         adaptive_pricing=adaptive_pricing or {"enabled": True},
         invoice_creation=_invoice_creation(invoice_creation) if mode == "payment" else None,
@@ -129,6 +123,20 @@ def create_session(
     world.put(session)
     world.later(session.expires_at - world.now, _expire_if_open, session_id)
     return session
+
+
+def _check_intent_data(payment: Json, setup: Json) -> None:
+    checked(payment, _INTENT_DATA, frozenset(), "payment_intent_data")
+    if payment.get("capture_method") == "manual":
+        raise invalid("The sandbox does not simulate manual capture in Checkout.", param="payment_intent_data")
+    checked(setup, _SETUP_DATA, frozenset(), "setup_intent_data")
+
+
+def _automatic_tax(taxed: bool, country: str | None) -> Json:
+    if not taxed:
+        return {"enabled": False, "liability": None, "provider": None, "status": None}
+    status = "complete" if country else "requires_location_inputs"
+    return {"enabled": True, "liability": {"type": "self"}, "provider": "stripe", "status": status}
 
 
 def _check_customer(customer: Customer | None, update: Json | None, taxed: bool, collects: bool) -> None:

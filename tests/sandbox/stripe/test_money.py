@@ -63,7 +63,8 @@ async def test_a_dispute_takes_the_money_and_a_win_brings_it_back(
     await client.v1.disputes.update_async(dispute.id, {"evidence": {"uncategorized_text": "winning_evidence"}})
     simulated.settle()
     won = await client.v1.disputes.retrieve_async(dispute.id)
-    assert (won.status, won.balance_transactions[1].net) == ("won", 700)
+    back = won.balance_transactions[1]
+    assert (won.status, back.net, back.reporting_category) == ("won", 700, "dispute_reversal")
     assert [kind for kind in await types_of(client) if "dispute" in kind] == [
         "charge.dispute.created",
         "charge.dispute.funds_withdrawn",
