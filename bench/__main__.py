@@ -27,7 +27,9 @@ def main(
     rate: Annotated[float | None, typer.Option(min=1, help="Calls a second of the open loop (500).")] = None,
     streams: Annotated[int | None, typer.Option(min=1, help="Measure memory at so many open streams only.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Measure only this target; may be repeated.")] = None,
-    peers: Annotated[bool, typer.Option(help="Measure installed peers too (python -m bench.peers).")] = True,
+    peers: Annotated[
+        bool, typer.Option(help="Measure installed peers too (python -m bench.peers); a quick run does not.")
+    ] = True,
     output: Annotated[Path | None, typer.Option(help="Where report and plots go.")] = None,
     redraw: Annotated[Path | None, typer.Option(help="Measure nothing: show and draw this report.json.")] = None,
     strict: Annotated[bool, typer.Option(help="Exit 1 when a bar is not met or an answer was wrong.")] = False,
@@ -39,7 +41,7 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: raise_interrupt())
     asked = Asked(quick=quick, rounds=rounds, rate_per_s=rate, streams=streams)
     try:
-        report = render.read(redraw) if redraw else _measure(asked, console, frozenset(only or ()), peers)
+        report = render.read(redraw) if redraw else _measure(asked, console, frozenset(only or ()), peers and not quick)
     except BenchError as error:
         console.print(f"[bold red]bench:[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(2) from error

@@ -18,7 +18,7 @@ from gateway.core.money import UCR_PER_CREDIT
 from gateway.logs import configure_logs
 
 AT_ONCE = 500  # commands in flight: Redis answers so many well within the link's timeout
-SLICE = 10_000  # after which progress is told
+SLICE = 1000  # after which progress is told
 CREDITS_EACH = 1_000_000
 HOLD_LEASE_MS = 3_600_000
 HOLD_UCR = 1000

@@ -1,4 +1,5 @@
-"""Draws a report: CPU per call, throughput per core, latency by load, memory by open streams; PNG and SVG each."""
+"""Draws a report: CPU per call, throughput per core, latency by load, memory by open streams, cost by size of the books,
+of holds and of bodies; PNG and SVG each."""
 
 from pathlib import Path
 
@@ -8,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from bench.samples import Report
+from bench.bars import body_points
+from bench.samples import Report, median_points
 
 OURS, OTHERS, CURVES = "#c2410c", "#94a3b8", ("#475569", "#0891b2", "#7c3aed", "#16a34a", "#db2777", "#ca8a04")
-SIZE_IN = (7.5, 4.2)
+SIZE_IN, WIDE_IN = (7.5, 4.2), (11, 4.2)
 ADDED_MS_MIN = 0.01  # below it, and below zero, is noise
 PLAIN_NUMBERS = StrMethodFormatter("{x:,g}")
 
@@ -30,13 +32,16 @@ def draw(report: Report, directory: Path) -> list[Path]:
         pngs.append(_latency(report, directory))
     if "memory_mb_by_streams" in report.curves:
         pngs.append(_memory(report, directory))
+    if "ratio_by_accounts" in report.curves and "ratio_by_open_holds" in report.curves:
+        pngs.append(_scale(report, directory))
     return pngs
 
 
 def _cpu(report: Report, directory: Path) -> Path:
-    figure, sides = plt.subplots(1, 2, figsize=SIZE_IN)
-    _bars(sides[0], report, "call_cpu_us", "CPU per plain call, µs")
-    _bars(sides[1], report, "event_cpu_us", "CPU per streamed event, µs")
+    figure, sides = plt.subplots(1, 3, figsize=WIDE_IN)
+    _bars(sides[0], report, "call_cpu_us", "CPU per plain call, µs\nsame head as the last")
+    _bars(sides[1], report, "traced_call_cpu_us", "CPU per plain call, µs\nhead not seen before")
+    _bars(sides[2], report, "event_cpu_us", "CPU per streamed event, µs\n")
     return _save(figure, directory / "cpu")
 
 
@@ -86,9 +91,39 @@ def _memory(report: Report, directory: Path) -> Path:
         axes.plot(x, y, marker="o", label=name, color=_color(name, index))
     axes.set_title("Resident memory, MB", loc="left", fontsize=10)
     axes.set_xlabel("open streams")
+    axes.xaxis.set_major_formatter(PLAIN_NUMBERS)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
     return _save(figure, directory / "memory")
+
+
+def _scale(report: Report, directory: Path) -> Path:
+    """What should be flat over six decades, flat, and what should be linear beside its line."""
+    figure, sides = plt.subplots(1, 3, figsize=WIDE_IN)
+    for axes, what in ((sides[0], "accounts"), (sides[1], "open_holds")):
+        curves = report.curves[f"ratio_by_{what}"]
+        for index, (series, points) in enumerate(curves.items()):
+            middle = median_points(points)
+            color = OURS if not index else CURVES[0]
+            axes.plot([p.x for p in middle], [p.y for p in middle], marker="o", label=series, color=color)
+        axes.set_title("CPU per call, gateway and Redis,\n× aiohttp's bare relay", loc="left", fontsize=10)
+        axes.set_xlabel(what.replace("_", " "))
+        axes.set_xscale("log")
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False, fontsize=8, loc="lower left")
+    for index, name in enumerate(report.curves.get("cpu_us_by_body_bytes", {})):
+        middle = body_points(report, name)
+        color = _color(name, index)
+        sides[2].plot([p.x / 1024 for p in middle], [p.y for p in middle], marker="o", label=name, color=color)
+    sides[2].set_title("CPU per call, µs\n", loc="left", fontsize=10)
+    sides[2].set_xlabel("request body, KiB")
+    sides[2].set_xscale("log")
+    sides[2].set_yscale("log")
+    sides[2].yaxis.set_major_formatter(PLAIN_NUMBERS)
+    sides[2].legend(frameon=False, fontsize=8)
+    for axes in sides:
+        axes.xaxis.set_major_formatter(PLAIN_NUMBERS)
+    return _save(figure, directory / "scale")
 
 
 def _color(name: str, index: int) -> str:

@@ -34,8 +34,11 @@ def run(plan: Plan, out: Path, progress: Progress, *, only: frozenset[str], peer
     asked, plan = plan, _within_file_limit(plan, lift_file_limit())
     task = progress.add_task("looking at the machine", total=None)
 
-    def say(what: str) -> None:
+    def tick(what: str) -> None:
         progress.update(task, description=what)
+
+    def say(what: str) -> None:
+        tick(what)
         if not progress.console.is_terminal:
             progress.console.print(what, highlight=False)
 
@@ -71,6 +74,7 @@ def run(plan: Plan, out: Path, progress: Progress, *, only: frozenset[str], peer
             directory=work,
             upstream=upstream,
             say=say,
+            tick=tick,
             aiohttp=next((target for target in targets if target.name == "aiohttp"), None),
             tollgate=tollgate,
             stores=stores,

@@ -30,6 +30,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     sweep_per_s: tuple[float, ...] = (250, 500, 1000, 2000)
     sweep_s: float = 2.0
     held_streams: tuple[int, ...] = (100, 1000, 5000, 10_000)
+    held_s: float = 32.0  # for which Tollgate's stay open, all of them: longer than half a lease, so each is renewed
     backlog_calls: int = 20_000
     accounts: tuple[int, ...] = (10, 10_000, 1_000_000)
     open_holds: tuple[int, ...] = (1, 1000, 100_000)
@@ -44,6 +45,7 @@ QUICK = Plan(
     scheduled_s=1.5,
     sweep_per_s=(),
     held_streams=(300,),
+    held_s=0.0,
     backlog_calls=4_000,
     accounts=(10, 1000),
     open_holds=(1, 1000),

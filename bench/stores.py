@@ -18,6 +18,7 @@ from gateway.core.keys import hash_key
 from gateway.core.shards import SHARDS, shard_of
 
 DRAIN_TIMEOUT_S = 60.0
+REWRITE_TIMEOUT_S = 60.0
 POLL_INTERVAL_S = 0.02
 STAYS_EMPTY_S = 0.1
 LONG_AGO = "2026-01-01"
@@ -80,6 +81,17 @@ class Stores:
             empty_since = None if left else empty_since or time.monotonic()
             if time.monotonic() > give_up_at:
                 raise BenchError(f"{left} settlements still wait in the outboxes after {DRAIN_TIMEOUT_S:.0f} s")
+            time.sleep(POLL_INTERVAL_S)
+
+    def rest(self) -> None:
+        """Wait until Redis has written its log anew, as it does by itself after much was put into it."""
+        give_up_at = time.monotonic() + REWRITE_TIMEOUT_S
+        while True:
+            state = self._redis.info("persistence")
+            if not state["aof_rewrite_in_progress"] and not state["aof_rewrite_scheduled"]:
+                return
+            if time.monotonic() > give_up_at:
+                raise BenchError(f"Redis still rewrites its log after {REWRITE_TIMEOUT_S:.0f} s")
             time.sleep(POLL_INTERVAL_S)
 
     def rows(self) -> int:

@@ -19,7 +19,7 @@ from bench.processes import BenchError, Children, free_port
 from bench.target import Kind, Target
 
 READY_TIMEOUT_S = 60.0
-COMMAND_TIMEOUT_S = 60.0
+COMMAND_TIMEOUT_S = 300.0  # an audit of a million accounts
 ACCOUNTS, CREDITS_EACH = 4, 10_000_000
 _TOLLGATE = (sys.executable, "-m", "gateway")
 

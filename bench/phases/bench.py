@@ -26,7 +26,10 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 class Bench(msgspec.Struct, frozen=True, kw_only=True):
-    """`tollgate` and `stores` are both there, or both not. `say` shows what is going on."""
+    """`tollgate` and `stores` are both there, or both not.
+
+    `say` tells what begins; `tick` how far it is, where somebody watches.
+    """
 
     plan: Plan
     report: Report
@@ -35,6 +38,7 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
     directory: Path
     upstream: Target
     say: Callable[[str], None]
+    tick: Callable[[str], None]
     aiohttp: Target | None = None
     tollgate: Tollgate | None = None
     stores: Stores | None = None

@@ -4,7 +4,7 @@ import time
 
 from bench.phases.bench import Bench
 from bench.processes import pss_bytes, rss_bytes
-from bench.target import Target
+from bench.target import Kind, Target
 
 SETTLE_S = 0.5
 FIRST_STREAMS = 10  # opened and ended before the base is taken
@@ -43,6 +43,11 @@ def open_streams(bench: Bench, target: Target) -> None:
         if opened.errors:
             break
         time.sleep(SETTLE_S)
+        held_bytes = rss_bytes(target.pids)
+        report.plot("memory_mb_by_streams", target.name, streams, held_bytes / 1e6)
+    if target.kind is Kind.TOLLGATE and bench.plan.held_s and streams:
+        bench.say(f"open streams · {target.name} · {streams:,} stay open for {bench.plan.held_s:.0f} s")
+        time.sleep(bench.plan.held_s)
         held_bytes = rss_bytes(target.pids)
         report.plot("memory_mb_by_streams", target.name, streams, held_bytes / 1e6)
     ended = bench.loader.end_streams()

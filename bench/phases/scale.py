@@ -1,4 +1,4 @@
-"""Whether a call costs the same whatever the number of accounts and of open holds, and how its cost grows with its body.
+"""Whether a call costs the same however many accounts and open holds there are, and how its cost grows with its body.
 
 Figures are taken beside the aiohttp relay's of the same moment, so that a busy machine shows in both.
 """
@@ -38,6 +38,7 @@ def accounts(bench: Bench, target: Target) -> None:
             books.load_into_redis(ids, _teller(bench, "accounts: into Redis"))
             in_books = total
         bench.say(f"calls with {total:,} accounts in the books")
+        stores.rest()
         few, many = keys[:FEW], keys[:MANY]
         # The first call of each key looks it up and loads its account: once for all, and not what is measured.
         bench.loader.each_key(target, many, connections=bench.plan.connections, duration_s=60, calls=2 * len(many))
@@ -60,6 +61,7 @@ def open_holds(bench: Bench, target: Target) -> None:
         bench.say(f"{total:,} open holds: opening them")
         held += books.open_holds(owners, total - len(held), _teller(bench, "holds opened"))
         bench.say(f"calls with {total:,} open holds")
+        stores.rest()
         for _ in range(bench.plan.rounds):
             _beside_aiohttp(bench, target, "open_holds", OWNERS, total, target.keys)
     bench.say("voiding the open holds")
@@ -101,4 +103,4 @@ def _each_key(bench: Bench, target: Target, keys: tuple[str, ...]) -> Outcome:
 
 
 def _teller(bench: Bench, what: str) -> Callable[[int], None]:
-    return lambda done: bench.say(f"{what}: {done:,}")
+    return lambda done: bench.tick(f"{what}: {done:,}")
