@@ -18,7 +18,7 @@ class Coding:
     def __init__(self, answer: Answer) -> None:
         self.is_known = True
         self.decode: Decode | None = None
-        if answer.get(b"content-encoding") is None:
+        if b"content-encoding" not in answer.fields:
             return
         codings = [value for name, value in answer.headers if name.lower() == b"content-encoding"]
         try:

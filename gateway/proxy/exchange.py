@@ -117,14 +117,47 @@ class Exchange:
     async def __call__(self, request: Request) -> None:
         request_id = self._new_id()
         try:
-            await self.serve(request, request_id)
+            target = self._route(request.head)
+            if isinstance(target, Endpoint):
+                await self.serve(request, target, request_id)
+            else:
+                await self._serve_unmetered(request, target, request_id)
         except GatewayError as error:
             self._tally.refused(error.code)
             self._refuse(request, request_id, error)
 
-    async def serve(self, request: Request, request_id: str) -> None:
-        """Serve one request; raises the `GatewayError` that refuses it, before anything of an answer was sent."""
-        target = self._route(request.head)
+    async def serve(self, request: Request, target: Endpoint, request_id: str) -> None:
+        """Serve one call; raises the `GatewayError` that refuses it, before anything of an answer was sent."""
+        if self.is_stopping:
+            raise ShuttingDown(retry_after_s=1)
+        caller = self._known(request.head) or await self._authenticate(request.head)
+        if caller.suspended:
+            raise AccountSuspended
+        if request.get(b"content-encoding") not in (None, b"identity"):
+            raise InvalidRequest("Send the request body without a Content-Encoding.", param=None)
+        room_bytes = self._room.take(request)
+        try:
+            body = await request.read_body(self._body_bytes_max)
+            if len(body) <= LARGE_BODY_BYTES:
+                wanted = self._read(caller, target, body)
+            else:
+                wanted = await asyncio.to_thread(self._read, caller, target, body)
+            opened, priced = await self._reserve(wanted, request_id)
+            watch = Watch(priced.call.model, self._tokenizer)
+            opened.progress = partial(progress_of, priced, watch)
+            try:
+                relayed = await self._relay.metered(request, caller, priced.call, self._opening_lines(opened), watch)
+                settlement = await self._price(priced, relayed.ended, watch)
+                settled = await self._settlements.settle(settlement)
+            finally:
+                # However this ends, the lease is renewed no more: what is unsettled now lapses and is posted as such.
+                self._leases.close(opened)
+        finally:
+            self._room.give_back(room_bytes)
+        self._tally.settled(target, settlement)
+        relayed.respond(_closing_lines(settlement, settled))
+
+    async def _serve_unmetered(self, request: Request, target: Free | Own | Session | Control, request_id: str) -> None:
         if isinstance(target, Own):
             self._answer_own(request, target)
             return
@@ -133,42 +166,13 @@ class Exchange:
         if isinstance(target, Control):
             await self._control.serve(request, (b"x-gateway-request-id", request_id.encode()))
             return
-        caller = self._callers.known(self._credential(request.head)) or await self._authenticate(request.head)
+        caller = self._known(request.head) or await self._authenticate(request.head)
         if caller.suspended:
             raise AccountSuspended
         if isinstance(target, Free):
             await self._relay.free(request, b"x-gateway-request-id: %b\r\n" % request_id.encode())
-            return
-        if isinstance(target, Session):
-            await self._sessions.serve(request, caller, request_id, partial(self._may_go_on, request.head))
-            return
-        if request.get(b"content-encoding") not in (None, b"identity"):
-            raise InvalidRequest("Send the request body without a Content-Encoding.", param=None)
-        room_bytes = self._room.take(request)
-        try:
-            await self._metered(request, caller, target, request_id)
-        finally:
-            self._room.give_back(room_bytes)
-
-    async def _metered(self, request: Request, caller: Caller, target: Endpoint, request_id: str) -> None:
-        body = await request.read_body(self._body_bytes_max)
-        if len(body) <= LARGE_BODY_BYTES:
-            wanted = self._read(caller, target, body)
         else:
-            wanted = await asyncio.to_thread(self._read, caller, target, body)
-        opened, priced = await self._reserve(wanted, request_id)
-        call = priced.call
-        watch = Watch(call.model, self._tokenizer)
-        opened.progress = partial(progress_of, priced, watch)
-        try:
-            relayed = await self._relay.metered(request, caller, call, self._opening_lines(opened), watch)
-            settlement = await self._price(priced, relayed.ended, watch)
-            settled = await self._settlements.settle(settlement)
-        finally:
-            # However this ends, the lease is renewed no more: what is not settled by now lapses and is posted as such.
-            self._leases.close(opened)
-        self._tally.settled(target, settlement)
-        relayed.respond(_closing_lines(settlement, settled))
+            await self._sessions.serve(request, caller, request_id, partial(self._may_go_on, request.head))
 
     # --- who and what ----------------------------------------------------------------------------------------------
 
@@ -187,14 +191,15 @@ class Exchange:
             raise Unauthenticated
         return given[0]
 
-    def _credential(self, head: RequestHead) -> bytes:
+    def _known(self, head: RequestHead) -> Caller | None:
+        """The caller, if that is known without asking; raises `Unauthenticated`."""
         credential: bytes | None = head.notes.get("credential")
         if credential is None:
             credential = credential_of(self._authorization(head))
             if credential is None:
                 raise Unauthenticated
             head.notes["credential"] = credential
-        return credential
+        return self._callers.known(credential)
 
     async def _authenticate(self, head: RequestHead) -> Caller:
         return await self._callers.authenticate(self._authorization(head))
@@ -202,7 +207,7 @@ class Exchange:
     async def _may_go_on(self, head: RequestHead) -> bool:
         """Whether the caller of a session may still call: its key can be revoked meanwhile, its account suspended."""
         try:
-            caller = self._callers.known(self._credential(head)) or await self._authenticate(head)
+            caller = self._known(head) or await self._authenticate(head)
         except Unauthenticated:
             return False
         except BillingUnavailable:  # nobody can tell now

@@ -142,7 +142,8 @@ class Relay:
             if not departure.is_cut or request.task.cancelling() > 1:  # the gateway exits
                 raise
             ended.cut = True  # the caller left, and upstream was not done within the drain's bounds
-        except GatewayError as error:
+        except (UpstreamFailed, GatewayError) as failure:
+            error = failure if isinstance(failure, GatewayError) else self._explained(failure)
             ended.cut = not isinstance(error, UpstreamUnreachable)  # which heard nothing of the call
             self._tally.refused(error.code)
             lines = JSON + encode(error.headers()) + opening
@@ -153,11 +154,12 @@ class Relay:
         return Relayed(ended)
 
     async def _exchange(self, request: Request, call: Call, opening: bytes, watch: Watch, ended: Ended) -> Relayed:
-        answer = await self._send(request, call.body, is_edited=call.strip_usage_event)
+        start = self._start_of_head(request.head, call.strip_usage_event)
+        answer = await self._pool.ask(request.head.method, start, call.body)
         ended.status = answer.status
-        ended.upstream_request_id = (answer.get(b"x-request-id") or b"").decode("latin-1")
+        ended.upstream_request_id = answer.fields.get(b"x-request-id", b"").decode("latin-1")
         self._require_accepted(answer)
-        if answer.status == 200 and (answer.get(b"content-type") or b"").lower().startswith(EVENT_STREAM):
+        if answer.status == 200 and answer.fields.get(b"content-type", b"").lower().startswith(EVENT_STREAM):
             meter = stream_meter(call.endpoint, call.strip_usage_event)
             watch.follow(meter)
             try:
@@ -209,8 +211,6 @@ class Relay:
         except AnswerTooLarge as held:
             await self._large_document(request, answer, opening, held.received, ended)
             return Relayed(ended)
-        except AnswerBroken as error:
-            raise UpstreamBroken from error
         coding = Coding(answer)
         reading, plain = read_document(body, coding)
         if 200 <= answer.status < 300:

@@ -104,7 +104,7 @@ async def test_handlers_that_are_cancelled_at_the_very_end_lose_no_settlement(
                 client = await begin(stack, clients, "tokens=20,rate=200")
                 await redis.client_pause(60_000, all=False)
                 await client.read_until(b"[DONE]\n\n")
-                (settling,) = [task for task in asyncio.all_tasks() if "Exchange" in repr(task.get_coro())]
+                (settling,) = [task for task in asyncio.all_tasks() if "Server._answer" in repr(task.get_coro())]
                 settling.cancel()
                 await stack.quiet()
                 assert gateway.settlements.spooled == 1

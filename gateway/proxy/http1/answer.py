@@ -16,7 +16,7 @@ Sink = Callable[[bytes], None]
 class Answer(Inbound):
     """An answer whose head is complete. It must be read, pumped or aborted: until then it keeps its connection."""
 
-    __slots__ = ("_fields", "_link", "_sink", "headers", "held_back", "reason", "room_bytes", "status", "travelling")
+    __slots__ = ("_link", "_sink", "fields", "headers", "held_back", "reason", "room_bytes", "status", "travelling")
 
     def __init__(
         self, link: "Link", status: int, reason: bytes, headers: Headers, fields: Fields, travelling: Headers
@@ -28,13 +28,13 @@ class Answer(Inbound):
         self.travelling = travelling  # the headers that are not this connection's alone
         self.room_bytes = link.answer_bytes_max  # beyond which the upstream is held back
         self.held_back = False
-        self._fields = fields
+        self.fields = fields  # lower-case name → first value
         self._link: Link | None = link
         self._sink: Sink | None = None
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of the field with this lower-case name."""
-        return self._fields.get(name)
+        return self.fields.get(name)
 
     async def read(self, bytes_max: int) -> bytes:
         """Return the whole body, out of its transfer coding. Raises AnswerBroken or AnswerTooLarge (then `pump` on)."""

@@ -39,7 +39,7 @@ class NoAnswer(Exception):
     """A handler returned without having answered."""
 
 
-def log_error(request: Request, error: BaseException) -> None:
+def log_error(request: Request, error: Exception) -> None:
     log.error("handler failed", method=request.method, path=request.path, exc_info=error)
 
 
@@ -58,7 +58,7 @@ class Server:
         handler: Handler,
         limits: Limits | None = None,
         *,
-        on_error: Callable[[Request, BaseException], None] = log_error,
+        on_error: Callable[[Request, Exception], None] = log_error,
         on_refused: Callable[[GatewayError], Headers] = add_nothing,
     ) -> None:
         self.limits = limits = limits or Limits()
@@ -78,7 +78,7 @@ class Server:
         )
         self.known_heads = KnownHeads(limits.known_heads_max)
         self._connections: set[Connection] = set()
-        self._running: dict[asyncio.Task[None], Request] = {}
+        self._running: set[Request] = set()
         self._listener: asyncio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._emptied: asyncio.Event | None = None  # only at the end of a drain
@@ -118,20 +118,22 @@ class Server:
         self.is_draining = True
         for connection in tuple(self._connections):
             connection.close_if_idle()
-        if self._running:
-            await asyncio.wait(tuple(self._running), timeout=timeout_s)
+        await self._ended(timeout_s)
         for connection in tuple(self._connections):
             connection.abort()
-        if self._running:
-            await asyncio.wait(tuple(self._running), timeout=self.limits.abort_grace_s)
-        for task in tuple(self._running):
-            task.cancel()
-        if self._running:
-            await asyncio.wait(tuple(self._running))
+        await self._ended(self.limits.abort_grace_s)
+        for request in self._running:
+            request.task.cancel()
+        await self._ended(None)
         if self._connections:
             self._emptied = asyncio.Event()
             await self._emptied.wait()
         self._ticker.stop()
+
+    async def _ended(self, timeout_s: float | None) -> None:
+        """Wait until all handlers have ended, or for so long."""
+        if self._running:
+            await asyncio.wait([request.task for request in self._running], timeout=timeout_s)
 
     @property
     def connections(self) -> int:
@@ -163,20 +165,30 @@ class Server:
         """Start the handler of `request`."""
         assert self._loop is not None
         self.requests += 1
-        request.task = task = self._loop.create_task(self._handler(request))
-        self._running[task] = request
-        task.add_done_callback(self._finished)
+        request.task = self._loop.create_task(self._answer(request))
+        self._running.add(request)
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        request = self._running.pop(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            if not (isinstance(error, ClientGone) and request.gone):
-                self._on_error(request, error)
-        elif not request.ended and not request.gone and not task.cancelled():
-            self._on_error(request, NoAnswer())
+    async def _answer(self, request: Request) -> None:
+        """Have it answered; whatever the handler does, the client gets an answer, or can tell that there is none."""
+        try:
+            await self._handler(request)
+            if not request.ended and not request.gone:
+                raise NoAnswer
+        except Exception as error:  # noqa: BLE001 - whatever it is goes to `on_error`
+            self._failed(request, error)
+        except asyncio.CancelledError:
+            if not request.ended and not request.gone:
+                request.abort()
+            raise
+        finally:
+            self._running.discard(request)
+
+    def _failed(self, request: Request, error: Exception) -> None:
+        if not (isinstance(error, ClientGone) and request.gone):
+            self._on_error(request, error)
         if request.ended or request.gone:
             return
-        if request.started or task.cancelled():
+        if request.started:
             request.abort()
         else:
             failure = GatewayError()
