@@ -1,7 +1,8 @@
-"""Draws a report: CPU per call, throughput per core, latency by load, memory by open streams, cost by size of the books,
-of holds and of bodies; PNG and SVG each."""
+"""Draws a report: CPU per call, throughput per core, latency by load, memory by open streams, and cost by the number of
+accounts, of open holds, and of bytes; PNG and SVG each."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
@@ -10,11 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from bench.bars import body_points
+from bench.fit import fit
 from bench.samples import Report, median_points
 
 OURS, OTHERS, CURVES = "#c2410c", "#94a3b8", ("#475569", "#0891b2", "#7c3aed", "#16a34a", "#db2777", "#ca8a04")
 SIZE_IN, WIDE_IN = (7.5, 4.2), (11, 4.2)
 ADDED_MS_MIN = 0.01  # below it, and below zero, is noise
+BESIDE: dict[str, Any] = {"frameon": False, "fontsize": 8, "loc": "upper left", "bbox_to_anchor": (1, 1)}
 PLAIN_NUMBERS = StrMethodFormatter("{x:,g}")
 
 
@@ -71,7 +74,7 @@ def _bars(axes: Axes, report: Report, metric: str, title: str, *, per_core: bool
 
 
 def _latency(report: Report, directory: Path) -> Path:
-    figure, sides = plt.subplots(1, 2, figsize=SIZE_IN)
+    figure, sides = plt.subplots(1, 2, figsize=WIDE_IN)
     for axes, quantile in zip(sides, ("p50", "p99"), strict=True):
         for index, (name, points) in enumerate(report.curves[f"added_{quantile}_ms_by_rate"].items()):
             x, y = [point.x for point in points], [max(ADDED_MS_MIN, point.y) for point in points]
@@ -79,8 +82,9 @@ def _latency(report: Report, directory: Path) -> Path:
         axes.set_title(f"Added latency {quantile}, ms", loc="left", fontsize=10)
         axes.set_xlabel("calls a second, open loop")
         axes.set_yscale("log")
+        axes.xaxis.set_major_formatter(PLAIN_NUMBERS)
         axes.yaxis.set_major_formatter(PLAIN_NUMBERS)
-    sides[0].legend(frameon=False, fontsize=8)
+    sides[1].legend(**BESIDE)
     return _save(figure, directory / "latency")
 
 
@@ -93,7 +97,7 @@ def _memory(report: Report, directory: Path) -> Path:
     axes.set_xlabel("open streams")
     axes.xaxis.set_major_formatter(PLAIN_NUMBERS)
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+    axes.legend(**BESIDE)
     return _save(figure, directory / "memory")
 
 
@@ -109,18 +113,25 @@ def _scale(report: Report, directory: Path) -> Path:
         axes.set_title("CPU per call, gateway and Redis,\n× aiohttp's bare relay", loc="left", fontsize=10)
         axes.set_xlabel(what.replace("_", " "))
         axes.set_xscale("log")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.2 * max(point.y for points in curves.values() for point in points))
         axes.legend(frameon=False, fontsize=8, loc="lower left")
     for index, name in enumerate(report.curves.get("cpu_us_by_body_bytes", {})):
         middle = body_points(report, name)
         color = _color(name, index)
         sides[2].plot([p.x / 1024 for p in middle], [p.y for p in middle], marker="o", label=name, color=color)
+        if name == "tollgate" and len(middle) > 2:
+            line = fit(middle)
+            label = f"{line.base:,.0f} + {line.slope * 1024:,.2f} per KiB"
+            x = [2.0**exponent for exponent in range(10, int(middle[-1].x).bit_length())]
+            sides[2].plot(
+                [at / 1024 for at in x], [line.at(at) for at in x], ":", label=label, color="#1c1917", zorder=3
+            )
     sides[2].set_title("CPU per call, µs\n", loc="left", fontsize=10)
     sides[2].set_xlabel("request body, KiB")
     sides[2].set_xscale("log")
     sides[2].set_yscale("log")
     sides[2].yaxis.set_major_formatter(PLAIN_NUMBERS)
-    sides[2].legend(frameon=False, fontsize=8)
+    sides[2].legend(**BESIDE)
     for axes in sides:
         axes.xaxis.set_major_formatter(PLAIN_NUMBERS)
     return _save(figure, directory / "scale")

@@ -5,7 +5,7 @@ from statistics import median
 import msgspec
 
 # The series of the curves by accounts and by open holds: who calls.
-FEW_KEYS, MANY_KEYS, OWNERS = "10 keys call", "4,096 keys call", "owners of the holds call"
+FEW_KEYS, MANY_KEYS, OWNERS = "10 keys call", "up to 4,096 keys call", "owners of the holds call"
 
 
 class Spread(msgspec.Struct, frozen=True):
