@@ -13,7 +13,8 @@ from gateway.core.calls import Call, Caller
 from gateway.core.encodings import CorruptEncoding
 from gateway.core.endings import Ended
 from gateway.core.errors import GatewayError, UpstreamBroken, UpstreamRejected, UpstreamTimeout, UpstreamUnreachable
-from gateway.core.meter import Meter, TailMeter, stream_meter
+from gateway.core.meter import Meter, TailMeter
+from gateway.core.stream_meters import stream_meter
 from gateway.proxy.bodies import Coding, Transform, beside, read_document, streamed
 from gateway.proxy.departures import Departures, Disconnect
 from gateway.proxy.http1.answer import Answer

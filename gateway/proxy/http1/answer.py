@@ -57,7 +57,9 @@ class Answer(Inbound):
         """
         self._sink = sink
         if self.buffered_bytes:
-            self._pour(sink, self._take())
+            block = self._take()
+            self.received_bytes -= len(block)
+            self.receive(block)
         if not self.complete:
             self._proceed()
             try:
@@ -88,17 +90,16 @@ class Answer(Inbound):
 
     # --- for the connection --------------------------------------------------------------------------------------
 
-    @property
-    def is_full(self) -> bool:
-        return self.buffered_bytes > self.room_bytes
-
     def receive(self, block: bytes) -> None:
         sink = self._sink
         if sink is None:
             super().receive(block)
         else:
             self.received_bytes += len(block)
-            self._pour(sink, block)
+            try:
+                sink(block)
+            except Exception as error:  # noqa: BLE001 - it is raised again where `sink` came from, by `pump`
+                self._give_up(error)
 
     def finish(self) -> None:
         self._link = None
@@ -108,11 +109,8 @@ class Answer(Inbound):
         self._link = None
         super().fail(error)
 
-    def _pour(self, sink: Sink, data: bytes) -> None:
-        try:
-            sink(data)
-        except Exception as error:  # noqa: BLE001 - it is raised again where `sink` came from, by `pump`
-            if self._link is not None:
-                self._link.give_up(error)
-            else:
-                self._error = error
+    def _give_up(self, error: Exception) -> None:
+        if self._link is not None:
+            self._link.give_up(error)
+        else:
+            self._error = error

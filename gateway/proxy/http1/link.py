@@ -222,8 +222,12 @@ class Link(asyncio.Protocol):
         elif answer is not None:
             self._since = self._ticker.now
             self._wire_bytes += len(data)
-            self._hand_over()
-            if answer.is_full:
+            pieces = self._pieces
+            if pieces:
+                block = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                pieces.clear()
+                answer.receive(block)
+            if answer.buffered_bytes > answer.room_bytes:
                 self.pause_reading()
             if self._wire_bytes > self._pool.buffers.head_bytes_max and is_wasteful(
                 self._wire_bytes, answer.received_bytes, self._pool.buffers.head_bytes_max
