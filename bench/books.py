@@ -9,10 +9,13 @@ from itertools import islice
 from typing import TypeVar
 
 from bench.processes import BenchError
-from gateway.adapters.credits import Reserved
+from gateway.adapters.accounts import AccountError
+from gateway.adapters.credits import CreditsError, Reserved
+from gateway.adapters.database import LedgerUnavailable
+from gateway.adapters.redis_link import RedisUnavailable
 from gateway.app.sources import RequestIds, now_ms
 from gateway.app.stores import Stores, open_stores
-from gateway.config import load
+from gateway.config import ConfigError, load
 from gateway.core.holds import Hold, Outcome, Settlement, Terms
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.logs import configure_logs
@@ -20,6 +23,7 @@ from gateway.logs import configure_logs
 AT_ONCE = 500  # commands in flight: Redis answers so many well within the link's timeout
 SLICE = 1000  # after which progress is told
 CREDITS_EACH = 1_000_000
+COMMAND_TIMEOUT_MS = 10_000  # a gateway gives up sooner, but no caller waits here
 HOLD_LEASE_MS = 3_600_000
 HOLD_UCR = 1000
 
@@ -101,8 +105,12 @@ class Books:
     async def _stores(self, lease_ms: int | None = None) -> AsyncIterator[Stores]:
         configure_logs("error", "console")
         holds = self._config.holds.model_copy(update={"lease_ms": lease_ms} if lease_ms else {})
-        async with open_stores(self._config.model_copy(update={"holds": holds})) as stores:
-            yield stores
+        redis = self._config.redis.model_copy(update={"command_timeout_ms": COMMAND_TIMEOUT_MS})
+        try:
+            async with open_stores(self._config.model_copy(update={"holds": holds, "redis": redis})) as stores:
+                yield stores
+        except (ConfigError, AccountError, CreditsError, RedisUnavailable, LedgerUnavailable) as error:
+            raise BenchError(f"the books could not be filled: {error}") from error
 
 
 async def _each(items: Iterable[Item], act: Callable[[Item], Awaitable[object]], tell: Told) -> None:

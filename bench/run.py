@@ -84,7 +84,11 @@ def run(plan: Plan, out: Path, progress: Progress, *, only: frozenset[str], peer
         progress.update(task, total=len(steps), completed=0)
         for label, phase, target in steps:
             say(f"{label} · {target.name}")
-            phase(bench, target)
+            try:
+                phase(bench, target)
+            except BenchError as error:  # what was measured before is worth keeping
+                report.add(target.name, "errors", 1)
+                report.note(f"Not measured: {label} · {target.name}: {error}")
             progress.advance(task)
         say("stopping everything")
     return report
