@@ -82,6 +82,8 @@ class Edge(_Section):
     bodies_bytes_max: int = Positive
     control_body_bytes_max: int = Positive
     body_idle_timeout_ms: int = Positive
+    write_stall_timeout_ms: int = Positive
+    bytes_per_s_min: int = Positive
     keepalive_timeout_ms: int = Positive
     write_high_water_bytes: int = Positive
     drain_s: int = Field(ge=0)

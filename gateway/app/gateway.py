@@ -216,6 +216,8 @@ def _edge_limits(config: Config) -> Limits:
         header_count_max=edge.header_count_max,
         head_timeout_s=edge.head_timeout_ms / 1000,
         body_idle_timeout_s=edge.body_idle_timeout_ms / 1000,
+        write_stall_timeout_s=edge.write_stall_timeout_ms / 1000,
+        bytes_per_s_min=edge.bytes_per_s_min,
         keepalive_timeout_s=edge.keepalive_timeout_ms / 1000,
         write_high_water_bytes=edge.write_high_water_bytes,
     )

@@ -33,13 +33,17 @@ class Connection(asyncio.Protocol):
         "_deaf",
         "_head",
         "_is_first",
+        "_left_bytes",
         "_loop",
+        "_marked_bytes",
         "_reader",
         "_reading_paused",
         "_refusal",
         "_server",
         "_since",
+        "_stalls",
         "_transport",
+        "_waits",
         "_write_paused",
         "peer",
     )
@@ -57,6 +61,10 @@ class Connection(asyncio.Protocol):
         self._backlog_bytes = 0
         self._head = b""  # of an answer, about to be sent
         self._since = server.now  # tick of what the current timeout counts from
+        self._waits = 0  # ticks that the current request spent waiting for its body, since
+        self._marked_bytes = 0  # so much of it had arrived
+        self._stalls = 0  # ticks for which the client has held answers back, since
+        self._left_bytes = 0  # so much was left to be sent
         self._is_first = True
         self._write_paused = False
         self._reading_paused = False
@@ -99,12 +107,12 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        if self._current is None:
+        if self._current is None and not self._write_paused:
             request = self._reader.recognise(data)
             if request is not None:
                 self._start(request)
                 return
-        elif self._reader.arriving is not self._current:
+        elif self._current is None or self._reader.arriving is not self._current:
             self._backlog.append(data)
             self._backlog_bytes += len(data)
             if self._backlog_bytes > self._server.limits.request_buffer_bytes_max:
@@ -136,6 +144,8 @@ class Connection(asyncio.Protocol):
             self._pause_reading()
 
     def _next(self) -> None:
+        if self._write_paused:
+            return  # a client that takes no answer is given no further one
         if self._reader.requests:
             request = self._reader.requests.popleft()
             if self._is_last:
@@ -148,6 +158,7 @@ class Connection(asyncio.Protocol):
         self._current = request
         self._is_first = False
         self._since = self._server.now
+        self._waits = self._marked_bytes = 0
         request.paused = self._write_paused
         self._server.serve(request)
 
@@ -165,7 +176,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._write_paused = True
-        self._since = self._server.now
+        self._stalls, self._left_bytes = 0, self._transport.get_write_buffer_size()
         if self._current is not None:
             self._current.pause()
 
@@ -174,6 +185,8 @@ class Connection(asyncio.Protocol):
         self._since = self._server.now
         if self._current is not None:
             self._current.resume()
+        elif not self._closing:
+            self._go_on()
 
     def _pause_reading(self) -> None:
         if not self._reading_paused:
@@ -218,8 +231,16 @@ class Connection(asyncio.Protocol):
         elif not request.keep_alive or self.is_draining or self._is_last:
             self._close()
         else:
-            self._next()
-            self._read_backlog()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._next()
+        if self._current is None and self._backlog and not self._deaf and not self._write_paused:
+            data = b"".join(self._backlog)
+            self._backlog.clear()
+            self._backlog_bytes = 0
+            self._resume_reading()
+            self._read(data)
 
     def surrender(self, protocol: asyncio.Protocol) -> Surrendered:
         """Leave the transport to `protocol`; the current request stays the current one until that is lost."""
@@ -228,14 +249,6 @@ class Connection(asyncio.Protocol):
         self._backlog.clear()
         self._resume_reading()
         return Surrendered(self, self._transport, behind)
-
-    def _read_backlog(self) -> None:
-        if self._current is None and self._backlog and not self._deaf:
-            data = b"".join(self._backlog)
-            self._backlog.clear()
-            self._backlog_bytes = 0
-            self._resume_reading()
-            self._read(data)
 
     def break_off(self, *, must_reset: bool) -> None:
         """End the connection so that the answer is seen to be cut; `must_reset` where a plain close completes it."""
@@ -298,19 +311,41 @@ class Connection(asyncio.Protocol):
         timeouts = self._server.timeouts
         waited = now - self._since
         current = self._current
+        if self._write_paused:
+            self._sweep_answer()
         if self._closing:
-            if waited > (timeouts.write_stall if self._write_paused else timeouts.linger):
+            if not self._write_paused and waited > timeouts.linger:
                 self._abort()
-        elif self._write_paused:
-            if waited > timeouts.write_stall:
-                self._abort()
-        elif current is not None:
-            if current.is_awaited and waited > timeouts.body_idle:
-                self._deaf = True
-                current.keep_alive = False
-                current.fail(RequestTimeout("The request body did not arrive in time."))
+        elif current is not None and current.is_awaited:
+            self._sweep_body(current)
+        elif current is not None or self._write_paused:
+            return
         elif self._reader.in_head:
             if waited > timeouts.head:
                 self._refuse(RequestTimeout("The request head did not arrive in time."))
         elif waited > (timeouts.head if self._is_first else timeouts.keepalive):
             self._close()
+
+    def _sweep_body(self, request: Request) -> None:
+        """A body must arrive at a rate, or one byte now and then would hold its connection and its handler for hours.
+
+        Only the ticks are counted in which its handler waited, since a body that nobody takes is held back.
+        """
+        timeouts = self._server.timeouts
+        self._waits += 1
+        if self._waits <= timeouts.body_idle:
+            return
+        if request.received_bytes - self._marked_bytes < timeouts.body_bytes_min:
+            self._deaf = True
+            request.keep_alive = False
+            request.fail(RequestTimeout("The request body did not arrive in time."))
+        self._waits, self._marked_bytes = 0, request.received_bytes
+
+    def _sweep_answer(self) -> None:
+        self._stalls += 1
+        if self._stalls <= self._server.timeouts.write_stall:
+            return
+        left_bytes = self._transport.get_write_buffer_size()
+        if self._left_bytes - left_bytes < self._server.timeouts.write_bytes_min:
+            self._abort()
+        self._stalls, self._left_bytes = 0, left_bytes

@@ -10,9 +10,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     head_bytes_max: int = 32 * 1024
     header_count_max: int = 128
     head_timeout_s: float = 15.0  # from the first byte of a head to its end
-    body_idle_timeout_s: float = 30.0  # between two pieces of a body that somebody waits for
+    body_idle_timeout_s: float = 30.0  # over which a body that somebody waits for must keep to `bytes_per_s_min`
     keepalive_timeout_s: float = 75.0  # between two requests
-    write_stall_timeout_s: float = 60.0  # without the client taking what is buffered for it
+    write_stall_timeout_s: float = 60.0  # over which a client must take what is buffered for it so fast
+    bytes_per_s_min: int = 240  # of a body or an answer; a slower client is given up
     linger_timeout_s: float = 3.0  # for a client to stop sending what nobody reads any more
     abort_grace_s: float = 10.0  # for handlers to settle after a drain has cut their clients off
     write_high_water_bytes: int = 64 * 1024

@@ -26,13 +26,15 @@ log = structlog.get_logger(__name__)
 
 
 class EdgeTicks(msgspec.Struct, frozen=True):
-    """The timeouts of `Limits`, in ticks."""
+    """The timeouts of `Limits`, in ticks, and the least that must have moved in the two long ones."""
 
     head: int
     body_idle: int
     keepalive: int
     write_stall: int
     linger: int
+    body_bytes_min: int
+    write_bytes_min: int
 
 
 class NoAnswer(Exception):
@@ -75,6 +77,8 @@ class Server:
             keepalive=ticks(limits.keepalive_timeout_s),
             write_stall=ticks(limits.write_stall_timeout_s),
             linger=ticks(limits.linger_timeout_s),
+            body_bytes_min=max(1, int(limits.bytes_per_s_min * limits.body_idle_timeout_s)),
+            write_bytes_min=max(1, int(limits.bytes_per_s_min * limits.write_stall_timeout_s)),
         )
         self.known_heads = KnownHeads(limits.known_heads_max)
         self._connections: set[Connection] = set()
