@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import ssl
 import time
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from gateway.proxy.http1.client import Pool as UpstreamPool
 from gateway.proxy.http1.handover import Handover
 from gateway.proxy.http1.limits import Limits, Timeouts
 from gateway.proxy.http1.server import Server
+from gateway.proxy.http1.tls import client_context
 from gateway.proxy.http1.tunnel import TunnelBounds
 from gateway.proxy.leases import Leases
 from gateway.proxy.readiness import Readiness
@@ -184,7 +184,7 @@ def _upstream_pool(config: Config) -> UpstreamPool:
             age_s_max=upstream.connection_age_ms / 1000,
         ),
         connections_max=upstream.connections_max,
-        ssl=ssl.create_default_context() if config.upstream_url.startswith("https://") else None,
+        ssl=client_context() if config.upstream_url.startswith("https://") else None,
     )
 
 
