@@ -52,6 +52,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     unknown_context: bool  # the upstream adds input that the body does not show
     content: tuple[bytes, ...]  # raw JSON of messages, input, prompt, instructions …
     extras: tuple[bytes, ...]  # raw JSON of tools, response_format …: counted by bytes
+    may_hold_parts: bool = True  # False: it names nothing that only bodies with images, files and the like name
 
 
 _ABSENT, _NULL = msgspec.Raw(b""), msgspec.Raw(b"null")
@@ -96,7 +97,14 @@ _decode_tools = msgspec.json.Decoder(list[_Tool] | None).decode
 _decode_stream_options = msgspec.json.Decoder(_StreamOptions | None).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
-_DECIDING_NAME = re.compile(rb'"(?:%s)"(?=\s*:)' % b"|".join(name.encode() for name in _Body.__struct_fields__))
+_DECIDING_NAMES = frozenset(name.encode() for name in _Body.__struct_fields__)
+# Without one of these a body is text only (see content.py).
+_NAMES_OF_PARTS = frozenset(
+    {b"type", b"id", b"file_id", b"file_url", b"file_data", b"image_url", b"input_audio", b"prediction"}
+)
+_NAME = re.compile(rb'"([a-z_]++)"\s*+:')
+# A name may be spelt with escapes of its letters (U+0040 … U+007F).
+_ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
 # Possessive, so linear on whatever a hostile caller writes; group 1 tells a name from a value.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"(\s*+:)?', re.DOTALL)
 
@@ -125,7 +133,9 @@ def _parse(endpoint: Endpoint, body: bytes) -> Call:
     fields = _decode_body(body)
     _refuse_unmetered_features(fields)
     stream = bool(fields.stream)
-    sent, injected = _unambiguous(body), False
+    names = _NAME.findall(body)
+    has_escapes = b"\\" in body and b"\\u00" in body
+    sent, injected = _unambiguous(body, names, has_escapes), False
     if stream and endpoint in (Endpoint.CHAT, Endpoint.COMPLETIONS):
         sent, injected = _with_usage_event(sent, fields.stream_options)
     return Call(
@@ -139,6 +149,8 @@ def _parse(endpoint: Endpoint, body: bytes) -> Call:
         strip_usage_event=injected,
         unknown_context=_has_unknown_context(endpoint, fields),
         content=_present(fields.messages, fields.input, fields.prompt, fields.suffix, fields.instructions),
+        may_hold_parts=not _NAMES_OF_PARTS.isdisjoint(names)
+        or (has_escapes and _ESCAPED_LETTER.search(body) is not None),
         extras=_present(fields.tools, fields.functions, fields.response_format, fields.text, fields.prediction),
     )
 
@@ -179,12 +191,12 @@ def _refuse_unmetered_features(fields: _Body) -> None:
             )
 
 
-def _unambiguous(body: bytes) -> bytes:
+def _unambiguous(body: bytes, names: list[bytes], has_escapes: bool) -> bytes:
     """`body` itself, unless it names a field twice: then rewritten to what was read here, since upstream's parser may
     keep the first where ours keeps the last, and a call must be held for what upstream will do.
     """
-    names = _DECIDING_NAME.findall(body)
-    if len(names) == len(set(names)) and not _has_escaped_name(body):
+    deciding = [name for name in names if name in _DECIDING_NAMES]
+    if len(deciding) == len(set(deciding)) and not (has_escapes and _has_escaped_name(body)):
         return body
     fields = _decode_fields(body)
     # The names may repeat inside of values only: the outermost object is reduced to the number of its members.
@@ -199,7 +211,7 @@ def _no_name_twice(pairs: list[tuple[str, Any]]) -> None:
 
 
 def _has_escaped_name(body: bytes) -> bool:
-    return b"\\u00" in body and any(b"\\" in found[0] for found in _STRING.finditer(body) if found[1])
+    return any(b"\\" in found[0] for found in _STRING.finditer(body) if found[1])
 
 
 def _choices(endpoint: Endpoint, fields: _Body) -> int:

@@ -7,7 +7,6 @@ hide nothing, and what it does not recognise is `opaque`, which the estimate hol
 import base64
 import binascii
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,8 +47,6 @@ _MEDIA_TYPES = _IMAGE_TYPES | _AUDIO_TYPES
 _REASONING = "reasoning"
 _TEXTLESS_KEYS = frozenset({"file_id", "file_url", "file_data", "image_url", "input_audio"})
 
-_ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
-
 _INPUT_KEYS = frozenset({"messages", "input", "prompt", "suffix", "instructions"})
 
 
@@ -80,20 +77,7 @@ def glance(call: Call) -> Content:
     """
     if call.endpoint in (Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS):
         return TEXT_ONLY
-    return read(call) if _may_hold_parts(call.body) else TEXT_ONLY
-
-
-def _may_hold_parts(body: bytes) -> bool:
-    """Without one of these names a body is text only. A name may be spelt with escapes of its letters (U+0040 …)."""
-    return (
-        b'"type"' in body
-        or b'"id"' in body
-        or b'_id"' in body
-        or b'_url"' in body
-        or b'_data"' in body
-        or b'_audio"' in body
-        or (b"\\u00" in body and _ESCAPED_LETTER.search(body) is not None)
-    )
+    return read(call) if call.may_hold_parts else TEXT_ONLY
 
 
 def read(call: Call) -> Content:
@@ -115,7 +99,7 @@ def read(call: Call) -> Content:
 
 
 def _unread(body: bytes) -> Content:
-    may_predict = b'"prediction"' in body or _ESCAPED_LETTER.search(body)
+    may_predict = b'"prediction"' in body or b"\\u00" in body  # or spelt so
     return Content(opaque=True, prediction_bytes=len(body) if may_predict else 0)
 
 
