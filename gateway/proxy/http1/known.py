@@ -28,8 +28,8 @@ def body_length(data: bytes) -> tuple[int, int, int, int] | None:
 class KnownHeads:
     """Shared by all connections, the oldest forgotten first. An upgrade, expectation or close is never among them."""
 
-    def __init__(self, heads_max: int) -> None:
-        self._heads_max = heads_max
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_left = bytes_max
         self._heads: dict[bytes, RequestHead] = {}
         self.get = self._heads.get
 
@@ -39,9 +39,12 @@ class KnownHeads:
         if found is None or len(raw) > _HEAD_BYTES_MAX or not head.keep_alive or head.expects_continue:
             return
         start, stop, end, _ = found
-        if end != len(raw):
+        key = raw[:start] + raw[stop:]
+        if end != len(raw) or key in self._heads:
             return
-        heads = self._heads
-        if len(heads) >= self._heads_max:
-            del heads[next(iter(heads))]
-        heads[raw[:start] + raw[stop:]] = head
+        self._heads[key] = head
+        self._bytes_left -= len(key)
+        while self._bytes_left < 0:
+            oldest = next(iter(self._heads))
+            del self._heads[oldest]
+            self._bytes_left += len(oldest)

@@ -20,7 +20,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     write_low_water_bytes: int = 16 * 1024
     request_buffer_bytes_max: int = 64 * 1024  # of a body nobody reads, or of requests that wait for their turn
     pipelined_max: int = 32  # requests taken from one read
-    known_heads_max: int = 1024  # request heads remembered, of at most 4 KiB each, for all connections together
+    known_heads_bytes_max: int = 8 * 1024 * 1024  # of request heads remembered for all connections; takes 5 × as much
     sweep_s: float = 0.5  # how often timeouts are looked at: they are late by up to two of these
 
 

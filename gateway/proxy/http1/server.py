@@ -80,7 +80,7 @@ class Server:
             body_bytes_min=max(1, int(limits.bytes_per_s_min * limits.body_idle_timeout_s)),
             write_bytes_min=max(1, int(limits.bytes_per_s_min * limits.write_stall_timeout_s)),
         )
-        self.known_heads = KnownHeads(limits.known_heads_max)
+        self.known_heads = KnownHeads(limits.known_heads_bytes_max)
         self._connections: set[Connection] = set()
         self._running: set[Request] = set()
         self._listener: asyncio.Server | None = None
