@@ -15,7 +15,7 @@ test: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q $(ARGS)
+	$(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 # Another judge of the simulated Stripe: the official CLI, which needs Node and is no part of the suite.
 STRIPE_CLI := $(VENV)/stripe-cli

@@ -33,8 +33,9 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 def at_least(reported: Usage, counted: Usage) -> Usage:
     """What was counted, but never less than an upstream reported on the way: it knows the input, the output went on.
 
-    >>> at_least(Usage(input=9, input_cached=4, output=20), Usage(input=12, output=25))
-    Usage(input=9, input_cached=4, output=25)
+    >>> found = at_least(Usage(input=9, input_cached=4, output=20), Usage(input=12, output=25))
+    >>> found == Usage(input=9, input_cached=4, output=25)
+    True
     """
     if reported.input_total == 0:
         return msgspec.structs.replace(counted, output=max(counted.output, reported.output_total))

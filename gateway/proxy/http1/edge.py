@@ -147,7 +147,7 @@ class Connection(asyncio.Protocol):
         if self._write_paused:
             return  # a client that takes no answer is given no further one
         if self._reader.requests:
-            request = self._reader.requests.popleft()
+            request = self._reader.requests.pop(0)
             if self._is_last:
                 request.keep_alive = False
             self._start(request)

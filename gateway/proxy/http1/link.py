@@ -69,8 +69,7 @@ class Link(asyncio.Protocol):
         self._asking: asyncio.Future[Answer] | None = None
         self._answer: Answer | None = None
         self._upload: asyncio.Task[None] | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._writable: asyncio.Event | None = None  # while too much of an upload is buffered
         self._method = b""
         self._reason = b""
         self._headers: Headers = []
@@ -129,7 +128,8 @@ class Link(asyncio.Protocol):
                 break
             else:
                 self._transport.write(piece)
-            await self._writable.wait()
+            if self._writable is not None:
+                await self._writable.wait()
         if length is None:
             self._transport.write(b"0\r\n\r\n")
         elif sent_bytes != length:
@@ -179,7 +179,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.forget(self)
         del self._parser  # a cycle with its callbacks
-        self._writable.set()
+        self.resume_writing()
         if self._answer is not None and self._delimited is Delimited.BY_CLOSE and exc is None:
             answer, self._answer, self._asking = self._answer, None, None
             if self._upload is not None:
@@ -191,10 +191,12 @@ class Link(asyncio.Protocol):
             self._fail(Unanswered(*((str(exc),) if exc else ())))
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        self._writable = asyncio.Event()
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        writable, self._writable = self._writable, None
+        if writable is not None:
+            writable.set()
 
     def pause_reading(self) -> None:
         if not self._reading_paused:

@@ -4,7 +4,6 @@ llhttp parses, strictly and without a lenient flag; what it leaves open is judge
 exact bytes. Upgrades are not taken: such a request is read as a plain one.
 """
 
-from collections import deque
 from collections.abc import Callable
 
 import httptools
@@ -55,7 +54,7 @@ class RequestReader:
     def __init__(
         self, limits: Limits, known: KnownHeads, new_request: Callable[[RequestHead, int | None], Request]
     ) -> None:
-        self.requests: deque[Request] = deque()
+        self.requests: list[Request] = []
         self.arriving: Request | None = None
         self.closed = False
         self.in_head = False
