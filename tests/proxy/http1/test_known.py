@@ -48,9 +48,20 @@ def read(connection: Connection, known: KnownHeads, data: bytes) -> tuple[list[M
     return [(each.method, each.target, each.headers, each.length) for each in requests], refusal
 
 
-def test_a_head_is_recognised_with_another_length(connection: Connection) -> None:
+def meet(connection: Connection, known: KnownHeads, data: bytes) -> None:
+    """Read `data` as often as it takes to be remembered."""
+    for _ in range(2):
+        read(connection, known, data)
+
+
+def knowing(connection: Connection, data: bytes) -> KnownHeads:
     known = KnownHeads(1 << 16)
-    read(connection, known, message(b"first"))
+    meet(connection, known, data)
+    return known
+
+
+def test_a_head_is_recognised_with_another_length(connection: Connection) -> None:
+    known = knowing(connection, message(b"first"))
     second = message(b"the second")
     reader = RequestReader(Limits(), known, partial(Request, connection))
     request = reader.recognise(second)
@@ -77,8 +88,7 @@ def test_a_head_is_recognised_with_another_length(connection: Connection) -> Non
     ],
 )
 def test_whatever_else_differs_is_parsed_as_if_nothing_were_known(connection: Connection, other: bytes) -> None:
-    known = KnownHeads(1 << 16)
-    read(connection, known, message(b"first"))
+    known = knowing(connection, message(b"first"))
     assert read(connection, known, other) == read(connection, KnownHeads(0), other)
 
 
@@ -99,9 +109,8 @@ def test_what_is_known_never_changes_how_anything_is_read(messages: list[tuple[b
 
 @pytest.mark.parametrize("field", [b"Connection: close", b"Expect: 100-continue", b"Connection: Upgrade\r\nUpgrade: x"])
 def test_a_head_that_ends_or_changes_its_connection_is_not_kept(connection: Connection, field: bytes) -> None:
-    known = KnownHeads(1 << 16)
     data = message(b"first", field)
-    read(connection, known, data)
+    known = knowing(connection, data)
     assert RequestReader(Limits(), known, partial(Request, connection)).recognise(data) is None
 
 
@@ -109,6 +118,13 @@ def test_the_oldest_are_forgotten_beyond_the_bound(connection: Connection) -> No
     known = KnownHeads(3 * len(message(b"")))
     heads = [message(b"first", b"N: %d" % number) for number in range(5)]
     for data in heads:
-        read(connection, known, data)
+        meet(connection, known, data)
     recognised = [RequestReader(Limits(), known, partial(Request, connection)).recognise(data) for data in heads]
     assert [request is not None for request in recognised] == [False, False, False, True, True]
+
+
+def test_heads_that_come_once_take_no_room(connection: Connection) -> None:
+    known = knowing(connection, message(b"first"))
+    for number in range(2000):
+        read(connection, known, message(b"once", b"traceparent: %d" % number))
+    assert RequestReader(Limits(), known, partial(Request, connection)).recognise(message(b"first")) is not None
