@@ -155,7 +155,7 @@ class Accounts:
         Raises `AccountError` for an amount that is not more than nothing, a balance beyond what can be compared
         exactly, or a missing reason.
         """
-        reason = _text(reason, "A grant's reason", REASON_LENGTH_MAX)
+        reason = reason_of(reason)
         if amount <= 0:
             raise AccountError("A grant must be more than 0 credits.")
         shard = shard_of(account_id)
@@ -225,6 +225,11 @@ def _uuid(text: str) -> UUID | None:
         return UUID(text)
     except ValueError:
         return None
+
+
+def reason_of(text: str) -> str:
+    """The reason of a movement, as it is kept; raises `AccountError` for none, or an unreadable one."""
+    return _text(text, "A reason", REASON_LENGTH_MAX)
 
 
 def _text(text: str, what: str, length_max: int) -> str:

@@ -10,10 +10,10 @@ import msgspec
 
 from gateway.adapters.database import Pool, load_queries, outages
 from gateway.adapters.live_audit import check_redis
+from gateway.adapters.recorded_cards import recorded_cards
 from gateway.adapters.redis_link import RedisLink, RedisUnavailable
 from gateway.adapters.seals import Seals
 from gateway.core.holds import Outcome
-from gateway.core.rate_card import RateCardError, load_card
 from gateway.core.rates import Price, RateCard, UnsoldTier, price
 from gateway.core.usage import Usage
 
@@ -59,7 +59,7 @@ async def run_audit(
     verdict = await Seals(pool).verify()
     findings.append(_finding(SEALED, list(verdict.findings)))
     on_progress(RECOMPUTED)
-    known = dict(cards or {}) | await _recorded_cards(pool)
+    known = dict(cards or {}) | await recorded_cards(pool)
     findings.append(_finding(RECOMPUTED, [text async for text in _wrong_prices(pool, known)]))
     if link is not None:
         on_progress(IN_REDIS[1])
@@ -73,19 +73,6 @@ async def run_audit(
 
 def _finding(name: str, violations: list[str]) -> Finding:
     return Finding(name, not violations, len(violations), tuple(violations[:EXAMPLES_MAX]))
-
-
-async def _recorded_cards(pool: Pool) -> dict[str, RateCard]:
-    with outages():
-        rows = await pool.fetch("SELECT version, name, text FROM rate_card")
-    cards = {}
-    for row in rows:
-        try:
-            card = load_card(row["text"], row["name"])
-        except RateCardError:
-            continue  # its lines are then found to have no card
-        cards[row["version"]] = card
-    return cards
 
 
 async def _wrong_prices(pool: Pool, cards: Mapping[str, RateCard]) -> AsyncIterator[str]:

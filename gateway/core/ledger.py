@@ -35,6 +35,7 @@ class Bucket(StrEnum):
     ROUNDING = "rounding"
     WRITE_OFF = "write_off"
     PROMOTIONS = "promotions"
+    OPENAI_PAYABLE = "openai_payable"
 
 
 CUSTOMER_BUCKETS = frozenset({Bucket.PROMO, Bucket.PAID, Bucket.DEBT})
@@ -45,6 +46,12 @@ class TransferKind(StrEnum):
     LAPSE = "lapse"
     CORRECTION = "correction"
     GRANT = "grant"
+    # By an operator or the clock, in core/adjustments.py:
+    EXPIRY = "expiry"
+    WRITE_OFF = "write_off"
+    ADJUSTMENT = "adjustment"
+    COGS = "cogs"
+    COGS_CORRECTION = "cogs_correction"
 
 
 class Entry(msgspec.Struct, frozen=True):

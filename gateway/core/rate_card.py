@@ -94,6 +94,7 @@ def _row(at: _At, model: str, value: object) -> ModelRates:
         context_tokens=_count(at.under("context_tokens"), table.get("context_tokens"), 1),
         output_tokens_max=_count(at.under("output_tokens_max"), table.get("output_tokens_max"), 0),
         image_tokens_max=_count(at.under("image_tokens_max"), table.get("image_tokens_max"), 1),
+        markup=markup,
     )
 
 

@@ -7,6 +7,7 @@ Nothing here guesses: a model or tier that the card does not name has no price.
 
 import re
 from datetime import date
+from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -79,6 +80,7 @@ class ModelRates(msgspec.Struct, frozen=True):
     context_tokens: int  # the largest input
     output_tokens_max: int  # the largest output of one choice; 0 for embeddings
     image_tokens_max: int = IMAGE_TOKENS_MAX  # the most input tokens that one image counts for
+    markup: Decimal | None = None  # our rates over the provider's prices; None if the card does not say
     # By tier, derived from the brackets. The upstream may serve a call in the default tier whatever it asked for.
     ceilings: dict[str, tuple[Ceiling, ...]] = {}
 
@@ -128,6 +130,20 @@ class RateCard(msgspec.Struct, frozen=True):
         if row is None and not model.startswith("ft:") and _DATED.fullmatch(model[-_DATED_LENGTH:]):
             row = self._exact(model[:-_DATED_LENGTH])
         return row
+
+    def rate_named(self, rate_key: str) -> tuple[ModelRates, Rate] | None:
+        """Return the row and the rate that `rate_key` names; None if this card has no such."""
+        return next(
+            (
+                (row, bracket.rate)
+                for row in self.rows.values()
+                if rate_key.startswith(f"{row.model}/")
+                for tier, brackets in row.tiers.items()
+                for bracket in brackets
+                if _key(row, tier, bracket) == rate_key
+            ),
+            None,
+        )
 
     def _exact(self, model: str) -> ModelRates | None:
         return self.rows.get(self.aliases.get(model, model))
@@ -196,10 +212,11 @@ def cost_exact(usage: Usage, rate: Rate) -> MicroCredits:
     >>> cost_exact(Usage(input=600, input_cached=400, output=10), rate)
     126000
     """
-    return divide_half_up(_millionths(usage, rate), TOKENS_PER_RATE)
+    return divide_half_up(millionths(usage, rate), TOKENS_PER_RATE)
 
 
-def _millionths(usage: Usage, rate: Rate) -> int:
+def millionths(usage: Usage, rate: Rate) -> int:
+    """The exact cost of `usage`, in millionths of a µcr."""
     return (
         usage.input * rate.input
         + usage.input_cached * rate.input_cached
