@@ -1,4 +1,4 @@
-"""TLS to the upstream, with a certificate authority of the tests' own: who is trusted, and what a new connection reuses."""
+"""TLS to the upstream, with a certificate authority of our own: who is trusted, and what a new connection reuses."""
 
 import asyncio
 import datetime
