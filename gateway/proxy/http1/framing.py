@@ -12,11 +12,15 @@ from gateway.core.errors import InvalidRequest, MethodNotAllowed
 from gateway.proxy.http1.errors import AnswerBroken, CodingNotSupported, ExpectationFailed
 from gateway.proxy.http1.headers import Fields, Headers, survey
 
-_HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
-_ABSOLUTE = re.compile(rb"https?://([^/?#@]+)(.*)", re.IGNORECASE)
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::[0-9]{0,5})?")
+_ABSOLUTE = re.compile(rb"https?://([^/?#@:][^/?#@]*)(|[/?].*)", re.IGNORECASE)
 
 # A chunk may carry as little as one byte, in six of the wire; beyond that it is extensions and trailers.
 _WIRE_BYTES_PER_BODY_BYTE = 16
+
+
+# llhttp lets any byte but the line's end stand in a reason phrase.
+_NOT_IN_REASON = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class RequestHead:
@@ -114,8 +118,12 @@ def _check_host(version: str, headers: Headers, fields: Fields) -> None:
             raise InvalidRequest("The Host header is missing.")
     elif not _is_host(host):
         raise InvalidRequest("The Host header is malformed.")
-    if len(fields) != len(headers) and sum(name.lower() == b"host" for name, _ in headers) > 1:
+    if len(fields) != len(headers) and _is_repeated(b"host", headers):
         raise InvalidRequest("There is more than one Host header.")
+
+
+def _is_repeated(name: bytes, headers: Headers) -> bool:
+    return sum(field[0].lower() == name for field in headers) > 1
 
 
 @lru_cache(maxsize=256)
@@ -145,15 +153,18 @@ def is_wasteful(wire_bytes: int, body_bytes: int, head_bytes_max: int) -> bool:
     return wire_bytes > head_bytes_max + _WIRE_BYTES_PER_BODY_BYTE * body_bytes
 
 
-def delimited(method: bytes, status: int, version: str, fields: Fields) -> Delimited:
+def check_reason(reason: bytes) -> None:
+    if _NOT_IN_REASON.search(reason):
+        raise AnswerBroken("malformed: a control character in the reason phrase")
+
+
+def delimited(method: bytes, status: int, version: str, headers: Headers, fields: Fields) -> Delimited:
     """Judge the head of a final answer; raises AnswerBroken if it cannot be one."""
     if version not in ("1.1", "1.0") or status < 200:
         raise AnswerBroken(f"an answer of HTTP/{version} with status {status:03d}")
     coding = fields.get(b"transfer-encoding")
+    if coding is not None and (coding.strip().lower() != b"chunked" or _is_repeated(b"transfer-encoding", headers)):
+        raise AnswerBroken(f"an answer in transfer coding {coding[:64]!r}, which was not asked for")
     if method == b"HEAD" or status in (204, 304):
         return Delimited.BY_HEAD
-    if coding is not None:
-        if coding.strip().lower() != b"chunked":
-            raise AnswerBroken(f"an answer in transfer coding {coding[:64]!r}, which was not asked for")
-        return Delimited.BY_FRAMING
-    return Delimited.BY_FRAMING if b"content-length" in fields else Delimited.BY_CLOSE
+    return Delimited.BY_FRAMING if coding is not None or b"content-length" in fields else Delimited.BY_CLOSE

@@ -9,7 +9,7 @@ import httptools
 
 from gateway.proxy.http1.answer import Answer
 from gateway.proxy.http1.errors import AnswerBroken, HeadTimeout, Unanswered
-from gateway.proxy.http1.framing import Delimited, delimited, is_wasteful
+from gateway.proxy.http1.framing import Delimited, check_reason, delimited, is_wasteful
 from gateway.proxy.http1.headers import Headers, survey
 
 if TYPE_CHECKING:
@@ -320,6 +320,7 @@ class Link(asyncio.Protocol):
         asking = self._asking
         if self._excess or asking is None or asking.done():
             raise AnswerBroken("malformed: nothing was asked")
+        check_reason(reason)
         parser = self._parser
         status = parser.get_status_code()
         if 100 <= status < 200 and status != 101:
@@ -328,7 +329,7 @@ class Link(asyncio.Protocol):
         if len(headers) > self._pool.buffers.header_count_max:
             raise AnswerBroken("malformed: too many headers")
         fields, travelling = survey(headers)
-        self._delimited = delimited(self._method, status, parser.get_http_version(), fields)
+        self._delimited = delimited(self._method, status, parser.get_http_version(), headers, fields)
         self._keep = parser.should_keep_alive()
         self._head_bytes = self._wire_bytes = 0
         self._answer = answer = Answer(self, status, reason, headers, fields, travelling)

@@ -30,7 +30,9 @@ class RequestReader:
     """
 
     __slots__ = (
+        "_between",
         "_buffer",
+        "_end",
         "_headers",
         "_known",
         "_limits",
@@ -64,6 +66,8 @@ class RequestReader:
         self._target = b""
         self._headers: Headers = []
         self._buffer = b""  # what is being fed, behind what came before of the same head
+        self._between = b""  # line ends behind the last request, which llhttp passes over
+        self._end = b""  # the last bytes of a chunked body
         self._start = 0  # where this head begins in it
         self._next = 0  # where the next one may begin; negative: behind chunks, so nobody knows
         self._refusal: GatewayError | None = None
@@ -76,7 +80,7 @@ class RequestReader:
 
     def recognise(self, data: bytes) -> Request | None:
         """The request that `data` is, if it is exactly one, whole, with a head that was judged before."""
-        if self.in_head or self.arriving is not None or self.requests or self.closed:
+        if self.in_head or self.arriving is not None or self.requests or self.closed or self._between:
             return None
         found = body_length(data)
         if found is None:
@@ -102,7 +106,7 @@ class RequestReader:
             self._buffer = self._buffer[self._start :] + data
             self._start = 0
         else:
-            self._buffer = data
+            self._buffer, self._between = self._between + data, b""
             if arriving is None:
                 self._next = 0
             elif arriving.length is None:
@@ -122,6 +126,8 @@ class RequestReader:
                 self.closed = True
                 raise HeadersTooLarge
             return
+        if self.arriving is None and rest is None:
+            self._keep_line_ends(data)
         self._buffer = b""
         if rest is not None:
             self._read_plainly(rest)
@@ -134,10 +140,23 @@ class RequestReader:
             request.receive(pieces[0] if len(pieces) == 1 else b"".join(pieces))
             pieces.clear()
         if request.length is None:
+            self._end = (self._end + data)[-4:]
             self._wire_bytes += len(data)
             if is_wasteful(self._wire_bytes, request.received_bytes, self._limits.head_bytes_max):
                 self.closed = True
                 raise InvalidRequest("The chunked body is mostly framing.")
+
+    def _keep_line_ends(self, data: bytes) -> None:
+        """Behind a request: what stands before the next one is looked at when that begins."""
+        if self._next >= 0:
+            self._between = self._buffer[self._next :]
+            if len(self._between) > self._limits.head_bytes_max:
+                self.closed = True
+                raise HeadersTooLarge
+        else:
+            end, self._end = self._end + data, b""
+            if len(end) - len(end.rstrip(b"\r\n")) > len(b"\r\n\r\n"):
+                self.closed = True  # as for any byte behind chunks
 
     def _stop(self, error: httptools.HttpParserError) -> None:
         self._pieces.clear()
@@ -220,7 +239,8 @@ class RequestReader:
         line = b"%b %b %b" % (method, target, b"HTTP/1.1\r\n" if version == "1.1" else b"HTTP/1.0\r\n")
         buffer = self._buffer
         if not buffer.startswith(line, self._start):
-            self._start = len(buffer) - len(buffer[self._start :].lstrip(b"\r\n"))  # empty lines, RFC 9112 §2.2
+            while buffer.startswith(b"\r\n", self._start):  # empty lines, RFC 9112 §2.2
+                self._start += 2
             if not buffer.startswith(line, self._start):
                 raise InvalidRequest("The request line is malformed.")
 

@@ -163,6 +163,10 @@ async def test_a_head_answer_has_no_body_and_its_connection_is_used_again() -> N
         b"HTTP/1.1 200 OK\r\nX: %b" % (b"x" * 80_000),
         b"HTTP/1.1 200 OK\r\n%b\r\n" % (b"X: 1\r\n" * 300),
         b"HTTP/1.1 200 OK\r\nX: 1",
+        b"HTTP/1.1 200 O\x00K\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 103 O\x00K\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 204 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"HTTP/1.1 204 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n",
     ],
 )
 async def test_a_malformed_head_is_a_broken_answer(wire: bytes) -> None:
