@@ -11,31 +11,36 @@ import msgspec
 from gateway.core.usage import ReportedUsage
 
 TAIL_BYTES = 64 * 1024
+LOOSE_TEXTS_MAX = 32
 
 
 class Delivered:
     """The output that reached the caller, for when upstream tells no usage: tokens counted, text still uncounted."""
 
-    __slots__ = ("text_chars", "texts", "tokens")
+    __slots__ = ("_pieces", "_texts", "text_chars", "tokens")
 
     def __init__(self) -> None:
         self.tokens = 0
-        self.texts: list[str] = []
         self.text_chars = 0
+        self._texts: list[str] = []
+        self._pieces = 0  # that came since the last count
 
     def add(self, text: str) -> None:
-        self.texts.append(text)
+        self._texts.append(text)
         self.text_chars += len(text)
+        self._pieces += 1
+        if len(self._texts) > LOOSE_TEXTS_MAX:  # a short string takes more room than its text
+            self._texts = ["".join(self._texts)]
 
     def take_texts(self) -> list[str]:
         """Hand out the uncounted text, to be counted by the tokenizer and added to `tokens`."""
-        texts, self.texts, self.text_chars = self.texts, [], 0
+        texts, self._texts, self.text_chars, self._pieces = self._texts, [], 0, 0
         return ["".join(texts)] if texts else []
 
     @property
     def tokens_about(self) -> int:
         """A cheap running figure for the progress of a hold: one token an event, or four characters a token."""
-        return self.tokens + max(len(self.texts), self.text_chars // 4)
+        return self.tokens + max(self._pieces, self.text_chars // 4)
 
     @property
     def anything(self) -> bool:

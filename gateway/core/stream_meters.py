@@ -15,7 +15,7 @@ from gateway.core.meter import Delivered, Meter, Reading, take_usage
 from gateway.core.sse import EventSplitter, as_array, event_data
 
 EVENT_BYTES_MAX = 8 * 1024 * 1024
-UNREAD_BYTES_MAX = 2048
+UNREAD_BYTES_MAX = 1024
 
 E = TypeVar("E")
 

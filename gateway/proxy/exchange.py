@@ -137,12 +137,7 @@ class Exchange:
             raise InvalidRequest("Send the request body without a Content-Encoding.", param=None)
         room_bytes = self._room.take(request)
         try:
-            body = await request.read_body(self._body_bytes_max)
-            if len(body) <= LARGE_BODY_BYTES:
-                wanted = self._read(caller, target, body)
-            else:
-                wanted = await asyncio.to_thread(self._read, caller, target, body)
-            opened, priced = await self._reserve(wanted, request_id)
+            opened, priced = await self._reserve(await self._read(request, caller, target), request_id)
             watch = Watch(priced.call.model, self._tokenizer)
             opened.progress = partial(progress_of, priced, watch)
             try:
@@ -214,8 +209,14 @@ class Exchange:
             return True
         return not caller.suspended
 
-    def _read(self, caller: Caller, target: Endpoint, body: bytes) -> Wanted:
-        """Parse and estimate; takes as long as the body is large. Raises the `GatewayError` that refuses the call."""
+    async def _read(self, request: Request, caller: Caller, target: Endpoint) -> Wanted:
+        """Parse and estimate; raises the `GatewayError` that refuses the call."""
+        body = await request.read_body(self._body_bytes_max)
+        if len(body) <= LARGE_BODY_BYTES:
+            return self._estimated(caller, target, body)
+        return await asyncio.to_thread(self._estimated, caller, target, body)
+
+    def _estimated(self, caller: Caller, target: Endpoint, body: bytes) -> Wanted:
         call = parse(target, body)
         card = self._cards.at(self._now_ms())
         row = card.find(call.model)

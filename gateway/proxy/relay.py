@@ -180,16 +180,16 @@ class Relay:
         watch: Watch,
         ended: Ended,
     ) -> None:
-        coding, travelling = Coding(answer), answer.travelling
-        if strips and coding.decode is not None:
-            # An event can only be taken out of decoded bytes, and every caller can read those.
-            travelling = without(travelling, b"content-encoding")
+        coding = Coding(answer)
+        # An event can only be taken out of decoded bytes, and every caller can read those.
+        dropped = b"content-encoding" if strips and coding.decode is not None else b""
         request.start(
             answer.status,
             redacted(self._key, answer.reason),
-            self._caller_lines(travelling) + opening,
+            self._caller_lines(without(answer.travelling, dropped)) + opening,
             length=None if strips else _length(answer),
         )
+        answer.forget_fields()
         redactor = Redactor(self._key)
         transform = streamed(meter, coding, redactor, edits=strips)
         try:

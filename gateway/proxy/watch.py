@@ -12,7 +12,7 @@ from gateway.core.meter import Delivered, Reading
 log = structlog.get_logger(__name__)
 
 # Delivered text is counted by the tokenizer in pieces of this size, so that a long stream holds no more of it.
-FOLD_TEXT_CHARS = 4 * 1024
+FOLD_TEXT_CHARS = 16 * 1024
 
 # Beyond so much uncounted text the stream outruns the tokenizer: it is counted by its length.
 UNCOUNTED_CHARS_MAX = 8 * FOLD_TEXT_CHARS

@@ -39,7 +39,7 @@ def test_any_split_of_a_stream_gives_the_same_usage_and_bytes(cuts: list[int], s
     assert (meter.reading.usage.prompt_tokens, meter.reading.usage.completion_tokens) == (9, 3)
     assert meter.reading.complete
     assert meter.reading.model == "gpt-4o-mini-2024-07-18"
-    assert "".join(meter.reading.delivered.texts) == "Hello"
+    assert "".join(meter.reading.delivered.take_texts()) == "Hello"
 
 
 FINISHED = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":null}\n\n'
@@ -113,7 +113,7 @@ def test_tool_calls_and_refusals_are_delivered_text() -> None:
     call = {"index": 0, "function": {"name": "f", "arguments": "{}"}}
     run(meter, b"data: " + msgspec.json.encode({"choices": [{"delta": {"tool_calls": [call]}}]}) + b"\n\n")
     run(meter, b"data: " + msgspec.json.encode({"choices": [{"delta": {"refusal": "no"}}]}) + b"\n\n")
-    assert "".join(meter.reading.delivered.texts) == "f{}no"
+    assert "".join(meter.reading.delivered.take_texts()) == "f{}no"
 
 
 @given(st.lists(st.integers(0, 10_000)))
@@ -130,7 +130,7 @@ def test_a_response_is_metered_by_its_terminal_event(cuts: list[int]) -> None:
     reading = meter.reading
     assert reading.usage is not None
     assert (reading.usage.input_tokens, reading.service_tier, reading.complete) == (5, "flex", True)
-    assert reading.delivered.texts == ["Hi"]
+    assert reading.delivered.take_texts() == ["Hi"]
 
 
 def test_a_whole_answer_is_read() -> None:

@@ -36,6 +36,10 @@ class Answer(Inbound):
         """The first value of the field with this lower-case name."""
         return self.fields.get(name)
 
+    def forget_fields(self) -> None:
+        """The head is passed on: what is left of the answer, perhaps hours, needs no header."""
+        self.headers, self.travelling, self.fields = [], [], {}
+
     async def read(self, bytes_max: int) -> bytes:
         """Return the whole body, out of its transfer coding. Raises AnswerBroken or AnswerTooLarge (then `pump` on)."""
         if not self.complete:

@@ -76,7 +76,7 @@ class RequestReader:
         self._wire_bytes = 0
         self._pieces: list[bytes] = []
         self.on_body = self._pieces.append  # no Python frame for a piece
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: httptools.HttpRequestParser | None = None  # many a connection sends known heads only
 
     def recognise(self, data: bytes) -> Request | None:
         """The request that `data` is, if it is exactly one, whole, with a head that was judged before."""
@@ -114,8 +114,9 @@ class RequestReader:
             else:
                 self._next = arriving.length - arriving.received_bytes
         rest = None
+        parser = self._parser = self._parser or httptools.HttpRequestParser(self)
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
@@ -216,6 +217,7 @@ class RequestReader:
 
     def _begin(self, target: bytes, headers: Headers) -> None:
         parser = self._parser
+        assert parser is not None
         method, version = parser.get_method(), parser.get_http_version()
         if version != "1.1" and version != "1.0":
             raise VersionNotSupported
