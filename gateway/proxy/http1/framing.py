@@ -158,6 +158,12 @@ def check_reason(reason: bytes) -> None:
         raise AnswerBroken("malformed: a control character in the reason phrase")
 
 
+def check_interim(headers: Headers) -> None:
+    """A 1xx has no body, whatever it says (RFC 9112 §6.3); llhttp would read one."""
+    if any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in headers):
+        raise AnswerBroken("malformed: an interim answer with a body")
+
+
 def delimited(method: bytes, status: int, version: str, headers: Headers, fields: Fields) -> Delimited:
     """Judge the head of a final answer; raises AnswerBroken if it cannot be one."""
     if version not in ("1.1", "1.0") or status < 200:

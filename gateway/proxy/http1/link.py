@@ -9,7 +9,7 @@ import httptools
 
 from gateway.proxy.http1.answer import Answer
 from gateway.proxy.http1.errors import AnswerBroken, HeadTimeout, Unanswered
-from gateway.proxy.http1.framing import Delimited, check_reason, delimited, is_wasteful
+from gateway.proxy.http1.framing import Delimited, check_interim, check_reason, delimited, is_wasteful
 from gateway.proxy.http1.headers import Headers, survey
 
 if TYPE_CHECKING:
@@ -324,6 +324,7 @@ class Link(asyncio.Protocol):
         parser = self._parser
         status = parser.get_status_code()
         if 100 <= status < 200 and status != 101:
+            check_interim(headers)
             self._interim = True
             return
         if len(headers) > self._pool.buffers.header_count_max:

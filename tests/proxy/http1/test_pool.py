@@ -165,6 +165,7 @@ async def test_a_head_answer_has_no_body_and_its_connection_is_used_again() -> N
         b"HTTP/1.1 200 OK\r\nX: 1",
         b"HTTP/1.1 200 O\x00K\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 103 O\x00K\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 103 OK\r\nContent-Length: 3\r\n\r\nabcHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 204 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
         b"HTTP/1.1 204 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n",
     ],
