@@ -140,6 +140,7 @@ class Workers(_Section):
     rebuild_check_ms: int = Positive
     seal_ms: int = Positive
     seal_batch_max: int = Field(gt=0, le=10_000)
+    book_ms: int = Positive
     ready_lag_s_max: int = Positive
 
 
@@ -151,6 +152,7 @@ class Config(BaseSettings):
     )
 
     database_url: str
+    replica_url: str
     redis_url: str
     upstream_url: str
     upstream_key: str = Field("", repr=False, validation_alias="OPENAI_API_KEY")
@@ -184,7 +186,7 @@ class Config(BaseSettings):
             raise ValueError(f"must be an origin without a path: {parts.scheme}://{parts.netloc.rpartition('@')[2]}")
         return url.rstrip("/")
 
-    @field_validator("database_url")
+    @field_validator("database_url", "replica_url")
     @classmethod
     def _is_postgres(cls, url: str) -> str:
         return _checked_scheme(url, "postgresql", "postgres")

@@ -11,12 +11,14 @@ from redis.asyncio import Redis
 
 from gateway.adapters import schema
 from gateway.adapters.accounts import Accounts
+from gateway.adapters.adjustments import Adjustments
 from gateway.adapters.credit_outbox import CreditOutbox
 from gateway.adapters.credits import Credits
 from gateway.adapters.database import LedgerUnavailable, Pool, open_pool
 from gateway.adapters.dead_letters import DeadLetters
 from gateway.adapters.ledger import Ledger
 from gateway.adapters.outbox import Outbox
+from gateway.adapters.provider_costs import ProviderCosts
 from gateway.adapters.recovery import Recovery
 from gateway.adapters.redis_link import RedisLink, RedisUnavailable
 from gateway.adapters.redis_settings import weaknesses
@@ -31,6 +33,7 @@ from gateway.workers.crediter import Crediter
 log = structlog.get_logger(__name__)
 
 POOL_CLOSE_S_MAX = 5.0
+READING_CONNECTIONS_MAX = 2
 
 
 class Stores:
@@ -49,6 +52,8 @@ class Stores:
         self.ledger = Ledger(pool, new_id=new_request_id)
         self.accounts = Accounts(pool, self.ledger, new_id=new_request_id, random_bytes=os.urandom, now_ms=now_ms)
         self.seals = Seals(pool)
+        self.adjustments = Adjustments(pool, self.ledger, now_ms=now_ms)
+        self.provider_costs = ProviderCosts(pool, self.ledger, now_ms=now_ms)
         self.dead_letters = DeadLetters(pool, self.ledger)
         self.outbox = Outbox(redis)
         self.recovery = Recovery(
@@ -99,6 +104,27 @@ async def open_stores(config: Config) -> AsyncIterator[Stores]:
         redis = Redis.from_url(config.redis_url)
         stack.push_async_callback(redis.aclose)
         yield Stores(config, pool, link, redis)
+
+
+@asynccontextmanager
+async def open_reading(config: Config) -> AsyncIterator[Pool]:
+    """Connect to Postgres for long reads: to the replica, if there is one; raises `ConfigError`."""
+    is_replica = bool(config.replica_url)
+    try:
+        pool = await open_pool(
+            config.replica_url or config.database_url,
+            connections_max=READING_CONNECTIONS_MAX,
+            connect_timeout_s=config.database.connect_timeout_ms / 1000,
+            command_timeout_s=config.database.command_timeout_ms / 1000,
+        )
+    except (LedgerUnavailable, asyncpg.PostgresError, ValueError) as error:
+        raise ConfigError(f"{'replica_url' if is_replica else 'database_url'}: cannot connect: {error}") from error
+    try:
+        async with pool.acquire() as connection:
+            await schema.check(connection)
+        yield pool
+    finally:
+        await _close(pool)
 
 
 async def check_redis(config: Config, link: RedisLink) -> None:

@@ -11,6 +11,7 @@ from gateway.app.stores import Stores
 from gateway.config import Config
 from gateway.loops import every
 from gateway.web.metrics import counters, gauges
+from gateway.workers.bookkeeper import Bookkeeper
 from gateway.workers.poster import Poster
 from gateway.workers.rebuilder import Rebuilder
 from gateway.workers.sealer import Sealer
@@ -49,6 +50,7 @@ class Workers:
             gives_way=lambda: self.poster.lag_s > SEALING_LAG_S_MAX,
         )
         self.rebuilder = Rebuilder(stores.recovery)
+        self.bookkeeper = Bookkeeper(stores.provider_costs)
         self._letters_open = 0
         self._is_stopping = False
         self._has_posted = asyncio.Event()
@@ -61,6 +63,7 @@ class Workers:
             every(workers.sweep_ms / 1000, "sweep", self.sweeper.step),
             every(workers.credit_ms / 1000, "credit", self._stores.crediter.step),
             every(workers.seal_ms / 1000, "seal", self.sealer.step),
+            every(workers.book_ms / 1000, "book costs", self.bookkeeper.step),
             every(LETTERS_INTERVAL_S, "count dead letters", self._count_letters),
         ]
 
@@ -80,6 +83,10 @@ class Workers:
                 "tollgate_posting_lag_seconds": ("Age of the last posted event.", lambda: poster.lag_s),
                 "tollgate_posting_shards": ("Shards this process posts.", lambda: poster.owned_shards),
                 "tollgate_dead_letters_open": ("Dead letters to decide on.", lambda: self._letters_open),
+                "tollgate_costs_unknown": (
+                    "1 when a day's cost cannot be told: its rate card is missing.",
+                    lambda: float(bool(self.bookkeeper.waits_for)),
+                ),
                 "tollgate_credits_pending": ("Movements Redis must learn of.", lambda: self._stores.crediter.pending),
             }
         )

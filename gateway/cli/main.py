@@ -8,11 +8,13 @@ from gateway.adapters.accounts import AccountError
 from gateway.adapters.credits import CreditsError
 from gateway.adapters.database import LedgerUnavailable
 from gateway.adapters.dead_letters import DeadLetterError
+from gateway.adapters.provider_costs import BillRefused
 from gateway.adapters.redis_link import RedisScriptError, RedisUnavailable
 from gateway.adapters.schema import SchemaError
-from gateway.cli import accounts, keys, ledger, rates, run, sandbox
+from gateway.cli import accounts, books, keys, ledger, rates, run, sandbox
 from gateway.cli.target import CommandFailed
 from gateway.config import ConfigError
+from gateway.core.provider_costs import CostUnknown
 from gateway.logs import configure_logs
 from gateway.sandbox.errors import SandboxError
 from gateway.supervisor import EXIT_MISCONFIGURED, StartFailed
@@ -28,6 +30,7 @@ app = typer.Typer(
 run.register(app)
 ledger.register(app)
 app.add_typer(accounts.app, name="accounts")
+app.add_typer(books.app, name="books")
 app.add_typer(keys.app, name="keys")
 app.add_typer(rates.app, name="rates")
 app.add_typer(sandbox.app, name="sandbox")
@@ -37,6 +40,8 @@ EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 REFUSED = (
     CommandFailed,
     AccountError,
+    BillRefused,
+    CostUnknown,
     DeadLetterError,
     LedgerUnavailable,
     RedisUnavailable,

@@ -1,0 +1,202 @@
+"""`tollgate books …`: the journal for an accountant, what OpenAI cost, and an operator's corrections."""
+
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from gateway.cli.accounts import AccountArgument
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
+from gateway.config import Config
+from gateway.core.books import LAYOUTS
+from gateway.core.ledger import TransferKind
+from gateway.core.money import InvalidAmount, MicroCredits, format_credits, parse_credits
+
+if TYPE_CHECKING:
+    from gateway.adapters.books import Books
+    from gateway.adapters.books import Progress as OnDay
+
+app = typer.Typer(help="The books: export, costs, bills, corrections.", no_args_is_help=True)
+
+From = Annotated[str, typer.Option("--from", metavar="YYYY-MM-DD", help="The first day, UTC.")]
+To = Annotated[str, typer.Option("--to", metavar="YYYY-MM-DD", help="The last day, UTC.")]
+Reason = Annotated[str, typer.Option(help="Why; kept in the ledger.")]
+
+
+class Format(StrEnum):
+    CSV = "csv"
+    BEANCOUNT = "beancount"
+    QUICKBOOKS = "quickbooks"
+    XERO = "xero"
+    LINES = "lines"
+
+
+class Correction(StrEnum):
+    ADJUSTMENT = "adjustment"
+    EXPIRY = "expiry"
+    WRITE_OFF = "write_off"
+
+
+def day_of(option: str, text: str) -> date:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
+    except ValueError as error:
+        raise CommandFailed(f"{option}: {text!r} is not a day; write it like 2026-11-21") from error
+
+
+def period(first: str, last: str) -> tuple[date, date]:
+    start, end = day_of("--from", first), day_of("--to", last)
+    if start > end:
+        raise CommandFailed(f"--from {start} is after --to {end}")
+    return start, end
+
+
+@app.command("export")
+def export(
+    first: From,
+    last: To,
+    layout: Annotated[
+        Format,
+        typer.Option("--format", help="The daily journal by kind and account, or every line of the ledger (`lines`)."),
+    ] = Format.CSV,
+    out: Annotated[Path | None, typer.Option(help="The file to write; standard output if not given.")] = None,
+    data: Data = None,
+    config: ConfigFile = None,
+) -> None:
+    """Write the journal of some days, by the time they were recorded. A day that is over never changes."""
+    start, end = period(first, last)
+
+    async def main(settings: Config) -> None:
+        from gateway.adapters.books import Books
+        from gateway.app.stores import open_reading
+
+        console = Console(stderr=True)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task("exporting", total=(end - start).days + 1)
+            async with open_reading(settings) as pool:
+                pieces = _pieces(Books(pool), layout, start, end, lambda done: progress.update(task, completed=done))
+                await _write(pieces, out)
+
+    run(main(target(data, config)))
+
+
+def _pieces(books: "Books", layout: Format, start: date, end: date, on_day: "OnDay") -> AsyncIterator[str]:
+    if layout is Format.LINES:
+        return books.lines(start, end, on_day=on_day)
+    return books.export(LAYOUTS[layout](), start, end, on_day=on_day)
+
+
+async def _write(pieces: AsyncIterator[str], out: Path | None) -> None:
+    """To standard output; or to a file that has its name only once it is whole."""
+    if out is None:
+        await _copy(pieces, sys.stdout)
+        return
+    part = out.with_name(f"{out.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            await _copy(pieces, file)
+        part.replace(out)
+    except OSError as error:
+        raise CommandFailed(f"--out {out}: {error.strerror}; name a writable file") from error
+
+
+async def _copy(pieces: AsyncIterator[str], file: IO[str]) -> None:
+    async for piece in pieces:
+        file.write(piece)
+
+
+@app.command("costs")
+def costs(first: From, last: To, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Show by model what was charged, what it costs at OpenAI's prices, and the margin."""
+    start, end = period(first, last)
+
+    async def main(settings: Config) -> list[dict[str, Any]]:
+        from gateway.app.stores import open_stores
+
+        async with open_stores(settings) as stores:
+            found = await stores.provider_costs.of_days(start, end)
+        return [
+            {
+                "model": each.model,
+                "calls": each.calls,
+                "charged": format_credits(each.charged),
+                "charged_ucr": each.charged,
+                "cost": format_credits(each.cost),
+                "cost_ucr": each.cost,
+                "margin_percent": each.margin_percent,
+            }
+            for each in found
+        ]
+
+    found = run(main(target(data, config)))
+    columns = ("model", "calls", "charged", "cost", "margin_percent")
+    rows = [["" if each[name] is None else each[name] for name in columns] for each in found]
+    shown = table(f"{start} to {end}, in credits", ["model", "calls", "charged", "cost", "margin %"], rows, columns[1:])
+    show(as_json, found, shown)
+
+
+@app.command("bill")
+def bill(
+    first: From,
+    last: To,
+    dollars: Annotated[str, typer.Argument(metavar="USD", help="What OpenAI asks for these days, before tax.")],
+    source: Annotated[str, typer.Option(help="The number of the invoice.")],
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Book OpenAI's invoice: what it differs from the costs that are booked. Repeated, it changes nothing."""
+    start, end = period(first, last)
+    amount = _amount("USD", dollars) * 1000  # parsed as credits: a dollar is a thousand
+    if amount < 0:
+        raise CommandFailed("USD: a bill is 0 or more")
+
+    async def main(settings: Config) -> MicroCredits:
+        from gateway.app.stores import open_stores
+
+        async with open_stores(settings) as stores:
+            return await stores.provider_costs.correct(start, end, amount, source)
+
+    difference = run(main(target(data, config)))
+    values = {"amount_ucr": amount, "difference_ucr": difference}
+    show(as_json, values, f"booked {format_credits(difference)} credits beyond what the books had")
+
+
+# A negative amount looks like an option.
+@app.command("correct", context_settings={"ignore_unknown_options": True})
+def correct(
+    account: AccountArgument,
+    kind: Annotated[Correction, typer.Argument(help="What kind of movement.")],
+    credits: Annotated[str, typer.Argument(help="Credits; an adjustment may be negative.")],
+    reason: Reason,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Adjust what an account was charged, let credit expire, or write its debt off."""
+    amount = _amount("CREDITS", credits)
+
+    async def main(settings: Config) -> dict[str, Any]:
+        from gateway.app.stores import open_stores
+
+        async with open_stores(settings) as stores:
+            found = await stores.accounts.find(account)
+            after = await stores.adjustments.post(TransferKind(kind), found.id, amount, reason)
+            await stores.crediter.step()
+            return {"account": found.id, "balance": format_credits(after.total), "balance_ucr": after.total}
+
+    values = run(main(target(data, config)))
+    show(as_json, values, f"{kind} of {format_credits(amount)} credits booked; the balance is {values['balance']}")
+
+
+def _amount(name: str, text: str) -> MicroCredits:
+    try:
+        return parse_credits(text)
+    except InvalidAmount as error:
+        raise CommandFailed(f"{name}: {error}") from error
