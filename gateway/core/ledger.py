@@ -12,6 +12,10 @@ or a claim. `promotions` is the contra of given credit, so that using it is neve
 | capture or lapse, the rest | paid −, then debt −         | revenue +, of which rounding + what it added  |
 | correction upwards         | as a capture                | as a capture                                  |
 | correction downwards       | debt +, then paid +, promo +| revenue − for debt and paid; promotions − for promo |
+| top-up                     | debt +, then paid +         | stripe_clearing −                             |
+| refund, reversal           | promo −, paid −, then debt −| clearing +, tax −, promotions +, rest revenue |
+| tax                        |                             | stripe_clearing −, tax_payable +              |
+| Stripe's fees              |                             | stripe_fees −, stripe_clearing +              |
 """
 
 from enum import StrEnum
@@ -46,6 +50,12 @@ class TransferKind(StrEnum):
     LAPSE = "lapse"
     CORRECTION = "correction"
     GRANT = "grant"
+    # By Stripe's doing, in core/topups.py:
+    TOP_UP = "top_up"
+    TAX = "tax"
+    FEES = "fees"
+    REFUND = "refund"  # money given back, with the credits it takes
+    REVERSAL = "reversal"  # money that a dispute took or gave back, with its credits
     # By an operator or the clock, in core/adjustments.py:
     EXPIRY = "expiry"
     WRITE_OFF = "write_off"

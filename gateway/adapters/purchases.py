@@ -1,0 +1,195 @@
+"""Purchases in Postgres: what was sold, and the one transaction in which a purchase and the ledger change together."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from gateway.adapters.database import Connection, Pool, load_queries, outages
+from gateway.adapters.ledger import Ledger
+from gateway.core.ledger import Buckets
+from gateway.core.shards import shard_of
+from gateway.core.topups import Freeze, Mismatch, Order, Payment, PurchaseState, Standing, facts_of, movements, target
+
+_POSTED = tuple(Standing.__struct_fields__)
+
+
+class KeyReused(Exception):
+    """The idempotency key stands for another request."""
+
+
+class Purchase(msgspec.Struct, frozen=True):
+    id: str
+    account_id: str
+    package: str
+    order: Order
+    saves_card: bool
+    state: PurchaseState
+    session_id: str
+    checkout_url: str
+    payment_intent_id: str
+    receipt_url: str
+    version: int
+    posted: Standing
+    created_at: datetime
+    paid_at: datetime | None
+
+
+class NewPurchase(msgspec.Struct, frozen=True):
+    account_id: str
+    idempotency_key: str
+    fingerprint: bytes
+    package: str
+    order: Order
+    saves_card: bool
+
+
+class Purchases:
+    def __init__(
+        self, pool: Pool, ledger: Ledger, *, freeze: Freeze, new_id: Callable[[], str], now_ms: Callable[[], int]
+    ) -> None:
+        self._pool = pool
+        self._ledger = ledger
+        self._freeze = freeze
+        self._new_id = new_id
+        self._now_ms = now_ms
+        self._sql = load_queries("purchases")
+        self._ledger_sql = load_queries("ledger")
+
+    async def begin(self, new: NewPurchase) -> Purchase:
+        """Write the purchase down, or find the one that this key stands for already; raises `KeyReused`."""
+        order = new.order
+        row = (new.package, order.amount_cents, order.currency, order.bonus, order.is_live, new.saves_card)
+        with outages():
+            await self._pool.execute(
+                self._sql["begin"], self._new_id(), new.account_id, new.idempotency_key, new.fingerprint, *row
+            )
+            found = await self._pool.fetchrow(self._sql["by_key"], new.account_id, new.idempotency_key)
+        assert found is not None, "a purchase has vanished"
+        if found["fingerprint"] != new.fingerprint:
+            raise KeyReused
+        return _purchase(found)
+
+    async def begun_within(self, account_id: str, seconds: int) -> int:
+        """How many purchases an account began in the last `seconds`."""
+        with outages():
+            found: int = await self._pool.fetchval(self._sql["begun_since"], account_id, timedelta(seconds=seconds))
+        return found
+
+    async def find(self, purchase_id: str) -> Purchase | None:
+        return await self._one("find", purchase_id) if _is_uuid(purchase_id) else None
+
+    async def of_payment(self, intent_id: str) -> Purchase | None:
+        return await self._one("of_payment", intent_id)
+
+    async def _one(self, query: str, key: str) -> Purchase | None:
+        with outages():
+            row = await self._pool.fetchrow(self._sql[query], key)
+        return None if row is None else _purchase(row)
+
+    async def listing(self, account_id: str | None, count: int) -> list[Purchase]:
+        """The newest purchases of an account, or of all."""
+        with outages():
+            rows = await self._pool.fetch(self._sql["listing"], account_id, count)
+        return [_purchase(row) for row in rows]
+
+    async def opened(self, purchase_id: str, session_id: str, url: str) -> None:
+        with outages():
+            await self._pool.execute(self._sql["opened"], purchase_id, session_id, url)
+
+    async def set_state(self, purchase_id: str, state: PurchaseState, intent_id: str = "") -> None:
+        """Note where an unpaid purchase is; of a paid one nothing changes."""
+        with outages():
+            await self._pool.execute(self._sql["set_state"], purchase_id, state.value, intent_id)
+
+    async def post(self, seen: Purchase, payment: Payment, tax_cents: int) -> bool:
+        """Bring the ledger to where `payment`, read after `seen`, says it must be; all of it in one transaction.
+
+        Returns False, and does nothing, when the purchase has changed since `seen` was read: then `payment` may be
+        older than what was posted, and both must be read again. Raises `Mismatch`.
+        """
+        shard = shard_of(seen.account_id)
+        with outages():
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.fetch(self._ledger_sql["lock_shards"], [shard])
+                locked = _purchase(await connection.fetchrow(self._sql["lock"], seen.id))
+                if locked.version != seen.version:
+                    return False
+                if locked.payment_intent_id not in ("", payment.intent_id):
+                    raise Mismatch(f"it was paid by {locked.payment_intent_id} already")
+                shown = [each.ours for each in payment.refunds if _is_uuid(each.ours)]
+                promised = await connection.fetchval(self._sql["promised"], seen.id, shown)
+                facts = facts_of(
+                    payment, locked.order, tax_cents=tax_cents, promised_cents=promised, freeze=self._freeze
+                )
+                if facts.received:
+                    await self._write(connection, locked, payment, target(locked.order, facts))
+        return True
+
+    async def _write(self, connection: Connection, bought: Purchase, payment: Payment, wanted: Standing) -> None:
+        shard = shard_of(bought.account_id)
+        row = await connection.fetchrow(self._ledger_sql["buckets"], [bought.account_id])
+        assert row is not None, "an account has no balances"
+        buckets = Buckets(row["promo"], row["paid"], row["debt"])
+        made = movements(bought.order, bought.posted, wanted, buckets)
+        if not made.movements and bought.state is PurchaseState.PAID and bought.receipt_url == payment.receipt_url:
+            return
+        for movement in made.movements:
+            transfer_id = await self._ledger.write_transfer(
+                connection,
+                kind=movement.kind,
+                shard=shard,
+                account_id=bought.account_id,
+                reason=f"purchase {bought.id}",
+                event_at_ms=self._now_ms(),
+                entries=movement.entries,
+            )
+            await connection.execute(self._sql["link"], transfer_id, bought.id)
+        posted = [getattr(made.standing, name) for name in _POSTED]
+        await connection.execute(self._sql["posted"], bought.id, payment.intent_id, payment.receipt_url, *posted)
+        moved = made.buckets.total - buckets.total
+        if moved:
+            await connection.fetchval(self._ledger_sql["credit"], bought.account_id, moved)
+
+    async def customer(self, account_id: str) -> str | None:
+        """The account's customer at Stripe, if there is one."""
+        with outages():
+            found: str | None = await self._pool.fetchval(self._sql["customer"], account_id)
+        return found
+
+    async def keep_customer(self, account_id: str, stripe_id: str) -> None:
+        with outages():
+            await self._pool.execute(self._sql["keep_customer"], account_id, stripe_id)
+
+    async def customer_changed(self, stripe_id: str, *, is_deleted: bool, card_id: str, card: str) -> None:
+        with outages():
+            await self._pool.execute(self._sql["customer_changed"], stripe_id, is_deleted, card_id, card)
+
+
+def _purchase(row: Any) -> Purchase:
+    return Purchase(
+        id=str(row["id"]),
+        account_id=str(row["account_id"]),
+        package=row["package"],
+        order=Order(row["amount_cents"], row["currency"], row["is_live"], row["bonus"]),
+        saves_card=row["saves_card"],
+        state=PurchaseState(row["state"]),
+        session_id=row["session_id"] or "",
+        checkout_url=row["checkout_url"],
+        payment_intent_id=row["payment_intent_id"] or "",
+        receipt_url=row["receipt_url"],
+        version=row["version"],
+        posted=Standing(*(row[f"posted_{name}"] for name in _POSTED)),
+        created_at=row["created_at"],
+        paid_at=row["paid_at"],
+    )
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,81 @@
+-- Purchases, their refunds and Stripe's customers. A purchase is locked after its shard, never before.
+
+-- name: begin
+INSERT INTO purchase (
+    id, account_id, idempotency_key, fingerprint, package, amount_cents, currency, bonus, is_live, saves_card
+)
+VALUES ($1::uuid, $2::uuid, $3, $4, $5, $6, $7, $8, $9, $10)
+ON CONFLICT (account_id, idempotency_key) DO NOTHING
+
+-- name: by_key
+SELECT * FROM purchase WHERE account_id = $1::uuid AND idempotency_key = $2
+
+-- name: begun_since
+SELECT count(*) FROM purchase WHERE account_id = $1::uuid AND created_at > now() - $2::interval
+
+-- name: find
+SELECT * FROM purchase WHERE id = $1::uuid
+
+-- name: of_payment
+SELECT * FROM purchase WHERE payment_intent_id = $1
+
+-- name: listing
+-- The newest purchases of one account, or of all.
+SELECT * FROM purchase WHERE $1::uuid IS NULL OR account_id = $1::uuid ORDER BY created_at DESC, id DESC LIMIT $2
+
+-- name: opened
+UPDATE purchase SET session_id = $2, checkout_url = $3, changed_at = now(),
+       state = CASE state WHEN 'created' THEN 'open' ELSE state END
+WHERE id = $1::uuid
+
+-- name: lock
+SELECT * FROM purchase WHERE id = $1::uuid FOR UPDATE
+
+-- name: set_state
+-- What is paid stays paid.
+UPDATE purchase SET state = $2, payment_intent_id = coalesce(payment_intent_id, nullif($3, '')), changed_at = now()
+WHERE id = $1::uuid AND state <> 'paid'
+
+-- name: posted
+UPDATE purchase SET
+    state = 'paid', payment_intent_id = $2, receipt_url = $3, version = version + 1, changed_at = now(),
+    paid_at = coalesce(paid_at, now()),
+    posted_paid = $4, posted_bonus = $5, posted_tax = $6, posted_fees = $7, posted_refunded = $8,
+    posted_tax_returned = $9, posted_refund_reversed = $10, posted_withdrawn = $11, posted_dispute_reversed = $12,
+    posted_promo_taken = $13
+WHERE id = $1::uuid
+
+-- name: link
+INSERT INTO purchase_transfer (transfer_id, purchase_id) VALUES ($1::uuid, $2::uuid)
+
+-- name: promised
+-- Refunds that Stripe does not show yet, though we decided on them.
+SELECT coalesce(sum(cents), 0)::bigint FROM refund
+WHERE purchase_id = $1::uuid AND state <> 'refused' AND id <> ALL($2::uuid[])
+
+-- name: customer
+SELECT stripe_id FROM stripe_customer WHERE account_id = $1::uuid AND NOT is_deleted
+
+-- name: keep_customer
+INSERT INTO stripe_customer (account_id, stripe_id) VALUES ($1::uuid, $2)
+ON CONFLICT (account_id) DO UPDATE SET stripe_id = $2, is_deleted = false, card_id = '', card = '', changed_at = now()
+
+-- name: customer_changed
+UPDATE stripe_customer SET is_deleted = $2, card_id = $3, card = $4, changed_at = now() WHERE stripe_id = $1
+
+-- name: begin_refund
+INSERT INTO refund (id, purchase_id, idempotency_key, cents, reason) VALUES ($1::uuid, $2::uuid, $3, $4, $5)
+ON CONFLICT (purchase_id, idempotency_key) DO NOTHING
+
+-- name: refund_by_key
+SELECT * FROM refund WHERE purchase_id = $1::uuid AND idempotency_key = $2
+
+-- name: refunds_requested
+SELECT refund.*, purchase.payment_intent_id FROM refund JOIN purchase ON purchase.id = purchase_id
+WHERE refund.state = 'requested' AND refund.changed_at < now() - $1::interval ORDER BY refund.changed_at LIMIT 20
+
+-- name: refund_made
+UPDATE refund SET state = 'made', stripe_id = $2, changed_at = now() WHERE id = $1::uuid AND state = 'requested'
+
+-- name: refund_refused
+UPDATE refund SET state = 'refused', answer = $2, changed_at = now() WHERE id = $1::uuid AND state = 'requested'

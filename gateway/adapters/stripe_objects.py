@@ -1,0 +1,154 @@
+"""What Stripe sends and shows, as our own small structs: events, signatures, and the objects that move money."""
+
+from typing import Any
+
+import msgspec
+import stripe
+
+from gateway.core.topups import Dispute, Payment, Refund
+
+
+class BadSignature(Exception):
+    """The webhook was not signed by Stripe, or not now."""
+
+
+class Session(msgspec.Struct, frozen=True):
+    id: str
+    url: str
+    status: str
+    payment_status: str
+    intent_id: str
+    purchase_id: str
+    subtotal_cents: int
+    tax_cents: int
+
+
+class Customer(msgspec.Struct, frozen=True):
+    id: str
+    is_deleted: bool
+    card_id: str = ""
+    card: str = ""
+
+
+class Cause(msgspec.Struct, frozen=True):
+    """Something that may put an account in review."""
+
+    id: str
+    intent_id: str
+    is_open: bool
+
+
+class Told(msgspec.Struct, frozen=True):
+    """An event, as far as its handling needs it; what its object says is not believed."""
+
+    id: str
+    type: str
+    object_id: str
+    payment_id: str
+    is_live: bool
+    created_s: int
+    body: bytes
+
+
+def verify(body: bytes, signature: str, secrets: tuple[str, ...], *, tolerance_s: int, now_s: float) -> None:
+    """Raise `BadSignature` unless one of `secrets` signed `body`, not longer ago nor further ahead than `tolerance_s`.
+
+    The SDK refuses old timestamps only, and takes a tolerance of 0 for none.
+    """
+    for secret in secrets:
+        try:
+            stripe.WebhookSignature.verify_header(body, signature, secret)
+        except (stripe.SignatureVerificationError, ValueError):
+            continue
+        signed_s = next(int(part[2:]) for part in signature.split(",") if part.startswith("t="))
+        if abs(now_s - signed_s) > tolerance_s:
+            raise BadSignature(f"signed {now_s - signed_s:.0f} s ago")
+        return
+    raise BadSignature("no secret fits")
+
+
+class _Object(msgspec.Struct):
+    id: str = ""
+    object: str = ""
+    payment_intent: Any = None
+    customer: Any = None
+
+
+class _Data(msgspec.Struct):
+    object: _Object
+
+
+class _Event(msgspec.Struct):
+    id: str
+    type: str
+    created: int
+    livemode: bool
+    data: _Data
+
+
+def told(body: bytes) -> Told:
+    """Read an event. Raises `ValueError` for what is none."""
+
+    event = msgspec.json.decode(body, type=_Event)
+    about = event.data.object
+    payment_id = about.id if about.object == "payment_intent" else id_of(about.payment_intent)
+    object_id = id_of(about.customer) if about.object in ("payment_method", "tax_id", "setup_intent") else about.id
+    return Told(event.id, event.type, object_id, payment_id, event.livemode, event.created, body)
+
+
+def id_of(reference: Any) -> str:
+    """The id of an object that is there as itself, as its id, or not at all."""
+    if isinstance(reference, str):
+        return reference
+    if isinstance(reference, dict):
+        return str(reference.get("id", ""))
+    return "" if reference is None else str(reference.id)
+
+
+def read_session(found: stripe.checkout.Session) -> Session:
+    totals = found.total_details
+    return Session(
+        found.id,
+        found.url or "",
+        found.status or "",
+        found.payment_status,
+        id_of(found.payment_intent),
+        found.client_reference_id or "",
+        found.amount_subtotal or 0,
+        totals.amount_tax if totals else 0,
+    )
+
+
+def read_payment(
+    intent: stripe.PaymentIntent,
+    charge: stripe.Charge | None,
+    refunds: tuple[Refund, ...],
+    disputes: tuple[Dispute, ...],
+) -> Payment:
+    booked = charge.balance_transaction if charge is not None else None
+    return Payment(
+        intent_id=intent.id,
+        purchase_id=metadata_of(intent, "purchase_id"),
+        status=intent.status,
+        received_cents=intent.amount_received,
+        currency=intent.currency,
+        is_live=intent.livemode,
+        fee_cents=booked.fee if isinstance(booked, stripe.BalanceTransaction) else 0,
+        refunds=refunds,
+        disputes=disputes,
+        receipt_url=(charge.receipt_url or "") if charge is not None else "",
+    )
+
+
+def read_refund(found: stripe.Refund) -> Refund:
+    return Refund(found.id, found.amount, found.status or "", metadata_of(found, "refund_id"))
+
+
+def read_dispute(found: stripe.Dispute) -> Dispute:
+    booked = found.balance_transactions
+    return Dispute(found.id, found.amount, found.status, -sum(b.amount for b in booked), sum(b.fee for b in booked))
+
+
+def metadata_of(found: Any, name: str) -> str:
+    kept = found.metadata
+    return "" if kept is None else str(kept.to_dict().get(name, ""))

@@ -1,0 +1,75 @@
+"""From a PaymentIntent to the ledger: what Stripe shows now is read, and what the books lack of it is posted.
+
+Whoever hears of a payment, by an event, a backfill or a refund of ours, has it looked at here; nothing else posts one.
+"""
+
+import structlog
+
+from gateway.adapters.purchases import Purchase, Purchases
+from gateway.adapters.stripe import Stripe, StripeUnavailable
+from gateway.adapters.stripe_objects import Session
+from gateway.core.topups import Mismatch, Payment, PurchaseState, state_of
+
+log = structlog.get_logger(__name__)
+
+READS_MAX = 5  # of one payment, while others post to its purchase
+
+
+class Payments:
+    def __init__(self, stripe: Stripe, purchases: Purchases) -> None:
+        self._stripe = stripe
+        self._purchases = purchases
+
+    async def look(self, intent_id: str) -> Purchase | None:
+        """Bring the books up to date with a payment; returns its purchase, or None if it is none of ours.
+
+        Raises `Mismatch` when what was paid is not what was sold, and whatever stands in the way.
+        """
+        bought = await self._purchases.of_payment(intent_id)
+        for _ in range(READS_MAX):
+            payment = await self._stripe.payment(intent_id)
+            if bought is None:
+                bought = await self._purchases.find(payment.purchase_id)
+                if bought is None:
+                    return None
+                if bought.version:  # something was posted, perhaps from a newer reading than this
+                    continue
+            if await self._post(bought, payment):
+                return await self._purchases.find(bought.id)
+            bought = await self._purchases.find(bought.id)
+        raise StripeUnavailable(f"payment {intent_id} keeps changing")
+
+    async def look_at_session(self, session_id: str) -> Purchase | None:
+        """The same, from the Checkout Session; of an unpaid one its state is noted."""
+        session = await self._stripe.session(session_id)
+        bought = await self._purchases.find(session.purchase_id)
+        if bought is None:
+            return None
+        if session.intent_id:
+            return await self.look(session.intent_id)
+        await self._note(bought, session, "")
+        return bought
+
+    async def _post(self, bought: Purchase, payment: Payment) -> bool:
+        session = None
+        if bought.session_id and (payment.status != "succeeded" or _is_taxed(bought, payment)):
+            session = await self._stripe.session(bought.session_id)
+        if payment.status != "succeeded":
+            if session is not None:
+                await self._note(bought, session, payment.status)
+            return True
+        try:
+            return await self._purchases.post(bought, payment, session.tax_cents if session is not None else 0)
+        except Mismatch:
+            await self._purchases.set_state(bought.id, PurchaseState.MISMATCHED)
+            log.error("a payment is not what was sold", purchase_id=bought.id, payment=payment.intent_id)
+            raise
+
+    async def _note(self, bought: Purchase, session: Session, intent_status: str) -> None:
+        state = state_of(session=session.status, paid=session.payment_status, intent=intent_status)
+        if state is not PurchaseState.PAID:
+            await self._purchases.set_state(bought.id, state)
+
+
+def _is_taxed(bought: Purchase, payment: Payment) -> bool:
+    return payment.received_cents != bought.order.amount_cents

@@ -1,0 +1,136 @@
+"""Handles Stripe's stored events: each makes us look again at its object; none is taken at its word.
+
+An event whose handling fails is tried again, later and later, and is given up as dead with its reason when no retry can
+mend it. While Stripe is away nothing is given up.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+import structlog
+
+from gateway.adapters.database import LedgerUnavailable
+from gateway.adapters.purchases import Purchases
+from gateway.adapters.stripe import Stripe, StripeRefused, StripeUnavailable
+from gateway.adapters.stripe_inbox import Due, StripeInbox
+from gateway.adapters.stripe_objects import Cause
+from gateway.core.stripe_events import Subject, backoff_s, subject_of
+from gateway.core.topups import Mismatch
+from gateway.workers.payments import Payments
+
+log = structlog.get_logger(__name__)
+
+LEASE_S = 120.0  # a claimed event is due again after this; longer than all calls about it together may take
+BACKOFF_S_FIRST, BACKOFF_S_MAX = 1, 300
+NOT_OURS = "none of our purchases"
+
+
+class StripeEvents:
+    def __init__(
+        self,
+        inbox: StripeInbox,
+        stripe: Stripe,
+        purchases: Purchases,
+        payments: Payments,
+        *,
+        at_once_max: int,
+        attempts_max: int,
+        reviews_disputes: bool,
+    ) -> None:
+        self._inbox = inbox
+        self._stripe = stripe
+        self._purchases = purchases
+        self._payments = payments
+        self._at_once_max = at_once_max
+        self._attempts_max = attempts_max
+        self._reviews_disputes = reviews_disputes
+        self.processed_total = 0
+        self.retried_total = 0
+        self.dead_total = 0
+        self._handlers: dict[Subject, Callable[[Due], Awaitable[str]]] = {
+            Subject.SESSION: self._session,
+            Subject.PAYMENT: self._payment,
+            Subject.DISPUTE: self._dispute,
+            Subject.WARNING: self._warning,
+            Subject.REVIEW: self._review,
+            Subject.CUSTOMER: self._customer,
+            Subject.NONE: self._nothing,
+        }
+
+    async def step(self) -> int:
+        """Handle what is due, several events at a time; returns how many."""
+        due = await self._inbox.claim(self._at_once_max, LEASE_S)
+        await asyncio.gather(*(self._handle(event) for event in due))
+        return len(due)
+
+    async def _handle(self, event: Due) -> None:
+        """Handle one event and write down how that went. If that cannot be written, it is due again after its lease."""
+        try:
+            reason = await self._about(event)
+        except (StripeUnavailable, LedgerUnavailable) as error:
+            await self._later(event, str(error))
+        except StripeRefused as error:  # what an event names may take a moment to be readable
+            await self._later_or_never(event, str(error))
+        except Mismatch as error:
+            await self._never(event, str(error))
+        except (asyncpg.PostgresError, ValueError, LookupError) as error:
+            await self._later_or_never(event, f"{type(error).__name__}: {error}")
+        else:
+            await self._inbox.processed(event.id, reason)
+            self.processed_total += 1
+
+    async def _about(self, event: Due) -> str:
+        if event.is_live != self._stripe.is_live:
+            return "of the other mode, live or test"
+        return await self._handlers[subject_of(event.type)](event)
+
+    async def _later_or_never(self, event: Due, reason: str) -> None:
+        await (self._never if event.attempts >= self._attempts_max else self._later)(event, reason)
+
+    async def _later(self, event: Due, reason: str) -> None:
+        after_s = backoff_s(event.attempts, first_s=BACKOFF_S_FIRST, longest_s=BACKOFF_S_MAX)
+        log.warning("Stripe event is tried again", event_id=event.id, after_s=after_s, reason=reason)
+        self.retried_total += 1
+        await self._inbox.retry(event.id, reason[:500], after_s)
+
+    async def _never(self, event: Due, reason: str) -> None:
+        log.error("Stripe event is given up", event_id=event.id, event_type=event.type, reason=reason)
+        self.dead_total += 1
+        await self._inbox.dead(event.id, reason[:500])
+
+    async def _session(self, event: Due) -> str:
+        return "" if await self._payments.look_at_session(event.object_id) else NOT_OURS
+
+    async def _payment(self, event: Due) -> str:
+        return "" if event.payment_id and await self._payments.look(event.payment_id) else NOT_OURS
+
+    async def _dispute(self, event: Due) -> str:
+        cause = await self._stripe.dispute(event.object_id)
+        return await self._look_at_account(cause, reviews=self._reviews_disputes)
+
+    async def _warning(self, event: Due) -> str:
+        return await self._look_at_account(await self._stripe.warning(event.object_id), reviews=True)
+
+    async def _review(self, event: Due) -> str:
+        return await self._look_at_account(await self._stripe.review(event.object_id), reviews=True)
+
+    async def _look_at_account(self, cause: Cause, *, reviews: bool) -> str:
+        bought = await self._payments.look(cause.intent_id) if cause.intent_id else None
+        if bought is None:
+            return NOT_OURS
+        if reviews:
+            await self._inbox.review(bought.account_id, cause.id, is_open=cause.is_open)
+        return ""
+
+    async def _customer(self, event: Due) -> str:
+        if not event.object_id.startswith("cus_"):
+            return "names no customer"
+        found = await self._stripe.customer(event.object_id)
+        await self._purchases.customer_changed(
+            found.id, is_deleted=found.is_deleted, card_id=found.card_id, card=found.card
+        )
+        return ""
+
+    async def _nothing(self, event: Due) -> str:
+        return "ignored"
