@@ -144,6 +144,33 @@ class Workers(_Section):
     ready_lag_s_max: int = Positive
 
 
+class Stripe(_Section):
+    api_url: str
+    timeout_ms: int = Positive
+    retries_max: int = Field(ge=0, le=5)
+    signature_tolerance_s: int = Positive
+    return_url: str
+    automatic_tax: bool
+    tax_ids: bool
+    invoices: bool
+    freeze: Literal["account", "amount"]
+    events_ms: int = Positive
+    events_at_once_max: int = Field(gt=0, le=64)
+    event_attempts_max: int = Positive
+
+    @field_validator("api_url", "return_url")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        return _checked_scheme(url, "https", "http")
+
+
+class Purchases(_Section):
+    enabled: bool
+    banner: str
+    per_hour_max: int = Positive
+    refund_days_max: int = Positive
+
+
 class Config(BaseSettings):
     """The whole configuration; see config/gateway.toml for what each key means."""
 
@@ -175,6 +202,10 @@ class Config(BaseSettings):
     tokenizer: TokenizerConfig
     poster: Poster
     workers: Workers
+    stripe_key: str = Field("", repr=False, validation_alias="STRIPE_SECRET_KEY")
+    stripe_webhook_secrets: str = Field("", repr=False, validation_alias="STRIPE_WEBHOOK_SECRETS")
+    stripe: Stripe
+    purchases: Purchases
 
     @field_validator("upstream_url")
     @classmethod

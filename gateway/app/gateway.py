@@ -11,6 +11,7 @@ from prometheus_client.core import Metric
 from gateway.adapters.callers import CallerDirectory
 from gateway.adapters.journal import Journal, JournalFull
 from gateway.adapters.tokens import Tokenizer
+from gateway.app.payments import stripe_parts
 from gateway.app.sources import RequestIds, new_request_id, now_ms
 from gateway.app.stores import Stores
 from gateway.config import Config, ConfigError
@@ -85,8 +86,13 @@ class Gateway:
             memory_percent_max=config.redis.ready_memory_percent_max,
         )
         edge = config.edge
+        self._stripe = stripe_parts(config, stores.pool, stores.ledger)
         self._public = public_runner(
-            public_app(is_ready=lambda: not self.ready.missing, body_bytes_max=edge.control_body_bytes_max)
+            public_app(
+                is_ready=lambda: not self.ready.missing,
+                body_bytes_max=edge.control_body_bytes_max,
+                routes=self._stripe.routes(self.callers.authenticate, self._name_of) if self._stripe else (),
+            )
         )
         make_protocol = protocol_of(
             self._public, head_bytes_max=edge.head_bytes_max, header_count_max=edge.header_count_max
@@ -115,6 +121,9 @@ class Gateway:
         """Listen for the public; returns "host:port". Raises OSError."""
         await self._public.setup()
         return await self.server.start(host, port, sock=listener)
+
+    async def _name_of(self, account_id: str) -> str:
+        return (await self._stores.accounts.find(account_id)).name
 
     def _edge_refused(self, error: GatewayError) -> list[tuple[bytes, bytes]]:
         self.tally.refused(error.code)
@@ -167,6 +176,8 @@ class Gateway:
         await self.server.drain(drain_s)
         cutting.cancel()
         await self._public.cleanup()
+        if self._stripe is not None:
+            await self._stripe.close()
         await self.settlements.close()
         await self.pool.close()
         self.tokenizer.close()

@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Iterator
 import structlog
 from prometheus_client.core import Metric
 
+from gateway.app.payments import stripe_parts
 from gateway.app.sources import now_ms
 from gateway.app.stores import Stores
 from gateway.config import Config
@@ -51,13 +52,16 @@ class Workers:
         )
         self.rebuilder = Rebuilder(stores.recovery)
         self.bookkeeper = Bookkeeper(stores.provider_costs)
+        self._stripe = stripe_parts(config, stores.pool, stores.ledger)
         self._letters_open = 0
         self._is_stopping = False
         self._has_posted = asyncio.Event()
 
     def loops(self) -> list[Coroutine[None, None, None]]:
         workers = self._config.workers
+        stripe_s = self._config.stripe.events_ms / 1000
         return [
+            *([every(stripe_s, "stripe events", self._stripe.events.step)] if self._stripe is not None else []),
             every(workers.rebuild_check_ms / 1000, "rebuild", self.rebuilder.step),
             self._post(),
             every(workers.sweep_ms / 1000, "sweep", self.sweeper.step),
@@ -125,3 +129,5 @@ class Workers:
                 await self._has_posted.wait()
         except TimeoutError:
             log.warning("stopped with events unposted; the next start posts them")
+        if self._stripe is not None:
+            await self._stripe.close()

@@ -5,7 +5,7 @@ shape, and none tells what went wrong inside.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import structlog
@@ -23,7 +23,9 @@ REQUEST_ID = "x-gateway-request-id"
 ADDED_HEADERS_MAX = 4
 
 
-def public_app(*, is_ready: Callable[[], bool], body_bytes_max: int) -> web.Application:
+def public_app(
+    *, is_ready: Callable[[], bool], body_bytes_max: int, routes: Iterable[web.AbstractRouteDef] = ()
+) -> web.Application:
     """The application, with every path of it."""
 
     async def status(_: web.Request) -> web.Response:
@@ -32,7 +34,7 @@ def public_app(*, is_ready: Callable[[], bool], body_bytes_max: int) -> web.Appl
         )
 
     app = web.Application(middlewares=[_tell_errors], client_max_size=body_bytes_max)
-    app.add_routes([web.get("/api/status", status)])
+    app.add_routes([web.get("/api/status", status), *routes])
     app.on_response_prepare.append(_finish_head)
     return app
 

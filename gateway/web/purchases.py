@@ -1,0 +1,209 @@
+"""`/api/purchases`: what an account buys, over HTTP. Amounts asked for are cents; amounts told say their unit."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from gateway.adapters.database import LedgerUnavailable
+from gateway.adapters.purchases import KeyReused, Purchase, Purchases
+from gateway.adapters.stripe import StripeRefused, StripeUnavailable
+from gateway.core.calls import Caller
+from gateway.core.errors import AccountSuspended, BillingUnavailable, GatewayError, InvalidRequest
+from gateway.core.money import format_credits
+from gateway.core.packages import Package, Packages
+from gateway.core.topups import UCR_PER_CENT, PurchaseState
+from gateway.web.checkout import Checkout, TooMany
+
+log = structlog.get_logger(__name__)
+
+KEY_LENGTH_MAX = 200
+LISTED_MAX = 100
+
+
+class PurchasesClosed(GatewayError):
+    """Credits cannot be bought right now."""
+
+    status, code, retryable = 503, "purchases_closed", True
+
+
+class PaymentsUnavailable(GatewayError):
+    """The payment provider cannot be reached; try again with the same Idempotency-Key."""
+
+    status, code, retryable = 503, "payments_unavailable", True
+
+
+class PaymentsRefused(GatewayError):
+    """The payment provider refused the purchase; its operator has been told."""
+
+    status, code = 502, "payments_refused"
+
+
+class IdempotencyMismatch(GatewayError):
+    """This Idempotency-Key was used with another request."""
+
+    status, code, type = 409, "idempotency_mismatch", "invalid_request_error"
+
+
+class TooManyPurchases(GatewayError):
+    """This account began too many purchases within an hour."""
+
+    status, code, type, retryable = 429, "purchase_limit", "rate_limit_error", True
+
+
+class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A package by its name, or an amount in cents."""
+
+    package: str = ""
+    amount_cents: int = 0
+    save_card: bool = False
+
+
+Authenticate = Callable[[bytes | None], Awaitable[Caller]]
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+class PurchaseRoutes:
+    def __init__(
+        self,
+        authenticate: Authenticate,
+        purchases: Purchases,
+        checkout: Checkout,
+        packages: Packages,
+        *,
+        is_open: bool,
+        banner: str,
+    ) -> None:
+        self._authenticate = authenticate
+        self._purchases = purchases
+        self._checkout = checkout
+        self._packages = packages
+        self._is_open = is_open
+        self._banner = banner
+
+    def routes(self) -> list[web.AbstractRouteDef]:
+        return [
+            web.post("/api/purchases", _told(self.buy)),
+            web.get("/api/purchases", _told(self.list)),
+            web.get("/api/packages", _told(self.packages)),
+            web.post("/api/purchases/portal", _told(self.portal)),
+        ]
+
+    async def buy(self, request: web.Request) -> web.Response:
+        """Begin a purchase; asked again with the same key, the same one is told."""
+        caller = await self._caller(request)
+        if not self._is_open:
+            raise PurchasesClosed(self._banner or None, retry_after_s=300)
+        key = request.headers.get("Idempotency-Key", "")
+        if not 0 < len(key) <= KEY_LENGTH_MAX or not key.isprintable():
+            raise InvalidRequest(
+                f"Give an Idempotency-Key header of at most {KEY_LENGTH_MAX} printable characters, another for each"
+                " purchase: asked again with the same, the same purchase is told."
+            )
+        asked = _read(await request.read())
+        try:
+            bought = await self._checkout.begin(
+                caller.account_id, self._package(asked), key, saves_card=asked.save_card
+            )
+        except KeyReused as error:
+            raise IdempotencyMismatch from error
+        except TooMany as error:
+            raise TooManyPurchases(retry_after_s=3600) from error
+        return web.json_response(shown(bought), status=201)
+
+    async def list(self, request: web.Request) -> web.Response:
+        caller = await self._caller(request, serves_suspended=True)
+        found = await self._purchases.listing(caller.account_id, LISTED_MAX)
+        return web.json_response({"purchases": [shown(each) for each in found]})
+
+    async def packages(self, _: web.Request) -> web.Response:
+        """What is for sale; anybody may ask."""
+        listed = [
+            {
+                "name": each.name,
+                "title": each.title,
+                "amount_cents": each.amount_cents,
+                "credits": each.amount_cents * 10,
+                "bonus_credits": each.bonus_credits,
+            }
+            for each in self._packages.package
+        ]
+        bounds = {
+            "amount_cents_min": self._packages.custom_cents_min,
+            "amount_cents_max": self._packages.custom_cents_max,
+        }
+        return web.json_response({"currency": self._packages.currency, "packages": listed, "custom": bounds})
+
+    async def portal(self, request: web.Request) -> web.Response:
+        caller = await self._caller(request)
+        return web.json_response({"url": await self._checkout.portal_url(caller.account_id)}, status=201)
+
+    async def _caller(self, request: web.Request, *, serves_suspended: bool = False) -> Caller:
+        authorization = request.headers.get("Authorization")
+        caller = await self._authenticate(None if authorization is None else authorization.encode())
+        if caller.suspended and not serves_suspended:
+            raise AccountSuspended
+        return caller
+
+    def _package(self, asked: Asked) -> Package:
+        if bool(asked.package) == bool(asked.amount_cents):
+            raise InvalidRequest("Give either a package or amount_cents.")
+        if asked.package:
+            package = self._packages.named(asked.package)
+            if package is None:
+                names = ", ".join(each.name for each in self._packages.package)
+                raise InvalidRequest(f"There is no such package; there are {names}.", param="package")
+            return package
+        package = self._packages.custom(asked.amount_cents)
+        if package is None:
+            lowest, highest = self._packages.custom_cents_min, self._packages.custom_cents_max
+            raise InvalidRequest(f"An amount is {lowest} to {highest} cents.", param="amount_cents")
+        return package
+
+
+def shown(bought: Purchase) -> dict[str, Any]:
+    """A purchase as its account reads it. Credits are decimal strings."""
+    order, posted = bought.order, bought.posted
+    return {
+        "id": bought.id,
+        "state": bought.state.value,
+        "package": bought.package,
+        "amount_cents": order.amount_cents,
+        "tax_cents": posted.tax // UCR_PER_CENT,
+        "currency": order.currency,
+        "credits": format_credits(order.paid),
+        "bonus_credits": format_credits(order.bonus),
+        "refunded_cents": posted.refunded // UCR_PER_CENT,
+        "reversed_credits": format_credits(posted.reversed),
+        "checkout_url": bought.checkout_url if bought.state in (PurchaseState.CREATED, PurchaseState.OPEN) else None,
+        "receipt_url": bought.receipt_url or None,
+        "created_at": bought.created_at.isoformat(timespec="seconds"),
+        "paid_at": None if bought.paid_at is None else bought.paid_at.isoformat(timespec="seconds"),
+    }
+
+
+def _read(body: bytes) -> Asked:
+    try:
+        return msgspec.json.decode(body, type=Asked)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"The body cannot be read: {error}") from error
+
+
+def _told(handler: Handler) -> Handler:
+    """Failures outside as the refusals that they mean to a customer."""
+
+    async def handle(request: web.Request) -> web.Response:
+        try:
+            return await handler(request)
+        except LedgerUnavailable as error:
+            raise BillingUnavailable(retry_after_s=1) from error
+        except StripeUnavailable as error:
+            log.warning("Stripe does not answer", error=str(error))
+            raise PaymentsUnavailable(retry_after_s=2) from error
+        except StripeRefused as error:
+            log.error("Stripe refused", error=str(error), code=error.code)
+            raise PaymentsRefused from error
+
+    return handle

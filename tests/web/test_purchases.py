@@ -1,0 +1,149 @@
+"""Buying credits: from the request to the page at Stripe, to the ledger, to a balance that can be spent."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from gateway.core.money import UCR_PER_CREDIT
+from gateway.sandbox.openai import SimulatedOpenAI
+from tests.proxy.conftest import Running, logs, openai, running
+from tests.proxy.stack import CREDITS
+from tests.shop import ENVIRONMENT, Shop, open_shop
+
+__all__ = ["logs", "openai", "running"]
+
+
+@pytest.fixture
+async def shop(running: Running, openai: SimulatedOpenAI, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    async with open_shop(running, openai) as shop:
+        yield shop
+
+
+async def test_a_paid_package_can_be_spent_and_is_balanced_in_the_books(shop: Shop) -> None:
+    told = await shop.buy("professional")
+    assert (told["state"], told["credits"], told["bonus_credits"]) == ("open", "50000", "2500")
+    shop.pay(told)
+    await shop.settle()
+    assert await shop.available() == (CREDITS + 52_500) * UCR_PER_CREDIT
+    assert await shop.kinds() == ["grant", "top_up", "grant", "fees"]
+    fee = 175 * 10_000_000
+    assert await shop.system() == {
+        "promotions": -(CREDITS + 2_500) * UCR_PER_CREDIT,
+        "stripe_clearing": -50_000 * UCR_PER_CREDIT + fee,
+        "stripe_fees": -fee,
+    }
+    _, listed = await shop.ask("GET", "/api/purchases")
+    assert [(each["id"], each["state"], each["checkout_url"]) for each in listed["purchases"]] == [
+        (told["id"], "paid", None)
+    ]
+
+
+async def test_one_payment_is_one_top_up_though_many_events_tell_of_it(shop: Shop) -> None:
+    await shop.bought()
+    for event in [each.event_id for each in shop.simulated.attempts]:
+        shop.simulated.send_again(event)
+    await shop.settle()
+    assert await shop.kinds() == ["grant", "top_up", "fees"]
+
+
+async def test_replaying_everything_changes_nothing(shop: Shop) -> None:
+    purchase_id = await shop.bought("professional")
+    shop.simulated.order("charges/dispute", await shop.charge_of(purchase_id))
+    await shop.settle()
+    before = await shop.kinds(), await shop.system(), await shop.available()
+    assert await shop.parts.inbox.replay() > 5
+    await shop.handle()
+    assert (await shop.kinds(), await shop.system(), await shop.available()) == before
+    assert await shop.states() == {"processed": sum((await shop.states()).values())}
+
+
+async def test_the_same_key_tells_the_same_purchase_however_often_it_is_asked(shop: Shop) -> None:
+    told = await asyncio.gather(*(shop.buy(key="same") for _ in range(4)))
+    assert len({each["id"] for each in told}) == len({each["checkout_url"] for each in told}) == 1
+    assert (await shop.buy(key="other"))["id"] != told[0]["id"]
+    customers = await shop.stack.stores.pool.fetchval("SELECT count(*) FROM stripe_customer")
+    assert customers == 1
+
+
+async def test_a_key_stands_for_one_request_only(shop: Shop) -> None:
+    await shop.buy(key="same")
+    status, told = await shop.ask("POST", "/api/purchases", {"package": "enterprise"}, Idempotency_Key="same")
+    assert (status, told["error"]["code"]) == (409, "idempotency_mismatch")
+
+
+async def test_a_purchase_whose_answer_was_lost_goes_on_where_it_stopped(shop: Shop) -> None:
+    shop.simulated.add_fault("lose_reply", path="/v1/checkout/sessions", times=3)
+    status, told = await shop.ask("POST", "/api/purchases", {"package": "starter"}, Idempotency_Key="one")
+    assert (status, told["error"]["code"]) == (503, "payments_unavailable")
+    told = await shop.buy(key="one")
+    assert [each["state"] for each in (await shop.ask("GET", "/api/purchases"))[1]["purchases"]] == ["open"]
+    shop.pay(told)
+    await shop.settle()
+    assert (await shop.kinds()).count("top_up") == 1
+
+
+async def test_a_customer_that_stripe_no_longer_has_is_made_anew(shop: Shop) -> None:
+    await shop.stack.stores.pool.execute(
+        "INSERT INTO stripe_customer (account_id, stripe_id) VALUES ($1::uuid, 'cus_gone')", shop.account.id
+    )
+    await shop.bought()
+    assert (await shop.kinds()).count("top_up") == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ({}, "either"),
+        ({"package": "starter", "amount_cents": 500}, "either"),
+        ({"package": "gold"}, "no such package"),
+        ({"amount_cents": 499}, "500 to"),
+        ({"amount_cents": -500}, "500 to"),
+        ({"amount_cents": 5.5}, "int"),
+        ({"amount_cents": 10**30}, "500 to|int"),
+        ({"package": "starter", "credits": 10**9}, "unknown field"),
+        (["starter"], "object"),
+    ],
+)
+async def test_what_is_not_for_sale_is_refused(shop: Shop, body: Any, why: str) -> None:
+    status, told = await shop.ask("POST", "/api/purchases", body, Idempotency_Key="one")
+    assert status == 400
+    assert any(part in told["error"]["message"] for part in why.split("|"))
+    assert (await shop.ask("GET", "/api/purchases"))[1] == {"purchases": []}
+
+
+async def test_a_purchase_needs_a_key_of_ours_and_an_idempotency_key(shop: Shop) -> None:
+    status, told = await shop.ask("POST", "/api/purchases", {"package": "starter"})
+    assert (status, "Idempotency-Key" in told["error"]["message"]) == (400, True)
+    stranger = shop.account._replace(key="sk-tg-unknown")
+    assert (await shop.ask("GET", "/api/purchases", account=stranger))[0] == 401
+
+
+async def test_purchases_of_others_are_not_shown(shop: Shop) -> None:
+    await shop.buy()
+    other = await shop.stack.new_account("other")
+    assert (await shop.ask("GET", "/api/purchases", account=other))[1] == {"purchases": []}
+
+
+async def test_an_own_amount_buys_ten_credits_a_cent(shop: Shop) -> None:
+    _, told = await shop.ask("POST", "/api/purchases", {"amount_cents": 1234}, Idempotency_Key="one")
+    assert told["credits"] == "12340"
+    shop.pay(told)
+    await shop.settle()
+    assert await shop.available() == (CREDITS + 12_340) * UCR_PER_CREDIT
+
+
+async def test_an_unpaid_page_ends_as_expired_and_a_debit_counts_when_it_arrives(shop: Shop) -> None:
+    told = await shop.buy()
+    shop.simulated.order("checkout_sessions/expire", told["checkout_url"].rpartition("/")[2])
+    await shop.settle()
+    assert [each["state"] for each in (await shop.ask("GET", "/api/purchases"))[1]["purchases"]] == ["expired"]
+    assert await shop.available() == CREDITS * UCR_PER_CREDIT
+
+
+async def test_the_portal_is_the_accounts_own(shop: Shop) -> None:
+    status, told = await shop.ask("POST", "/api/purchases/portal")
+    assert (status, told["url"].startswith(shop.simulated.url)) == (201, True)
