@@ -288,7 +288,7 @@ class Link(asyncio.Protocol):
         elif self._asking is not None:
             if waited > timeouts.head:
                 self.give_up(HeadTimeout())
-        elif waited > timeouts.idle:
+        elif waited > timeouts.idle or now - self._born >= timeouts.age:
             self._transport.close()
 
     # --- llhttp's callbacks --------------------------------------------------------------------------------------

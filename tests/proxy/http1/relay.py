@@ -14,15 +14,17 @@ BODY_BYTES_MAX = 32 * 2**20
 
 
 class BareRelay:
-    """Plain answers are read whole, as a metering gateway does; event streams are pumped."""
+    """Plain answers are read whole, as a metering gateway does; event streams are pumped, and so is what is PUT."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def __call__(self, request: Request) -> None:
-        body = await request.read_body(BODY_BYTES_MAX)
+        is_pumped = request.method == b"PUT"
+        body = request.chunks() if is_pumped else await request.read_body(BODY_BYTES_MAX)
+        length = request.length if is_pumped else None
         try:
-            answer = await self._pool.send(request.method, request.target, request.head.travelling, body)
+            answer = await self._pool.send(request.method, request.target, request.head.travelling, body, length=length)
         except UpstreamFailed:
             request.respond(502, b"", b"")
             return
@@ -52,7 +54,7 @@ async def serve(port: int, upstream_port: int) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     pool = Pool(f"http://127.0.0.1:{upstream_port}")
     server = Server(BareRelay(pool))
-    await server.start("127.0.0.1", port)
+    print(await server.start("127.0.0.1", port), flush=True)
     await stop.wait()
     await server.drain(1.0)
     await pool.close()

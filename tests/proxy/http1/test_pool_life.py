@@ -152,6 +152,29 @@ async def test_idle_and_old_connections_are_closed() -> None:
                     await (await ask(pool)).read(10) if timeouts.age_s_max == 0.0 else None
 
 
+async def test_a_connection_that_grows_old_while_idle_is_closed_and_one_at_work_is_not() -> None:
+    proceed = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(OK[:-1])
+        await proceed.wait()
+        writer.write(OK[-1:])
+        await reader.read()
+
+    async with upstream(always(OK)) as origin, pool_to(origin, timeouts=Timeouts(age_s_max=0.1)) as pool:
+        await (await ask(pool)).read(10)
+        assert pool.idle == 1
+        async with asyncio.timeout(PATIENCE_S):
+            while pool.connections:
+                await asyncio.sleep(0.01)
+    async with upstream(script) as origin, pool_to(origin, timeouts=Timeouts(age_s_max=0.05)) as pool:
+        reading = asyncio.create_task((await ask(pool)).read(10))
+        await asyncio.wait([reading], timeout=0.2)
+        proceed.set()
+        assert await reading == b"ab"
+
+
 async def test_closing_the_pool_breaks_what_is_under_way() -> None:
     async with upstream(always(OK[:-1])) as origin, pool_to(origin) as pool:
         reading = asyncio.create_task((await ask(pool)).read(10))
