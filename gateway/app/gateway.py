@@ -10,9 +10,10 @@ from prometheus_client.core import Metric
 
 from gateway.adapters.callers import CallerDirectory
 from gateway.adapters.journal import Journal, JournalFull
+from gateway.adapters.ledger_pages import LedgerPages
 from gateway.adapters.tokens import Tokenizer
 from gateway.app.payments import stripe_parts
-from gateway.app.sources import RequestIds, new_request_id, now_ms
+from gateway.app.sources import RequestIds, new_request_id, now, now_ms
 from gateway.app.stores import Stores
 from gateway.config import Config, ConfigError
 from gateway.core.errors import GatewayError
@@ -33,6 +34,7 @@ from gateway.proxy.realtime import SessionBounds, Sessions
 from gateway.proxy.relay import Disconnect, Relay
 from gateway.proxy.settlements import Settlements
 from gateway.proxy.tally import Tally
+from gateway.web.api_ledger import LedgerApi
 from gateway.web.metrics import counters, gauges, tally_metrics
 from gateway.web.public import protocol_of, public_app, public_runner
 
@@ -91,7 +93,10 @@ class Gateway:
             public_app(
                 is_ready=lambda: not self.ready.missing,
                 body_bytes_max=edge.control_body_bytes_max,
-                routes=self._stripe.routes(self.callers.authenticate, self._name_of) if self._stripe else (),
+                routes=[
+                    *LedgerApi(self.callers.authenticate, LedgerPages(stores.pool), now=now).routes(),
+                    *(self._stripe.routes(self.callers.authenticate, self._name_of) if self._stripe else ()),
+                ],
             )
         )
         make_protocol = protocol_of(

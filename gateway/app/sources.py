@@ -2,12 +2,17 @@
 
 import os
 import time
+from datetime import UTC, datetime
 
 from gateway.core.ids import uuid7
 
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
 
 
 class RequestIds:
