@@ -118,6 +118,45 @@ async def test_only_an_idempotent_request_is_sent_again_when_a_used_connection_d
         assert requests == 4
 
 
+@pytest.mark.parametrize("part", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", OK[:-1]])
+async def test_a_request_of_whose_answer_a_byte_arrived_is_never_sent_again(part: bytes) -> None:
+    requests = 0
+
+    async def die_within_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        for answer in (OK, part):
+            await read_head(reader)
+            requests += 1
+            writer.write(answer)
+
+    async with upstream(die_within_second) as origin, pool_to(origin) as pool:
+        assert await (await ask(pool)).read(10) == b"ab"
+        with pytest.raises(AnswerBroken, match="cut"):
+            await (await ask(pool)).read(10)
+    assert requests == 2
+
+
+async def test_a_body_that_is_iterated_is_never_sent_again() -> None:
+    requests = 0
+
+    async def die_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        await read_head(reader)
+        requests += 1
+        writer.write(OK)
+        await read_head(reader)
+        requests += 1
+
+    async def once() -> AsyncIterator[bytes]:
+        yield b"abc"
+
+    async with upstream(die_second) as origin, pool_to(origin) as pool:
+        await (await ask(pool)).read(10)
+        with pytest.raises(Unanswered):
+            await ask(pool, b"PUT", once())
+    assert requests == 2
+
+
 async def test_a_new_connection_that_dies_unanswered_is_not_tried_again() -> None:
     requests = 0
 
