@@ -117,6 +117,27 @@ WHERE relation.relkind IN ('r', 'p')
 UNION ALL
 SELECT format('tollgate_service owns %s', oid::regclass) FROM pg_class WHERE relowner = 'tollgate_service'::regrole
 
+-- name: 14. a statement's opening and movements make its closing, which opens the next
+SELECT format('account %s, %s: opens with %s and closes with %s; the ledger says %s and %s',
+              statement.account_id, month, opening, closing, before, before + within)
+FROM statement
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(amount) FILTER (WHERE recorded_at < month::timestamp AT TIME ZONE 'UTC'), 0) AS before,
+           coalesce(sum(amount) FILTER (WHERE recorded_at >= month::timestamp AT TIME ZONE 'UTC'), 0) AS within
+    FROM entry
+    WHERE entry.account_id = statement.account_id
+      AND recorded_at < (month + interval '1 month') AT TIME ZONE 'UTC'
+) AS ledger
+WHERE opening <> before OR closing <> before + within
+   OR (convert_from(content, 'UTF8')::jsonb ->> 'opening')::bigint <> opening
+   OR (convert_from(content, 'UTF8')::jsonb ->> 'closing')::bigint <> closing
+UNION ALL
+SELECT format('account %s: %s closes with %s, %s opens with %s',
+              earlier.account_id, earlier.month, earlier.closing, later.month, later.opening)
+FROM statement AS earlier
+JOIN statement AS later ON later.account_id = earlier.account_id AND later.month = earlier.month + interval '1 month'
+WHERE later.opening <> earlier.closing
+
 -- name: 15. a suspended account admits nothing
 -- A request's id begins with the milliseconds of its arrival. Gateways learn of a suspension within a second, and clocks
 -- differ; a later change of the account hides earlier calls, so this finds too little, never too much.

@@ -37,6 +37,7 @@ from gateway.proxy.tally import Tally
 from gateway.web.api_ledger import LedgerApi
 from gateway.web.metrics import counters, gauges, tally_metrics
 from gateway.web.public import protocol_of, public_app, public_runner
+from gateway.web.statements import StatementRoutes
 
 
 class Gateway:
@@ -95,6 +96,7 @@ class Gateway:
                 body_bytes_max=edge.control_body_bytes_max,
                 routes=[
                     *LedgerApi(self.callers.authenticate, LedgerPages(stores.pool), now=now).routes(),
+                    *StatementRoutes(self.callers.authenticate, stores.statements).routes(),
                     *(self._stripe.routes(self.callers.authenticate, self._name_of) if self._stripe else ()),
                 ],
             )

@@ -24,7 +24,8 @@ from gateway.adapters.redis_link import RedisLink, RedisUnavailable
 from gateway.adapters.redis_settings import weaknesses
 from gateway.adapters.scripts import Scripts
 from gateway.adapters.seals import Seals
-from gateway.app.sources import new_request_id, now_ms
+from gateway.adapters.statements import Statements
+from gateway.app.sources import new_request_id, now, now_ms
 from gateway.config import Config, ConfigError
 from gateway.core.holds import Balance
 from gateway.resources import shipped
@@ -52,6 +53,7 @@ class Stores:
         self.ledger = Ledger(pool, new_id=new_request_id)
         self.accounts = Accounts(pool, self.ledger, new_id=new_request_id, random_bytes=os.urandom, now_ms=now_ms)
         self.seals = Seals(pool)
+        self.statements = Statements(pool, now=now)
         self.adjustments = Adjustments(pool, self.ledger, now_ms=now_ms)
         self.provider_costs = ProviderCosts(pool, self.ledger, now_ms=now_ms)
         self.dead_letters = DeadLetters(pool, self.ledger)

@@ -7,7 +7,7 @@ import structlog
 from prometheus_client.core import Metric
 
 from gateway.app.payments import stripe_parts
-from gateway.app.sources import now_ms
+from gateway.app.sources import now, now_ms
 from gateway.app.stores import Stores
 from gateway.config import Config
 from gateway.loops import every
@@ -51,7 +51,7 @@ class Workers:
             gives_way=lambda: self.poster.lag_s > SEALING_LAG_S_MAX,
         )
         self.rebuilder = Rebuilder(stores.recovery)
-        self.bookkeeper = Bookkeeper(stores.provider_costs)
+        self.bookkeeper = Bookkeeper(stores.provider_costs, stores.statements, now=now)
         self._stripe = stripe_parts(config, stores.pool, stores.ledger)
         self._letters_open = 0
         self._is_stopping = False

@@ -11,7 +11,8 @@ from gateway.adapters.dead_letters import DeadLetterError
 from gateway.adapters.provider_costs import BillRefused
 from gateway.adapters.redis_link import RedisScriptError, RedisUnavailable
 from gateway.adapters.schema import SchemaError
-from gateway.cli import accounts, books, keys, ledger, rates, run, sandbox
+from gateway.adapters.statements import NoStatement, NotYetSealed
+from gateway.cli import accounts, books, keys, ledger, rates, run, sandbox, statements
 from gateway.cli.target import CommandFailed
 from gateway.config import ConfigError
 from gateway.core.provider_costs import CostUnknown
@@ -34,6 +35,7 @@ app.add_typer(books.app, name="books")
 app.add_typer(keys.app, name="keys")
 app.add_typer(rates.app, name="rates")
 app.add_typer(sandbox.app, name="sandbox")
+app.add_typer(statements.app, name="statements")
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
@@ -42,6 +44,8 @@ REFUSED = (
     AccountError,
     BillRefused,
     CostUnknown,
+    NoStatement,
+    NotYetSealed,
     DeadLetterError,
     LedgerUnavailable,
     RedisUnavailable,

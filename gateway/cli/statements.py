@@ -1,0 +1,91 @@
+"""`tollgate statements …`: an account's month as PDF, CSV or JSON; and closing a month for everybody."""
+
+import sys
+from datetime import date
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from gateway.cli.accounts import AccountArgument
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, target
+from gateway.config import Config
+from gateway.core.statements import BadMonth, read_month
+
+app = typer.Typer(help="Monthly statements: show one, close a month.", no_args_is_help=True)
+
+Month = Annotated[str, typer.Argument(metavar="YYYY-MM", help="The month, UTC.")]
+
+
+class Form(StrEnum):
+    PDF = "pdf"
+    CSV = "csv"
+    JSON = "json"
+
+
+@app.command("show")
+def show_statement(
+    account: AccountArgument,
+    month: Month,
+    form: Annotated[Form, typer.Option("--format", help="What to write.")] = Form.CSV,
+    out: Annotated[Path | None, typer.Option(help="The file to write; standard output if not given.")] = None,
+    data: Data = None,
+    config: ConfigFile = None,
+) -> None:
+    """Write the statement of a month: final and for ever the same once the month is closed."""
+    wanted = _month(month)
+    if form is Form.PDF and out is None and sys.stdout.isatty():
+        raise CommandFailed("a PDF is not for a terminal; give --out FILE")
+
+    async def main(settings: Config) -> bytes:
+        from gateway.app.stores import open_stores
+        from gateway.web.statements import draw
+
+        async with open_stores(settings) as stores:
+            found = await stores.accounts.find(account)
+            told = await stores.statements.tell(found.id, wanted)
+        return msgspec.json.encode(told.statement) if form is Form.JSON else draw(told, form)
+
+    written = run(main(target(data, config)))
+    if out is None:
+        sys.stdout.buffer.write(written)
+        return
+    try:
+        out.write_bytes(written)
+    except OSError as error:
+        raise CommandFailed(f"--out {out}: {error.strerror}; name a writable file") from error
+
+
+@app.command("close")
+def close(month: Month, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Make and keep the statements of a month that is over, of every account that has none yet."""
+    wanted = _month(month)
+
+    async def main(settings: Config) -> int:
+        from gateway.app.stores import open_stores
+        from gateway.workers.bookkeeper import close_month
+
+        console = Console(stderr=True)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task("closing", total=None)
+            async with open_stores(settings) as stores:
+                made = 0
+                while done := await close_month(stores.statements, wanted):
+                    made += done
+                    progress.update(task, completed=made)
+                return made
+
+    made = run(main(target(data, config)))
+    values: dict[str, Any] = {"month": month, "made": made}
+    show(as_json, values, f"{made} statements of {month} made")
+
+
+def _month(text: str) -> date:
+    try:
+        return read_month(text)
+    except BadMonth as error:
+        raise CommandFailed(f"{text!r}: {error}") from error
