@@ -157,6 +157,8 @@ class Stripe(_Section):
     events_ms: int = Positive
     events_at_once_max: int = Field(gt=0, le=64)
     event_attempts_max: int = Positive
+    refunds_s: int = Positive
+    backfill_s: int = Positive
 
     @field_validator("api_url", "return_url")
     @classmethod

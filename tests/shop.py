@@ -24,7 +24,7 @@ class Shop:
         self.simulated = simulated
         self.browser = browser
         self.url = f"http://{stack.address[0]}:{stack.address[1]}"
-        self.parts = StripeParts(stack.config, stack.stores.pool, stack.stores.ledger)
+        self.parts = StripeParts(stack.config, stack.stores)
         self.account = stack.account
 
     async def ask(
@@ -80,7 +80,7 @@ class Shop:
 
     async def available(self, account: Account | None = None) -> int:
         """Credits that can be spent now, in µcr."""
-        return (await self.stack.balance(account)).available
+        return (await self.stack.balance(account or self.account)).available
 
     async def kinds(self, account: Account | None = None) -> list[str]:
         """The kinds of an account's ledger lines, oldest first."""

@@ -10,8 +10,20 @@ import msgspec
 from gateway.adapters.database import Connection, Pool, load_queries, outages
 from gateway.adapters.ledger import Ledger
 from gateway.core.ledger import Buckets
+from gateway.core.money import MicroCredits
 from gateway.core.shards import shard_of
-from gateway.core.topups import Freeze, Mismatch, Order, Payment, PurchaseState, Standing, facts_of, movements, target
+from gateway.core.topups import (
+    Freeze,
+    Mismatch,
+    Order,
+    Payment,
+    PurchaseState,
+    Standing,
+    facts_of,
+    movements,
+    refundable_cents,
+    target,
+)
 
 _POSTED = tuple(Standing.__struct_fields__)
 
@@ -44,6 +56,36 @@ class NewPurchase(msgspec.Struct, frozen=True):
     package: str
     order: Order
     saves_card: bool
+
+
+class NewRefund(msgspec.Struct, frozen=True):
+    """A refund that was decided on: `cents`, tax included, as long as they are no more than can be refunded."""
+
+    id: str
+    idempotency_key: str
+    cents: int
+    available: MicroCredits  # what the account has unused
+    reason: str
+
+
+class AskedRefund(msgspec.Struct, frozen=True):
+    """A refund of ours, as far as we know of it."""
+
+    id: str
+    purchase_id: str
+    cents: int
+    state: str
+    stripe_id: str
+    answer: str
+    payment_intent_id: str
+
+
+class RefundTooLarge(Exception):
+    """Less than that can be refunded of this purchase."""
+
+    def __init__(self, most_cents: int) -> None:
+        self.most_cents = most_cents
+        super().__init__(f"at most ${most_cents // 100}.{most_cents % 100:02d} of this purchase can be refunded")
 
 
 class Purchases:
@@ -104,11 +146,13 @@ class Purchases:
         with outages():
             await self._pool.execute(self._sql["set_state"], purchase_id, state.value, intent_id)
 
-    async def post(self, seen: Purchase, payment: Payment, tax_cents: int) -> bool:
+    async def post(self, seen: Purchase, payment: Payment, tax_cents: int, promise: NewRefund | None = None) -> bool:
         """Bring the ledger to where `payment`, read after `seen`, says it must be; all of it in one transaction.
 
-        Returns False, and does nothing, when the purchase has changed since `seen` was read: then `payment` may be
-        older than what was posted, and both must be read again. Raises `Mismatch`.
+        With `promise`, that refund is decided on and posted with it, before Stripe is asked: its credits cannot be
+        spent meanwhile. Returns False, and does nothing, when the purchase has changed since `seen` was read: then
+        `payment` may be older than what was posted, and both must be read again.
+        Raises `Mismatch` and `RefundTooLarge`.
         """
         shard = shard_of(seen.account_id)
         with outages():
@@ -119,6 +163,8 @@ class Purchases:
                     return False
                 if locked.payment_intent_id not in ("", payment.intent_id):
                     raise Mismatch(f"it was paid by {locked.payment_intent_id} already")
+                if promise is not None:
+                    await self._promise(connection, locked, promise)
                 shown = [each.ours for each in payment.refunds if _is_uuid(each.ours)]
                 promised = await connection.fetchval(self._sql["promised"], seen.id, shown)
                 facts = facts_of(
@@ -153,6 +199,34 @@ class Purchases:
         if moved:
             await connection.fetchval(self._ledger_sql["credit"], bought.account_id, moved)
 
+    async def _promise(self, connection: Connection, bought: Purchase, new: NewRefund) -> None:
+        most = refundable_cents(bought.order, bought.posted, new.available)
+        if new.cents > most:
+            raise RefundTooLarge(most)
+        await connection.execute(
+            self._sql["begin_refund"], new.id, bought.id, new.idempotency_key, new.cents, new.reason
+        )
+
+    async def refund_by_key(self, purchase_id: str, key: str) -> AskedRefund | None:
+        with outages():
+            row = await self._pool.fetchrow(self._sql["refund_by_key"], purchase_id, key)
+        return None if row is None else _refund(row)
+
+    async def refunds_waiting(self, older_than_s: float) -> list[AskedRefund]:
+        """Refunds of which we do not know what Stripe made of them."""
+        with outages():
+            rows = await self._pool.fetch(self._sql["refunds_requested"], timedelta(seconds=older_than_s))
+        return [_refund(row) for row in rows]
+
+    async def refund_made(self, refund_id: str, stripe_id: str) -> None:
+        with outages():
+            await self._pool.execute(self._sql["refund_made"], refund_id, stripe_id)
+
+    async def refund_refused(self, refund_id: str, answer: str) -> None:
+        """It was not made and never will be: its credits are to be given back."""
+        with outages():
+            await self._pool.execute(self._sql["refund_refused"], refund_id, answer)
+
     async def customer(self, account_id: str) -> str | None:
         """The account's customer at Stripe, if there is one."""
         with outages():
@@ -184,6 +258,18 @@ def _purchase(row: Any) -> Purchase:
         posted=Standing(*(row[f"posted_{name}"] for name in _POSTED)),
         created_at=row["created_at"],
         paid_at=row["paid_at"],
+    )
+
+
+def _refund(row: Any) -> AskedRefund:
+    return AskedRefund(
+        str(row["id"]),
+        str(row["purchase_id"]),
+        row["cents"],
+        row["state"],
+        row["stripe_id"] or "",
+        row["answer"],
+        row["payment_intent_id"] or "",
     )
 
 

@@ -68,7 +68,8 @@ INSERT INTO refund (id, purchase_id, idempotency_key, cents, reason) VALUES ($1:
 ON CONFLICT (purchase_id, idempotency_key) DO NOTHING
 
 -- name: refund_by_key
-SELECT * FROM refund WHERE purchase_id = $1::uuid AND idempotency_key = $2
+SELECT refund.*, purchase.payment_intent_id FROM refund JOIN purchase ON purchase.id = purchase_id
+WHERE purchase_id = $1::uuid AND refund.idempotency_key = $2
 
 -- name: refunds_requested
 SELECT refund.*, purchase.payment_intent_id FROM refund JOIN purchase ON purchase.id = purchase_id

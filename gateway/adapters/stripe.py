@@ -18,7 +18,6 @@ from gateway.adapters.stripe_objects import (
     Session,
     Told,
     id_of,
-    metadata_of,
     read_dispute,
     read_payment,
     read_refund,
@@ -191,12 +190,17 @@ class Stripe:
                 async for event in (await self._client.events.list_async(params)).auto_paging_iter():
                     yield told(msgspec.json.encode(event.to_dict()))
 
-    async def intents(self, since_s: int) -> AsyncIterator[tuple[str, str]]:
-        """(id, our purchase) of the payments made since then: events can be lost for good, objects cannot."""
+    async def touched(self, since_s: int) -> set[str]:
+        """The payments made, refunded or disputed since then: events can be lost for good, objects cannot."""
         params: Any = {"created": {"gte": since_s}, "limit": PAGE}
         with _errors():
-            async for intent in (await self._client.payment_intents.list_async(params)).auto_paging_iter():
-                yield intent.id, metadata_of(intent, "purchase_id")
+            intents = await self._client.payment_intents.list_async(params)
+            found = {each.id async for each in intents.auto_paging_iter()}
+            refunds = await self._client.refunds.list_async(params)
+            found |= {id_of(each.payment_intent) async for each in refunds.auto_paging_iter()}
+            disputes = await self._client.disputes.list_async(params)
+            found |= {id_of(each.payment_intent) async for each in disputes.auto_paging_iter()}
+        return found - {""}
 
 
 @contextmanager

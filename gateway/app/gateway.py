@@ -89,7 +89,7 @@ class Gateway:
             memory_percent_max=config.redis.ready_memory_percent_max,
         )
         edge = config.edge
-        self._stripe = stripe_parts(config, stores.pool, stores.ledger)
+        self._stripe = stripe_parts(config, stores)
         self._public = public_runner(
             public_app(
                 is_ready=lambda: not self.ready.missing,
@@ -97,7 +97,7 @@ class Gateway:
                 routes=[
                     *LedgerApi(self.callers.authenticate, LedgerPages(stores.pool), now=now).routes(),
                     *StatementRoutes(self.callers.authenticate, stores.statements).routes(),
-                    *(self._stripe.routes(self.callers.authenticate, self._name_of) if self._stripe else ()),
+                    *(self._stripe.routes(self.callers.authenticate) if self._stripe else ()),
                 ],
             )
         )
@@ -128,9 +128,6 @@ class Gateway:
         """Listen for the public; returns "host:port". Raises OSError."""
         await self._public.setup()
         return await self.server.start(host, port, sock=listener)
-
-    async def _name_of(self, account_id: str) -> str:
-        return (await self._stores.accounts.find(account_id)).name
 
     def _edge_refused(self, error: GatewayError) -> list[tuple[bytes, bytes]]:
         self.tally.refused(error.code)

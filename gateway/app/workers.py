@@ -52,16 +52,15 @@ class Workers:
         )
         self.rebuilder = Rebuilder(stores.recovery)
         self.bookkeeper = Bookkeeper(stores.provider_costs, stores.statements, now=now)
-        self._stripe = stripe_parts(config, stores.pool, stores.ledger)
+        self._stripe = stripe_parts(config, stores)
         self._letters_open = 0
         self._is_stopping = False
         self._has_posted = asyncio.Event()
 
     def loops(self) -> list[Coroutine[None, None, None]]:
         workers = self._config.workers
-        stripe_s = self._config.stripe.events_ms / 1000
         return [
-            *([every(stripe_s, "stripe events", self._stripe.events.step)] if self._stripe is not None else []),
+            *(self._stripe.loops() if self._stripe is not None else []),
             every(workers.rebuild_check_ms / 1000, "rebuild", self.rebuilder.step),
             self._post(),
             every(workers.sweep_ms / 1000, "sweep", self.sweeper.step),
@@ -82,6 +81,8 @@ class Workers:
 
     def metrics(self) -> Iterator[Metric]:
         poster, rebuilder = self.poster, self.rebuilder
+        if self._stripe is not None:
+            yield from self._stripe.metrics()
         yield from gauges(
             {
                 "tollgate_posting_lag_seconds": ("Age of the last posted event.", lambda: poster.lag_s),

@@ -202,6 +202,29 @@ def _share(amount: MicroCredits, part_cents: int, whole_cents: int) -> MicroCred
     return divide_half_up(amount * min(max(part_cents, 0), whole_cents), whole_cents)
 
 
+def refundable_cents(order: Order, posted: Standing, available: MicroCredits) -> int:
+    """The most that can be paid back of a purchase, tax included: what was not yet, and whose credits are unused."""
+    received = order.amount_cents + posted.tax // UCR_PER_CENT
+    left = received - (posted.refunded + posted.withdrawn) // UCR_PER_CENT
+    if posted.paid == 0 or left <= 0 or available <= 0:
+        return 0
+    cents = min(left, available * received // order.granted)
+    # Rounding may take a little more than is there.
+    return cents if _share(order.granted, cents, received) <= available else cents - 1
+
+
+def cents_for(order: Order, posted: Standing, credits: MicroCredits) -> int:
+    """What is paid back for this many paid credits, tax included. Raises `ValueError` for a part of a cent.
+
+    >>> cents_for(Order(500, "usd", False), Standing(), 100_000_000)
+    10
+    """
+    cents, rest = divmod(credits, UCR_PER_CENT)
+    if rest or cents <= 0:
+        raise ValueError("credits are refunded by the cent, which is 10 of them")
+    return divide_half_up(cents * (order.amount_cents + posted.tax // UCR_PER_CENT), order.amount_cents)
+
+
 def movements(order: Order, posted: Standing, wanted: Standing, buckets: Buckets) -> Posting:
     """The transfers that bring `posted` to `wanted`, and the account's `buckets` behind them."""
     made: list[Movement] = []

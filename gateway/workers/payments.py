@@ -5,7 +5,7 @@ Whoever hears of a payment, by an event, a backfill or a refund of ours, has it 
 
 import structlog
 
-from gateway.adapters.purchases import Purchase, Purchases
+from gateway.adapters.purchases import NewRefund, Purchase, Purchases
 from gateway.adapters.stripe import Stripe, StripeUnavailable
 from gateway.adapters.stripe_objects import Session
 from gateway.core.topups import Mismatch, Payment, PurchaseState, state_of
@@ -20,10 +20,11 @@ class Payments:
         self._stripe = stripe
         self._purchases = purchases
 
-    async def look(self, intent_id: str) -> Purchase | None:
+    async def look(self, intent_id: str, promise: NewRefund | None = None) -> Purchase | None:
         """Bring the books up to date with a payment; returns its purchase, or None if it is none of ours.
 
-        Raises `Mismatch` when what was paid is not what was sold, and whatever stands in the way.
+        A `promise` of a refund is posted with it. Raises `Mismatch` when what was paid is not what was sold,
+        `RefundTooLarge`, and whatever stands in the way.
         """
         bought = await self._purchases.of_payment(intent_id)
         for _ in range(READS_MAX):
@@ -34,7 +35,7 @@ class Payments:
                     return None
                 if bought.version:  # something was posted, perhaps from a newer reading than this
                     continue
-            if await self._post(bought, payment):
+            if await self._post(bought, payment, promise):
                 return await self._purchases.find(bought.id)
             bought = await self._purchases.find(bought.id)
         raise StripeUnavailable(f"payment {intent_id} keeps changing")
@@ -50,7 +51,7 @@ class Payments:
         await self._note(bought, session, "")
         return bought
 
-    async def _post(self, bought: Purchase, payment: Payment) -> bool:
+    async def _post(self, bought: Purchase, payment: Payment, promise: NewRefund | None) -> bool:
         session = None
         if bought.session_id and (payment.status != "succeeded" or _is_taxed(bought, payment)):
             session = await self._stripe.session(bought.session_id)
@@ -59,7 +60,8 @@ class Payments:
                 await self._note(bought, session, payment.status)
             return True
         try:
-            return await self._purchases.post(bought, payment, session.tax_cents if session is not None else 0)
+            tax_cents = session.tax_cents if session is not None else 0
+            return await self._purchases.post(bought, payment, tax_cents, promise)
         except Mismatch:
             await self._purchases.set_state(bought.id, PurchaseState.MISMATCHED)
             log.error("a payment is not what was sold", purchase_id=bought.id, payment=payment.intent_id)

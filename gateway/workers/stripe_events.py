@@ -65,7 +65,13 @@ class StripeEvents:
         return len(due)
 
     async def _handle(self, event: Due) -> None:
-        """Handle one event and write down how that went. If that cannot be written, it is due again after its lease."""
+        """Handle one event. If it cannot be written down how that went, it is due again after its lease."""
+        try:
+            await self._try(event)
+        except LedgerUnavailable as error:
+            log.warning("Stripe event waits for PostgreSQL", event_id=event.id, error=str(error))
+
+    async def _try(self, event: Due) -> None:
         try:
             reason = await self._about(event)
         except (StripeUnavailable, LedgerUnavailable) as error:

@@ -1,0 +1,116 @@
+"""Refunds of unused credit, by policy: the credits are taken first, then Stripe is asked, once.
+
+A refund whose answer was lost is asked for again under its own idempotency key, so it is never made twice.
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+import structlog
+
+from gateway.adapters.purchases import AskedRefund, NewRefund, Purchase, Purchases
+from gateway.adapters.stripe import Stripe, StripeRefused, StripeUnavailable
+from gateway.core.money import MicroCredits
+from gateway.core.topups import PurchaseState, cents_for, refundable_cents
+from gateway.workers.payments import Payments
+
+log = structlog.get_logger(__name__)
+
+# Who asked for a refund waits this long for Stripe; after it, the worker takes over.
+WAITING_S = 60.0
+
+
+class RefundRefused(Exception):
+    """This refund is not made; the message says why."""
+
+
+class Refunds:
+    """`available` tells what an account has unused."""
+
+    def __init__(
+        self,
+        purchases: Purchases,
+        stripe: Stripe,
+        payments: Payments,
+        *,
+        days_max: int,
+        available: Callable[[str], Awaitable[MicroCredits]],
+        new_id: Callable[[], str],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._purchases = purchases
+        self._stripe = stripe
+        self._payments = payments
+        self._days_max = days_max
+        self._available = available
+        self._new_id = new_id
+        self._now = now
+
+    async def create(self, purchase_id: str, credits: MicroCredits | None, *, key: str, reason: str) -> AskedRefund:
+        """Refund these paid credits of a purchase, or all that are unused. The same key is the same refund.
+
+        Raises `RefundRefused` and `RefundTooLarge`. A refund that is still "requested" is under way.
+        """
+        bought = await self._purchases.find(purchase_id)
+        if bought is None:
+            raise RefundRefused(f"there is no purchase {purchase_id!r}")
+        asked = await self._purchases.refund_by_key(bought.id, key)
+        if asked is None:
+            await self._promise(bought, credits, key, reason)
+            asked = await self._purchases.refund_by_key(bought.id, key)
+            assert asked is not None, "a refund has vanished"
+        if asked.state == "requested":
+            await self._make(asked)
+        return await self._purchases.refund_by_key(bought.id, key) or asked
+
+    async def _promise(self, bought: Purchase, credits: MicroCredits | None, key: str, reason: str) -> None:
+        if bought.state is not PurchaseState.PAID or bought.paid_at is None:
+            raise RefundRefused(f"the purchase is {bought.state.value}, not paid")
+        if self._now() - bought.paid_at > timedelta(days=self._days_max):
+            raise RefundRefused(f"it was paid more than {self._days_max} days ago")
+        if bought.posted.withdrawn:
+            raise RefundRefused("it is disputed: the bank decides who has the money")
+        available = await self._available(bought.account_id)
+        try:
+            cents = (
+                refundable_cents(bought.order, bought.posted, available)
+                if credits is None
+                else cents_for(bought.order, bought.posted, credits)
+            )
+        except ValueError as error:
+            raise RefundRefused(str(error)) from error
+        if cents == 0:
+            raise RefundRefused("nothing of it is unused")
+        await self._payments.look(bought.payment_intent_id, NewRefund(self._new_id(), key, cents, available, reason))
+
+    async def _make(self, asked: AskedRefund) -> None:
+        """Ask Stripe. Not knowing what it did, leave the rest to `step`."""
+        try:
+            made = await self._stripe.create_refund(asked.payment_intent_id, asked.cents, asked.id)
+        except StripeUnavailable as error:
+            log.warning("a refund waits for Stripe", refund_id=asked.id, error=str(error))
+            return
+        except StripeRefused as error:
+            await self._purchases.refund_refused(asked.id, str(error))
+            await self._payments.look(asked.payment_intent_id)
+            raise RefundRefused(f"Stripe refused: {error}") from error
+        await self._purchases.refund_made(asked.id, made.id)
+        await self._payments.look(asked.payment_intent_id)
+
+    async def step(self) -> int:
+        """Find out what became of refunds whose answer was lost."""
+        for asked in await self._purchases.refunds_waiting(WAITING_S):
+            try:
+                await self._find_or_make(asked)
+            except (RefundRefused, StripeRefused, StripeUnavailable) as error:
+                log.warning("a refund is not made", refund_id=asked.id, error=str(error))
+        return 0
+
+    async def _find_or_make(self, asked: AskedRefund) -> None:
+        """Stripe forgets idempotency keys after a day, but not refunds."""
+        payment = await self._stripe.payment(asked.payment_intent_id)
+        made = next((each.id for each in payment.refunds if each.ours == asked.id), None)
+        if made is None:
+            await self._make(asked)
+        else:
+            await self._purchases.refund_made(asked.id, made)

@@ -1,0 +1,154 @@
+"""Refunds that we make: of unused credit only, within the policy, and once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from stripe import StripeClient
+
+from gateway.adapters.purchases import RefundTooLarge
+from gateway.core.money import UCR_PER_CREDIT
+from gateway.sandbox.openai import SimulatedOpenAI
+from gateway.workers.refunds import RefundRefused, Refunds
+from tests.books import new_id
+from tests.proxy.conftest import Running, logs, openai, running
+from tests.sandbox.stripe.parties import connected
+from tests.shop import ENVIRONMENT, Shop, open_shop
+
+__all__ = ["logs", "openai", "running"]
+
+ALL = None
+
+
+@pytest.fixture
+async def shop(running: Running, openai: SimulatedOpenAI, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    async with open_shop(running, openai) as shop:
+        shop.account = await shop.stack.new_account("buyer", ucr=0)
+        yield shop
+
+
+@pytest.fixture
+async def client(shop: Shop) -> AsyncIterator[StripeClient]:
+    async with connected(shop.simulated.url) as client:
+        yield client
+
+
+async def create(shop: Shop, purchase_id: str, credits: int | None, *, key: str = "one") -> str:
+    amount = None if credits is None else credits * UCR_PER_CREDIT
+    made = await shop.parts.refunds.create(purchase_id, amount, key=key, reason="asked for")
+    await shop.settle()
+    return made.state
+
+
+async def refunded(client: StripeClient) -> list[int]:
+    return [each.amount for each in (await client.v1.refunds.list_async()).data]
+
+
+async def test_all_that_is_unused_is_paid_back(shop: Shop, client: StripeClient) -> None:
+    purchase_id = await shop.bought("professional")
+    assert await create(shop, purchase_id, ALL) == "made"
+    assert (await refunded(client), await shop.available()) == ([5000], 0)
+    assert (await shop.kinds())[-1] == "refund"
+
+
+async def test_the_same_key_is_the_same_refund(shop: Shop, client: StripeClient) -> None:
+    purchase_id = await shop.bought()
+    for _ in range(3):
+        assert await create(shop, purchase_id, 1000) == "made"
+    assert (await refunded(client), await shop.available()) == ([100], 4_000 * UCR_PER_CREDIT)
+
+
+async def test_spent_credit_is_not_paid_back(shop: Shop, client: StripeClient) -> None:
+    purchase_id = await shop.bought()
+    async with shop.stack.client(shop.account.key) as caller:
+        await caller.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Hello"}])
+    await shop.stack.lines()
+    with pytest.raises(RefundTooLarge, match=r"at most \$4\.99"):
+        await create(shop, purchase_id, 5000)
+    assert await create(shop, purchase_id, ALL, key="rest") == "made"
+    assert await refunded(client) == [499]
+    assert await shop.available() >= 0
+
+
+@pytest.mark.parametrize(("credits", "why"), [(5001, "cent"), (5, "cent"), (0, "cent"), (-10, "cent")])
+async def test_an_amount_that_is_no_whole_cents_is_refused(shop: Shop, credits: int, why: str) -> None:
+    purchase_id = await shop.bought()
+    with pytest.raises(RefundRefused, match=why):
+        await create(shop, purchase_id, credits)
+
+
+async def test_an_unpaid_an_unknown_and_a_disputed_purchase_are_not_refunded(shop: Shop) -> None:
+    told = await shop.buy()
+    with pytest.raises(RefundRefused, match="not paid"):
+        await create(shop, told["id"], ALL)
+    with pytest.raises(RefundRefused, match="no purchase"):
+        await create(shop, "nothing", ALL)
+    shop.pay(told)
+    await shop.settle()
+    shop.simulated.order("charges/dispute", await shop.charge_of(told["id"]), amount=100)
+    await shop.settle()
+    with pytest.raises(RefundRefused, match="disputed"):
+        await create(shop, told["id"], ALL)
+
+
+async def test_a_purchase_is_refunded_within_its_days_only(shop: Shop) -> None:
+    purchase_id = await shop.bought()
+
+    async def available(_: str) -> int:
+        return await shop.available()
+
+    late = Refunds(
+        shop.parts.purchases,
+        shop.parts.stripe,
+        shop.parts.payments,
+        days_max=30,
+        available=available,
+        new_id=new_id,
+        now=lambda: datetime.now(UTC) + timedelta(days=31),
+    )
+    with pytest.raises(RefundRefused, match="30 days"):
+        await late.create(purchase_id, ALL, key="one", reason="late")
+
+
+async def test_a_refund_whose_answer_was_lost_is_made_once(shop: Shop, client: StripeClient) -> None:
+    purchase_id = await shop.bought()
+    shop.simulated.add_fault("lose_reply", path="/v1/refunds", times=3)
+    assert await create(shop, purchase_id, 1000) in ("requested", "made")
+    assert await shop.available() == 4_000 * UCR_PER_CREDIT
+    await shop.stack.stores.pool.execute("UPDATE refund SET changed_at = now() - interval '1 hour'")
+    await shop.parts.refunds.step()
+    assert await create(shop, purchase_id, 1000) == "made"
+    assert (await refunded(client), await shop.available()) == ([100], 4_000 * UCR_PER_CREDIT)
+
+
+async def test_a_refund_that_stripe_refuses_takes_nothing_more(shop: Shop, client: StripeClient) -> None:
+    purchase_id = await shop.bought()
+    shop.simulated.set_scenario(suppress=1.0)  # so we do not know that the dashboard was quicker
+    intent = await shop.intent_of(purchase_id)
+    await client.v1.refunds.create_async({"payment_intent": intent, "amount": 450})
+    with pytest.raises(RefundRefused, match="Stripe refused"):
+        await create(shop, purchase_id, 1000)
+    await shop.settle()
+    assert (await refunded(client), await shop.available()) == ([450], 500 * UCR_PER_CREDIT)
+
+
+async def test_a_refund_that_fails_later_gives_the_credit_back(shop: Shop, client: StripeClient) -> None:
+    purchase_id = await shop.bought()
+    await create(shop, purchase_id, ALL)
+    (made,) = (await client.v1.refunds.list_async()).data
+    shop.simulated.order("refunds/fail", made.id)
+    await shop.settle()
+    assert await shop.available() == 5_000 * UCR_PER_CREDIT
+
+
+async def test_refunds_at_once_pay_back_no_more_than_was_bought(shop: Shop, client: StripeClient) -> None:
+    purchase_id = await shop.bought()
+    made = await asyncio.gather(
+        *(create(shop, purchase_id, 3000, key=f"{number}") for number in range(3)), return_exceptions=True
+    )
+    assert sum(isinstance(each, RefundTooLarge | RefundRefused) for each in made) == 2
+    assert sum(await refunded(client)) == 300
+    assert await shop.available() == 2_000 * UCR_PER_CREDIT

@@ -1,0 +1,248 @@
+"""What Stripe's events do to the ledger: refunds, disputes, warnings; and what becomes of those that fail."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from openai import APIStatusError
+from stripe import StripeClient
+
+from gateway.core.money import UCR_PER_CREDIT
+from gateway.sandbox.openai import SimulatedOpenAI
+from tests.proxy.conftest import Running, logs, openai, running
+from tests.proxy.stack import CREDITS, Account
+from tests.sandbox.stripe.parties import connected
+from tests.shop import ENVIRONMENT, Shop, open_shop
+
+__all__ = ["logs", "openai", "running"]
+
+
+@pytest.fixture(autouse=True)
+def _with_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+async def shop(running: Running, openai: SimulatedOpenAI) -> AsyncIterator[Shop]:
+    async with open_shop(running, openai) as shop:
+        yield shop
+
+
+@pytest.fixture
+async def client(shop: Shop) -> AsyncIterator[StripeClient]:
+    async with connected(shop.simulated.url) as client:
+        yield client
+
+
+async def refund(shop: Shop, client: StripeClient, purchase_id: str, cents: int) -> str:
+    """As somebody at Stripe's dashboard refunds."""
+    intent = await shop.intent_of(purchase_id)
+    made = await client.v1.refunds.create_async({"payment_intent": intent, "amount": cents})
+    await shop.settle()
+    return made.id
+
+
+def of_stripe(amount: int) -> int:
+    """What is there beside the credits that every test account starts with."""
+    return amount - CREDITS * UCR_PER_CREDIT
+
+
+async def status_of(shop: Shop) -> str:
+    return (await shop.stack.stores.accounts.find(shop.account.id)).status
+
+
+async def test_a_refund_takes_its_share_and_gives_it_back_when_it_fails(shop: Shop, client: StripeClient) -> None:
+    purchase_id = await shop.bought("professional")
+    first = await refund(shop, client, purchase_id, 500)
+    await refund(shop, client, purchase_id, 500)
+    assert of_stripe(await shop.available()) == (52_500 - 10_500) * UCR_PER_CREDIT
+    shop.simulated.order("refunds/fail", first)
+    await shop.settle()
+    assert of_stripe(await shop.available()) == (52_500 - 5_250) * UCR_PER_CREDIT
+    assert (await shop.kinds())[-3:] == ["refund", "refund", "refund"]
+
+
+async def test_a_dispute_takes_the_credit_and_the_account_out_of_service_until_it_is_won(shop: Shop) -> None:
+    purchase_id = await shop.bought()
+    dispute = shop.simulated.order("charges/dispute", await shop.charge_of(purchase_id))
+    await shop.settle()
+    assert (of_stripe(await shop.available()), await status_of(shop)) == (0, "in_review")
+    shop.simulated.order("disputes/win", dispute["id"])
+    await shop.settle()
+    assert (of_stripe(await shop.available()), await status_of(shop)) == (5_000 * UCR_PER_CREDIT, "active")
+    fees = 45 * 10_000_000 + 1500 * 10_000_000
+    assert (await shop.system())["stripe_clearing"] == -5_000 * UCR_PER_CREDIT + fees
+
+
+async def test_a_lost_dispute_is_left_to_an_operator(shop: Shop) -> None:
+    purchase_id = await shop.bought()
+    dispute = shop.simulated.order("charges/dispute", await shop.charge_of(purchase_id))
+    shop.simulated.order("disputes/lose", dispute["id"])
+    await shop.settle()
+    assert (of_stripe(await shop.available()), await status_of(shop)) == (0, "in_review")
+
+
+async def test_an_inquiry_moves_nothing(shop: Shop) -> None:
+    purchase_id = await shop.bought()
+    shop.simulated.order("charges/dispute", await shop.charge_of(purchase_id), inquiry=True)
+    await shop.settle()
+    assert of_stripe(await shop.available()) == 5_000 * UCR_PER_CREDIT
+
+
+async def test_spent_credit_that_a_dispute_takes_is_owed_blocks_calls_and_is_paid_first(
+    running: Running, openai: SimulatedOpenAI
+) -> None:
+    async with open_shop(running, openai, freeze="amount") as shop:
+        poor = await shop.stack.new_account("poor", ucr=0)
+        purchase_id = await shop.bought(account=poor)
+        await call(shop, poor)
+        await shop.stack.lines()
+        spent = 5_000 * UCR_PER_CREDIT - await shop.available(poor)
+        shop.simulated.order("charges/dispute", await shop.charge_of(purchase_id))
+        await shop.settle()
+        assert (await shop.available(poor), spent > 0) == (-spent, True)
+        with pytest.raises(APIStatusError, match="credits"):
+            await call(shop, poor)
+        await shop.bought(key="two", account=poor)
+        assert await shop.available(poor) == 5_000 * UCR_PER_CREDIT - spent
+        assert (await shop.stack.stores.accounts.balance(poor.id)).debt == 0
+
+
+async def call(shop: Shop, account: Account) -> None:
+    async with shop.stack.client(account.key) as client:
+        await client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Hello"}])
+
+
+async def test_a_fraud_warning_puts_the_account_in_review(shop: Shop) -> None:
+    purchase_id = await shop.bought()
+    shop.simulated.order("charges/warn", await shop.charge_of(purchase_id))
+    await shop.settle()
+    assert await status_of(shop) == "in_review"
+
+
+async def test_an_approved_review_of_radar_ends_the_one_here(shop: Shop) -> None:
+    purchase_id = await shop.bought()
+    review = shop.simulated.order("charges/review", await shop.charge_of(purchase_id))
+    await shop.settle()
+    assert await status_of(shop) == "in_review"
+    shop.simulated.order("reviews/close", review["id"])
+    await shop.settle()
+    assert await status_of(shop) == "active"
+
+
+async def test_an_operators_suspension_outlives_a_won_dispute(shop: Shop) -> None:
+    purchase_id = await shop.bought()
+    await shop.stack.stores.accounts.set_status(shop.account.id, "suspended")
+    dispute = shop.simulated.order("charges/dispute", await shop.charge_of(purchase_id))
+    await shop.settle()
+    shop.simulated.order("disputes/win", dispute["id"])
+    await shop.settle()
+    assert await status_of(shop) == "suspended"
+
+
+async def test_tax_is_owed_to_the_state_and_is_no_credit(running: Running, openai: SimulatedOpenAI) -> None:
+    async with open_shop(running, openai, automatic_tax=True, tax_ids=True) as shop:
+        told = await shop.buy()
+        shop.pay(told, country="DE")
+        await shop.settle()
+        assert of_stripe(await shop.available()) == 5_000 * UCR_PER_CREDIT
+        assert (await shop.system())["tax_payable"] == 95 * 10_000_000
+
+
+async def test_a_payment_of_another_amount_grants_nothing_and_is_told(shop: Shop, client: StripeClient) -> None:
+    told = await shop.buy("enterprise")
+    cheap: Any = {"amount": 50, "currency": "usd", "payment_method": "pm_card_visa", "confirm": True}
+    await client.v1.payment_intents.create_async(cheap | {"metadata": {"purchase_id": told["id"]}})
+    await shop.settle()
+    assert of_stripe(await shop.available()) == 0
+    dead = await shop.parts.inbox.listing(state="dead", count=10)
+    assert {each.reason for each in dead} == {"paid 50 cents, sold 50000 and 0 of tax"}
+    assert (await shop.ask("GET", "/api/purchases"))[1]["purchases"][0]["state"] == "mismatched"
+
+
+async def test_payments_of_others_are_none_of_ours(shop: Shop, client: StripeClient) -> None:
+    params: Any = {"amount": 500, "currency": "usd", "payment_method": "pm_card_visa", "confirm": True}
+    await client.v1.payment_intents.create_async(params)
+    await shop.settle()
+    assert set(await shop.states()) == {"processed"}
+    assert await shop.system() == {"promotions": -CREDITS * UCR_PER_CREDIT}
+
+
+async def test_an_event_waits_for_stripe_and_is_not_lost(shop: Shop) -> None:
+    told = await shop.buy()
+    shop.simulated.add_fault("error", method="GET", times=1000)
+    shop.pay(told)
+    await shop.settle()
+    assert set(await shop.states()) <= {"retrying", "processed"}
+    assert "top_up" not in await shop.kinds()
+    async with shop.browser.delete(f"{shop.simulated.url}/_sandbox/faults") as cleared:
+        assert cleared.status == 200
+    await shop.parts.inbox.replay()
+    await shop.handle()
+    assert (await shop.kinds()).count("top_up") == 1
+
+
+async def test_an_event_that_was_given_up_is_taken_up_when_stripe_sends_it_again(shop: Shop) -> None:
+    await shop.bought()
+    sent = shop.simulated.attempts[-1].event_id
+    await shop.parts.inbox.dead(sent, "for the test")
+    shop.simulated.send_again(sent)
+    await shop.settle()
+    assert set(await shop.states()) == {"processed"}
+
+
+async def test_what_no_event_ever_told_is_found_by_the_backfill(shop: Shop) -> None:
+    shop.simulated.set_scenario(suppress=1.0)
+    told = await shop.buy()
+    shop.pay(told)
+    await shop.settle()
+    assert "top_up" not in await shop.kinds()
+    assert (await shop.parts.backfill.run(0)).payments == 1
+    await shop.stack.stores.crediter.step()
+    assert of_stripe(await shop.available()) == 5_000 * UCR_PER_CREDIT
+
+
+async def test_what_could_not_be_delivered_is_fetched(shop: Shop) -> None:
+    shop.simulated.set_scenario(drop=1.0)
+    shop.pay(await shop.buy())
+    await shop.settle()
+    assert (await shop.parts.backfill.run(0)).events > 0
+    await shop.handle()
+    assert (await shop.kinds()).count("top_up") == 1
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_shuffled_repeated_and_lost_webhooks_end_in_the_same_ledger(
+    shop: Shop, client: StripeClient, seed: int
+) -> None:
+    chance = random.Random(seed)
+    shop.simulated.set_scenario(duplicate=0.5, drop=0.3, lose_reply=0.2, reorder_s=0.05)
+    ids = []
+    for number in range(3):
+        told = await shop.buy("professional", key=f"key {number}")
+        shop.pay(told)
+        ids.append(told["id"])
+    charges = [
+        each.latest_charge
+        for each in (await client.v1.payment_intents.list_async()).data
+        if isinstance(each.latest_charge, str)
+    ]
+    for charge in charges:
+        failing = await client.v1.refunds.create_async({"charge": charge, "amount": chance.randint(1, 2000)})
+        await client.v1.refunds.create_async({"charge": charge, "amount": 1000})
+        await asyncio.gather(shop.handle(), shop.handle())
+        shop.simulated.order("refunds/fail", failing.id)
+    won, lost = (shop.simulated.order("charges/dispute", charge)["id"] for charge in charges[:2])
+    await shop.handle()
+    shop.simulated.order("disputes/win", won)
+    shop.simulated.order("disputes/lose", lost)
+    await shop.settle()
+    await shop.parts.backfill.run(0)
+    await shop.handle()
+    # Each gave 1000 of 5000 cents back; one lost the rest to a dispute.
+    assert of_stripe(await shop.available()) == 2 * 42_000 * UCR_PER_CREDIT
+    fees = (3 * 175 + 2 * 1500) * 10_000_000
+    assert (await shop.system())["stripe_clearing"] == -2 * 40_000 * UCR_PER_CREDIT + fees
