@@ -15,6 +15,8 @@ from gateway.core.errors import FeatureNotAllowed, InvalidRequest
 # No vendor accepts more; a larger number is a mistake or an attack on the arithmetic.
 OUTPUT_LIMIT_TOKENS_MAX = 10_000_000
 CHOICES_MAX = 128
+# More than any prompt needs, and few enough to be looked at without holding up other calls.
+QUOTES_MAX = 1_000_000
 
 # Tools that run in the caller's code cost tokens only; hosted tools have prices of their own that usage does not show.
 METERED_TOOL_TYPES = frozenset({"function", "custom"})
@@ -130,6 +132,8 @@ def parse(endpoint: Endpoint, body: bytes) -> Call:
 
 
 def _parse(endpoint: Endpoint, body: bytes) -> Call:
+    if len(body) > QUOTES_MAX and body.count(b'"') > QUOTES_MAX:
+        raise InvalidRequest(f"The request body holds more than {QUOTES_MAX // 2:,} strings; split it.")
     fields = _decode_body(body)
     _refuse_unmetered_features(fields)
     stream = bool(fields.stream)

@@ -77,6 +77,12 @@ def test_what_is_not_a_call_is_refused(body: bytes) -> None:
         parse(Endpoint.CHAT, body)
 
 
+def test_a_body_of_countless_strings_is_refused_before_they_are_looked_at() -> None:
+    body = b'{"model":"m","messages":[' + b'"",' * 500_000 + b'""]}'
+    with pytest.raises(InvalidRequest, match="500,000 strings"):
+        parse(Endpoint.CHAT, body)
+
+
 def test_what_the_gateway_need_not_know_is_the_upstreams_to_judge() -> None:
     call = chat(temperature="hot", messages="none", logit_bias=[1, 2], unknown={"a": 1})
     assert call.output_limit is None
