@@ -66,7 +66,10 @@ class Leases:
     async def open(self, hold: Hold) -> OpenHold | Refused:
         """Reserve; raises `BillingUnavailable` when credits cannot be checked."""
         try:
-            reply = await self._reserve(hold)
+            try:
+                reply = await self._credits.reserve(hold)
+            except AccountUnloaded:
+                reply = await self._reserve_loaded(hold)
         except (RedisScriptError, HoldConflict) as error:
             log.error("Redis refuses a hold", request_id=hold.request_id, error=str(error))
             raise BillingUnavailable(retry_after_s=1) from error
@@ -78,12 +81,14 @@ class Leases:
         self._open[hold.request_id] = opened
         return opened
 
-    async def _reserve(self, hold: Hold) -> Reserved | Refused:
-        for _ in range(ATTEMPTS_MAX - 1):
+    async def _reserve_loaded(self, hold: Hold) -> Reserved | Refused:
+        for _ in range(ATTEMPTS_MAX - 2):
+            await self._load_account(hold.terms.account_id)
             try:
                 return await self._credits.reserve(hold)
-            except AccountUnloaded:
-                await self._load_account(hold.terms.account_id)
+            except AccountUnloaded:  # rebuilt meanwhile
+                pass
+        await self._load_account(hold.terms.account_id)
         return await self._credits.reserve(hold)
 
     def close(self, opened: OpenHold) -> None:

@@ -83,14 +83,8 @@ class Settlements:
 
     async def settle(self, settlement: Settlement) -> Settled | None:
         """End the hold; raises nothing. None when Redis does not have it yet: it is then kept here until it does."""
-        settled = await self._end_or_spool(settlement)
-        if settled is not None:
-            self._retained.add(settled.event_id, settlement)
-        return settled
-
-    async def _end_or_spool(self, settlement: Settlement) -> Settled | None:
         try:
-            return await self._end(settlement)
+            settled = await self._end(settlement)
         except AlreadyPosted:
             return None
         except HoldConflict as error:
@@ -102,6 +96,8 @@ class Settlements:
         except asyncio.CancelledError:  # the gateway exits; `close` writes it down
             self._keep_in_memory(settlement)
             raise
+        self._retained.add(settled.event_id, settlement)
+        return settled
 
     async def _end(self, settlement: Settlement) -> Settled:
         """End the hold in Redis; raises `NotSettled`, `AlreadyPosted` or `HoldConflict`."""
