@@ -24,6 +24,7 @@ import structlog
 from gateway.config import Config, ConfigError, parse_listen
 from gateway.sandbox import child
 from gateway.sandbox.errors import SandboxError
+from gateway.sandbox.home import free_port
 from gateway.sandbox.stores import Stores, write_state
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,9 @@ STOP_TIMEOUT_S = 45.0
 RESTART_DELAY_S_MIN, RESTART_DELAY_S_MAX = 0.2, 10.0
 # A child that ran this long has proved itself: its next restart starts from the shortest delay again.
 PROVEN_S = 30.0
+
+# What stands for Stripe's secrets where Stripe is simulated, on loopback; they open nothing.
+SANDBOX_STRIPE = {"STRIPE_SECRET_KEY": "sk_test_sandbox", "STRIPE_WEBHOOK_SECRETS": "whsec_sandbox"}
 
 Report = Callable[[str], None]
 
@@ -113,6 +117,7 @@ class Running:
     redis_url: str
     upstream_url: str
     processes: dict[str, int]
+    sandbox_stripe_url: str = ""
 
     def line(self) -> str:
         return msgspec.json.encode({"event": "ready"} | asdict(self)).decode()
@@ -130,6 +135,7 @@ class Supervisor:
         self._stores: Stores | None = None
         self._children: list[Child] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._simulates_stripe = use_sandbox_upstream and not config.stripe_key
         self._stopping = False
         self._failed: asyncio.Future[None] | None = None
         self.restarts = 0
@@ -174,6 +180,8 @@ class Supervisor:
             # Started again, it must be where the gateways look for it.
             upstream.arguments[upstream.arguments.index("127.0.0.1:0")] = urlsplit(upstream.ready.base_url).netloc
             environment["TOLLGATE_UPSTREAM_URL"] = upstream.ready.base_url
+        if self._simulates_stripe:
+            self._add_sandbox_stripe(listeners[0], environment)
         report("starting the gateway and its workers")
         given = ["--config", str(self._config_file)] if self._config_file else []
         for number, listener in enumerate(listeners):
@@ -195,7 +203,17 @@ class Supervisor:
             redis_url=redis_url,
             upstream_url=environment["TOLLGATE_UPSTREAM_URL"],
             processes={c.name: c.process.pid for c in self._children if c.process is not None},
+            sandbox_stripe_url=environment.get("TOLLGATE_STRIPE__API_URL", "") if self._simulates_stripe else "",
         )
+
+    def _add_sandbox_stripe(self, listener: socket.socket, environment: dict[str, str]) -> None:
+        """The simulated Stripe, started beside the gateways; `environment` tells them where it is."""
+        url = f"http://127.0.0.1:{free_port()}"
+        webhook = f"http://127.0.0.1:{listener.getsockname()[1]}/webhooks/stripe"
+        environment |= SANDBOX_STRIPE | {"TOLLGATE_STRIPE__API_URL": url}
+        secret = SANDBOX_STRIPE["STRIPE_WEBHOOK_SECRETS"]
+        arguments = ["--listen", urlsplit(url).netloc, "--forward-to", webhook, "--secret", secret, "--json"]
+        self._children.append(Child("stripe", ["sandbox", "stripe", *arguments], dict(environment)))
 
     async def _launch(self, new: Child) -> None:
         self._children.append(new)
@@ -206,6 +224,7 @@ class Supervisor:
         complete = replace(running, ops_url=ops_url)
         if self._stores is not None:
             state = {"base_url": running.base_url, "ops_url": ops_url, "rate_card": self._rate_card()}
+            state["sandbox_stripe_url"] = running.sandbox_stripe_url
             write_state(self._data, state | {"database_url": running.database_url, "redis_url": running.redis_url})
         return complete
 
@@ -263,7 +282,9 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-        by_order = sorted(self._children, key=lambda c: ("serve", "work", "upstream").index(c.name.split("-")[0]))
+        by_order = sorted(
+            self._children, key=lambda c: ("serve", "work", "upstream", "stripe").index(c.name.split("-")[0])
+        )
         serving = [c for c in by_order if c.name.startswith("serve")]
         if serving:
             report("letting running calls finish")

@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.app.payments import StripeParts
+from gateway.app.stripe import StripeParts
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.sandbox.stripe import SandboxStripeSettings, SimulatedStripe
 from tests.proxy.stack import Account, Stack

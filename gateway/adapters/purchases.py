@@ -7,9 +7,9 @@ from uuid import UUID
 
 import msgspec
 
-from gateway.adapters.database import Connection, Pool, load_queries, outages
+from gateway.adapters.database import SYSTEM, Connection, Pool, load_queries, outages
 from gateway.adapters.ledger import Ledger
-from gateway.core.ledger import Buckets
+from gateway.core.ledger import CUSTOMER_BUCKETS, Buckets
 from gateway.core.money import MicroCredits
 from gateway.core.shards import shard_of
 from gateway.core.topups import (
@@ -183,11 +183,13 @@ class Purchases:
         if not made.movements and bought.state is PurchaseState.PAID and bought.receipt_url == payment.receipt_url:
             return
         for movement in made.movements:
+            # Fees and tax move nothing of the account, and are no line of its ledger.
+            concerns_account = any(entry.bucket in CUSTOMER_BUCKETS for entry in movement.entries)
             transfer_id = await self._ledger.write_transfer(
                 connection,
                 kind=movement.kind,
                 shard=shard,
-                account_id=bought.account_id,
+                account_id=bought.account_id if concerns_account else SYSTEM,
                 reason=f"purchase {bought.id}",
                 event_at_ms=self._now_ms(),
                 entries=movement.entries,

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 
+from aiohttp import ClientError, ClientSession
 from openai import APIError, AsyncOpenAI
 from openai.types.chat import ChatCompletionUserMessageParam
 from rich.console import Console
@@ -17,6 +18,7 @@ from gateway.supervisor import Running
 
 ACCOUNT = "demo"
 KEY_NAME = "demo"
+PACKAGE = "starter"
 CREDITS = "5000"
 MODEL = "gpt-4o-mini"
 EMBEDDING_MODEL = "text-embedding-3-small"
@@ -29,8 +31,15 @@ async def show_demo(running: Running, config: Config, *, is_sandbox: bool, as_js
     console = Console(quiet=as_json)
     stores_config = config.model_copy(update={"database_url": running.database_url, "redis_url": running.redis_url})
     async with open_stores(stores_config) as stores:
-        account_id = await _account(stores)
+        account_id, is_new = await _account(stores)
         key = await _key(stores, account_id)
+        if is_new:
+            with console.status("buying credits …"):
+                try:
+                    done = await _first_credits(running, key, stores, account_id)
+                except (ClientError, TimeoutError) as error:
+                    raise CommandFailed(f"the demo's purchase failed: {error or 'no credit came in time'}") from error
+            console.print(f"\n{done}", highlight=False)
         console.print(f"\naccount [bold]{ACCOUNT}[/] has {await _available(stores, account_id)} credits")
         with console.status("calling through the openai SDK …"):
             try:
@@ -65,15 +74,40 @@ async def show_demo(running: Running, config: Config, *, is_sandbox: bool, as_js
     console.print("Tollgate stays up until Ctrl-C; the next start finds the same balances.")
 
 
-async def _account(stores: Stores) -> str:
-    """The demo's account; it is given its credits once, so a second start finds what the first one left."""
+async def _account(stores: Stores) -> tuple[str, bool]:
+    """The demo's account, and whether it is new: it gets its credits once, so a second start finds what was left."""
     try:
-        return (await stores.accounts.find(ACCOUNT)).id
+        return (await stores.accounts.find(ACCOUNT)).id, False
     except AccountError:
-        account_id = (await stores.accounts.create(ACCOUNT)).id
+        return (await stores.accounts.create(ACCOUNT)).id, True
+
+
+async def _first_credits(running: Running, key: str, stores: Stores, account_id: str) -> str:
+    """Buy a package where Stripe is simulated, as a customer would; elsewhere credits are given. Tells which."""
+    stripe_url = running.sandbox_stripe_url
+    if not stripe_url:
         await stores.accounts.grant(account_id, parse_credits(CREDITS), "welcome to Tollgate")
         await stores.crediter.step()
-        return account_id
+        return f"given {CREDITS} credits: no payments are configured"
+    api_url = running.base_url.removesuffix("/v1")
+    headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": "demo"}
+    async with ClientSession(raise_for_status=True) as customer:
+        body = {"package": PACKAGE}
+        async with customer.post(f"{api_url}/api/purchases", json=body, headers=headers) as told:
+            bought = await told.json()
+        session = bought["checkout_url"].rpartition("/")[2]
+        async with customer.post(f"{stripe_url}/_sandbox/checkout_sessions/{session}/pay", json={}):
+            pass
+    await asyncio.wait_for(_paid(stores, account_id), POSTED_TIMEOUT_S)
+    price = f"${bought['amount_cents'] / 100:.2f}"
+    return f"bought [bold]{PACKAGE}[/] for {price} at the simulated Stripe: {bought['credits']} credits"
+
+
+async def _paid(stores: Stores, account_id: str) -> None:
+    while True:
+        if (await stores.live_balance(account_id)).available > 0:
+            return
+        await asyncio.sleep(POLL_S)
 
 
 async def _key(stores: Stores, account_id: str) -> str:

@@ -12,7 +12,7 @@ from gateway.adapters.provider_costs import BillRefused
 from gateway.adapters.redis_link import RedisScriptError, RedisUnavailable
 from gateway.adapters.schema import SchemaError
 from gateway.adapters.statements import NoStatement, NotYetSealed
-from gateway.cli import accounts, books, keys, ledger, rates, run, sandbox, statements
+from gateway.cli import accounts, books, keys, ledger, purchases, rates, run, sandbox, statements, stripe
 from gateway.cli.target import CommandFailed
 from gateway.config import ConfigError
 from gateway.core.provider_costs import CostUnknown
@@ -35,6 +35,9 @@ app.add_typer(books.app, name="books")
 app.add_typer(keys.app, name="keys")
 app.add_typer(rates.app, name="rates")
 app.add_typer(sandbox.app, name="sandbox")
+app.add_typer(purchases.app, name="purchases")
+app.add_typer(purchases.refunds, name="refunds")
+app.add_typer(stripe.app, name="stripe")
 app.add_typer(statements.app, name="statements")
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from gateway.config import Config, ConfigError, load
 from gateway.sandbox.stores import read_state
+from gateway.supervisor import SANDBOX_STRIPE
 
 T = TypeVar("T")
 
@@ -41,7 +42,10 @@ def target(data: Path | None, config_file: Path | None) -> Config:
             f"{missing}: not set, while the other store is; set TOLLGATE_{missing.upper()}, or give --data"
         )
     state = state_of(data)
-    return load(config_file, database_url=state["database_url"], redis_url=state["redis_url"])
+    named: dict[str, Any] = {"database_url": state["database_url"], "redis_url": state["redis_url"]}
+    if state.get("sandbox_stripe_url"):
+        named |= SANDBOX_STRIPE | {"stripe": {"api_url": state["sandbox_stripe_url"]}}
+    return load(config_file, **named)
 
 
 def state_of(data: Path | None) -> dict[str, str]:

@@ -1,0 +1,129 @@
+"""What deals with Stripe, built out of the configuration: for the gateway its routes, for the workers their steps."""
+
+import time
+from collections.abc import Coroutine, Iterator
+from datetime import UTC, datetime
+
+import structlog
+from aiohttp import web
+from prometheus_client.core import Metric
+
+from gateway.adapters.purchases import Purchases
+from gateway.adapters.stripe import CheckoutSettings, Stripe
+from gateway.adapters.stripe_inbox import StripeInbox
+from gateway.app.sources import new_request_id, now_ms
+from gateway.app.stores import Stores
+from gateway.config import Config, ConfigError
+from gateway.core.money import MicroCredits
+from gateway.core.packages import Packages, PackagesError, load_packages
+from gateway.loops import every
+from gateway.resources import shipped
+from gateway.web.checkout import Checkout
+from gateway.web.metrics import counters
+from gateway.web.purchases import Authenticate, PurchaseRoutes
+from gateway.web.stripe_webhook import StripeWebhook
+from gateway.workers.backfill import Backfill
+from gateway.workers.payments import Payments
+from gateway.workers.refunds import Refunds
+from gateway.workers.stripe_events import StripeEvents
+
+log = structlog.get_logger(__name__)
+
+
+class StripeParts:
+    """Stripe's client and what our side keeps of it. To be closed."""
+
+    def __init__(self, config: Config, stores: Stores) -> None:
+        self._config = config
+        self._stores = stores
+        settings = config.stripe
+        self.stripe = Stripe(
+            config.stripe_key,
+            api_url=settings.api_url,
+            timeout_s=settings.timeout_ms / 1000,
+            retries_max=settings.retries_max,
+        )
+        self.purchases = Purchases(
+            stores.pool, stores.ledger, freeze=settings.freeze, new_id=new_request_id, now_ms=now_ms
+        )
+        self.inbox = StripeInbox(stores.pool)
+        self.payments = Payments(self.stripe, self.purchases)
+        self.events = StripeEvents(
+            self.inbox,
+            self.stripe,
+            self.purchases,
+            self.payments,
+            at_once_max=settings.events_at_once_max,
+            attempts_max=settings.event_attempts_max,
+            reviews_disputes=settings.freeze == "account",
+        )
+        self.refunds = Refunds(
+            self.purchases,
+            self.stripe,
+            self.payments,
+            days_max=config.purchases.refund_days_max,
+            available=self._unused,
+            new_id=new_request_id,
+            now=lambda: datetime.now(UTC),
+        )
+        self.backfill = Backfill(
+            self.inbox, self.stripe, self.payments, now_s=time.time, interval_s=settings.backfill_s
+        )
+
+    async def _unused(self, account_id: str) -> MicroCredits:
+        """What admission and the ledger agree is unused: running calls count, and so does what is not posted yet."""
+        ledger = (await self._stores.accounts.balance(account_id)).total
+        return min(ledger, (await self._stores.live_balance(account_id)).available)
+
+    def loops(self) -> list[Coroutine[None, None, None]]:
+        """What the workers do for payments, for ever."""
+        settings = self._config.stripe
+        return [
+            every(settings.events_ms / 1000, "stripe events", self.events.step),
+            every(settings.refunds_s, "stripe refunds", self.refunds.step),
+            every(settings.backfill_s, "stripe backfill", self.backfill.step),
+        ]
+
+    def metrics(self) -> Iterator[Metric]:
+        events = self.events
+        yield from counters(
+            {
+                "tollgate_stripe_events_processed": ("Stripe events handled.", lambda: events.processed_total),
+                "tollgate_stripe_events_retried": ("Failed attempts at one.", lambda: events.retried_total),
+                "tollgate_stripe_events_dead": ("Stripe events given up.", lambda: events.dead_total),
+            }
+        )
+
+    async def _name_of(self, account_id: str) -> str:
+        return (await self._stores.accounts.find(account_id)).name
+
+    def routes(self, authenticate: Authenticate) -> list[web.AbstractRouteDef]:
+        """The paths of purchases and of Stripe's webhook."""
+        config = self._config
+        secrets = tuple(filter(None, (each.strip() for each in config.stripe_webhook_secrets.split(","))))
+        if not secrets:
+            log.warning("STRIPE_WEBHOOK_SECRETS is not set: every webhook is refused")
+        packages = load_catalogue()
+        pages = CheckoutSettings(
+            config.stripe.return_url, config.stripe.automatic_tax, config.stripe.tax_ids, config.stripe.invoices
+        )
+        checkout = Checkout(
+            self.purchases, self.stripe, packages, pages, self._name_of, per_hour_max=config.purchases.per_hour_max
+        )
+        selling = config.purchases
+        offered = PurchaseRoutes(
+            authenticate, self.purchases, checkout, packages, is_open=selling.enabled, banner=selling.banner
+        )
+        webhook = StripeWebhook(self.inbox, secrets, tolerance_s=config.stripe.signature_tolerance_s, now_s=time.time)
+        return [*offered.routes(), *webhook.routes()]
+
+    async def close(self) -> None:
+        await self.stripe.close()
+
+
+def load_catalogue() -> Packages:
+    file = shipped("config") / "packages.toml"
+    try:
+        return load_packages(file.read_text(encoding="utf-8"))
+    except (OSError, PackagesError) as error:
+        raise ConfigError(f"{file}: {error}") from error

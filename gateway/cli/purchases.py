@@ -1,0 +1,142 @@
+"""`tollgate purchases …` and `tollgate refunds …`: what was bought, and giving money back."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gateway.cli.stripe import opened
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
+from gateway.config import Config
+from gateway.core.money import InvalidAmount, format_credits, parse_credits
+from gateway.core.topups import UCR_PER_CENT
+
+if TYPE_CHECKING:
+    from gateway.adapters.purchases import Purchase
+
+app = typer.Typer(help="Purchases: list, show.", no_args_is_help=True)
+refunds = typer.Typer(help="Refunds of unused credit.", no_args_is_help=True)
+
+PurchaseArgument = Annotated[str, typer.Argument(metavar="PURCHASE", help="As `purchases list` shows it.")]
+
+
+@refunds.callback()
+def group() -> None:
+    """Refunds of unused credit."""
+
+
+@app.command("list")
+def list_purchases(
+    account: Annotated[str, typer.Option(help="Only this account's: its name or id.")] = "",
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")] = 20,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest purchases."""
+
+    async def main(settings: Config) -> "list[Purchase]":
+        async with opened(settings) as (parts, stores):
+            account_id = (await stores.accounts.find(account)).id if account else None
+            return await parts.purchases.listing(account_id, count)
+
+    found = run(main(target(data, config)))
+    rows = [
+        [
+            each.id,
+            each.package,
+            each.state.value,
+            dollars(each.order.amount_cents),
+            format_credits(each.posted.reversed),
+        ]
+        for each in found
+    ]
+    columns = ["purchase", "package", "state", "price", "taken back"]
+    show(as_json, {"purchases": [described(each) for each in found]}, table("", columns, rows, right=columns[3:]))
+
+
+@app.command("show")
+def show_purchase(
+    purchase: PurchaseArgument, data: Data = None, config: ConfigFile = None, as_json: AsJson = False
+) -> None:
+    """Show a purchase: what was sold, where it stands at Stripe, and what of it is in the ledger."""
+
+    async def main(settings: Config) -> "Purchase | None":
+        async with opened(settings) as (parts, _):
+            return await parts.purchases.find(purchase)
+
+    found = run(main(target(data, config)))
+    if found is None:
+        raise CommandFailed(f"there is no purchase {purchase!r}; `tollgate purchases list` shows them")
+    values = described(found)
+    show(as_json, values, "\n".join(f"{name:18} {value}" for name, value in values.items()))
+
+
+# A negative amount looks like an option; taken as an amount, it is refused with the better message.
+@refunds.command("create", context_settings={"ignore_unknown_options": True})
+def create_refund(
+    purchase: PurchaseArgument,
+    reason: Annotated[str, typer.Option(help="Why; kept with the refund.")],
+    credits: Annotated[str, typer.Option(help="How many paid credits; without it, all that are unused.")] = "",
+    key: Annotated[str, typer.Option(help="Another for another refund of the same amount of this purchase.")] = "",
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give money back for unused credits of a purchase. Asked again, it is the same refund."""
+    try:
+        amount = parse_credits(credits) if credits else None
+    except InvalidAmount as error:
+        raise CommandFailed(f"--credits: {error}") from error
+
+    async def main(settings: Config) -> dict[str, Any]:
+        from gateway.adapters.purchases import RefundTooLarge
+        from gateway.workers.refunds import RefundRefused
+
+        async with opened(settings) as (parts, stores):
+            try:
+                made = await parts.refunds.create(
+                    purchase, amount, key=key or f"credits {credits or 'all'}", reason=reason
+                )
+            except (RefundRefused, RefundTooLarge) as error:
+                raise CommandFailed(f"refused: {error}") from error
+            finally:
+                await stores.crediter.step()
+        if made.state == "refused":
+            raise CommandFailed(f"Stripe refused this refund before: {made.answer}; give another --key to try again")
+        return {"refund": made.id, "state": made.state, "cents": made.cents, "stripe_id": made.stripe_id or None}
+
+    values = run(main(target(data, config)))
+    under_way = "" if values["state"] == "made" else "; Stripe has not answered yet, the workers ask again"
+    show(as_json, values, f"refund {values['refund']}: {dollars(values['cents'])} {values['state']}{under_way}")
+
+
+def described(bought: "Purchase") -> dict[str, Any]:
+    posted = bought.posted
+    return {
+        "purchase": bought.id,
+        "account": bought.account_id,
+        "package": bought.package,
+        "state": bought.state.value,
+        "price": dollars(bought.order.amount_cents),
+        "tax": dollars(posted.tax // UCR_PER_CENT),
+        "credits": format_credits(posted.paid),
+        "bonus_credits": format_credits(posted.bonus),
+        "reversed_credits": format_credits(posted.reversed),
+        "refunded": dollars(posted.refunded // UCR_PER_CENT),
+        "disputed": dollars(posted.withdrawn // UCR_PER_CENT),
+        "stripe_fees": dollars(posted.fees // UCR_PER_CENT),
+        "payment_intent": bought.payment_intent_id or None,
+        "session": bought.session_id or None,
+        "receipt": bought.receipt_url or None,
+        "created_at": bought.created_at.isoformat(timespec="seconds"),
+        "paid_at": bought.paid_at.isoformat(timespec="seconds") if bought.paid_at else None,
+    }
+
+
+def dollars(cents: int) -> str:
+    """
+    >>> dollars(123456), dollars(-5)
+    ('$1,234.56', '-$0.05')
+    """
+    whole, rest = divmod(abs(cents), 100)
+    return f"{'-' if cents < 0 else ''}${whole:,}.{rest:02d}"

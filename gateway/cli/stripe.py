@@ -1,0 +1,138 @@
+"""`tollgate stripe …`: the events that Stripe sent, and catching up with it."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
+from gateway.config import Config, ConfigError
+
+if TYPE_CHECKING:
+    from gateway.adapters.stripe_inbox import Kept
+    from gateway.app.stores import Stores
+    from gateway.app.stripe import StripeParts
+
+app = typer.Typer(help="Stripe: its events, and what of them did not arrive.", no_args_is_help=True)
+events = typer.Typer(help="Stripe's events: list, show, replay.", no_args_is_help=True)
+app.add_typer(events, name="events")
+
+SINCE_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"]
+Since = Annotated[datetime | None, typer.Option("--since", formats=SINCE_FORMATS, help="From this time on, UTC.")]
+Count = Annotated[int, typer.Option("--count", min=1, max=10_000, help="At most this many.")]
+
+
+class EventState(StrEnum):
+    RECEIVED = "received"
+    PROCESSED = "processed"
+    RETRYING = "retrying"
+    DEAD = "dead"
+
+
+@asynccontextmanager
+async def opened(config: Config) -> "AsyncIterator[tuple[StripeParts, Stores]]":
+    """Stripe's side of a running Tollgate; raises `ConfigError` where nothing is sold."""
+    if not config.stripe_key:
+        raise ConfigError("STRIPE_SECRET_KEY is not set, so nothing is sold here")
+    from gateway.app.stores import open_stores
+    from gateway.app.stripe import StripeParts
+
+    async with open_stores(config) as stores:
+        parts = StripeParts(config, stores)
+        try:
+            yield parts, stores
+        finally:
+            await parts.close()
+
+
+@events.command("list")
+def list_events(
+    state: Annotated[EventState | None, typer.Option(help="Only those in this state.")] = None,
+    kind: Annotated[str, typer.Option("--type", help="Only those of this type.")] = "",
+    count: Count = 20,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest events, with what became of them."""
+
+    async def main(settings: Config) -> "list[Kept]":
+        async with opened(settings) as (parts, _):
+            return await parts.inbox.listing(state=state or "", kind=kind, count=count)
+
+    found = run(main(target(data, config)))
+    rows = [[e.id, e.type, e.state, e.attempts, f"{e.received_at:%m-%d %H:%M:%S}", e.reason] for e in found]
+    columns = ["event", "type", "state", "tries", "received", "reason"]
+    listed = [
+        {"id": e.id, "type": e.type, "state": e.state, "attempts": e.attempts, "reason": e.reason,
+         "source": e.source, "received_at": e.received_at.isoformat()}
+        for e in found
+    ]  # fmt: skip
+    show(as_json, {"events": listed}, table("Stripe's events, newest first", columns, rows, right=["tries"]))
+
+
+@events.command("show")
+def show_event(
+    event_id: Annotated[str, typer.Argument(metavar="EVENT")],
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show an event as it came, with its headers and its history."""
+
+    async def main(settings: Config) -> dict[str, Any] | None:
+        async with opened(settings) as (parts, _):
+            return await parts.inbox.show(event_id)
+
+    found = run(main(target(data, config)))
+    if found is None:
+        raise CommandFailed(f"there is no event {event_id!r}; `tollgate stripe events list` shows them")
+    values = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in found.items()}
+    values["body"] = found["body"].decode("utf-8", "replace")
+    told = "\n".join(f"{name:16} {value}" for name, value in values.items() if name != "body")
+    show(as_json, values, f"{told}\n\n{values['body']}")
+
+
+@events.command("replay")
+def replay(
+    event_id: Annotated[str, typer.Option("--id", help="This event.")] = "",
+    since: Since = None,
+    kind: Annotated[str, typer.Option("--type", help="Those of this type.")] = "",
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have the workers handle events again, dead ones too. What is in the ledger already is not posted twice."""
+    if not event_id and since is None and not kind:
+        raise CommandFailed("say which events: --id, --since or --type")
+
+    async def main(settings: Config) -> int:
+        async with opened(settings) as (parts, _):
+            from_ = None if since is None else since.replace(tzinfo=UTC)
+            return await parts.inbox.replay(event_id=event_id, since=from_, kind=kind)
+
+    count = run(main(target(data, config)))
+    if event_id and not count:
+        raise CommandFailed(f"there is no such event {event_id!r}; `tollgate stripe events list` shows them")
+    show(as_json, {"replayed": count}, f"{count} events will be handled again")
+
+
+@app.command("backfill")
+def backfill(since: Since = None, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Fetch what Stripe could not deliver, and look at every payment, refund and dispute since then (3 days)."""
+
+    async def main(settings: Config) -> dict[str, int]:
+        start = (
+            time.time() - timedelta(days=3).total_seconds() if since is None else since.replace(tzinfo=UTC).timestamp()
+        )
+        async with opened(settings) as (parts, stores):
+            done = await parts.backfill.run(int(start))
+            await stores.crediter.step()
+            return {"events": done.events, "payments": done.payments}
+
+    values = run(main(target(data, config)))
+    show(as_json, values, f"{values['events']} events fetched, {values['payments']} payments looked at")
