@@ -72,6 +72,22 @@ WHERE NOT EXISTS (SELECT FROM dead_letter_decision WHERE dead_letter_id = dead_l
 SELECT format('request %s: void after status %s, without a flag', request_id, status) FROM call_usage
 WHERE outcome = 'void' AND status BETWEEN 200 AND 299 AND flags = '{}'
 
+-- name: 8. a paid purchase is one top-up, and no more is taken back than was granted
+SELECT format('purchase %s: posted %s, in the ledger %s, %s top-ups', purchase.id,
+              posted_paid + posted_bonus - posted_refund_reversed - posted_dispute_reversed, moved, topped_up)
+FROM purchase
+LEFT JOIN LATERAL (
+    SELECT coalesce(sum(entry.amount) FILTER (WHERE entry.bucket IN ('promo', 'paid', 'debt')), 0) AS moved,
+           count(DISTINCT transfer.id) FILTER (WHERE transfer.kind = 'top_up') AS topped_up
+    FROM purchase_transfer
+    JOIN transfer ON transfer.id = purchase_transfer.transfer_id
+    JOIN entry ON entry.transfer_id = transfer.id AND entry.recorded_at = transfer.recorded_at
+    WHERE purchase_transfer.purchase_id = purchase.id
+) AS linked ON true
+WHERE moved <> posted_paid + posted_bonus - posted_refund_reversed - posted_dispute_reversed
+   OR topped_up <> CASE WHEN posted_paid > 0 THEN 1 ELSE 0 END
+   OR posted_refund_reversed + posted_dispute_reversed NOT BETWEEN 0 AND posted_paid + posted_bonus
+
 -- name: 9. repeating an event changes nothing: what is posted is claimed, and a claim is made once
 SELECT format('request %s moved money and is not claimed', request_id) FROM transfer
 WHERE request_id IS NOT NULL AND NOT EXISTS (
