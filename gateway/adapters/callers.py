@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from gateway.adapters.database import LedgerUnavailable, Pool, load_queries, outages
-from gateway.core.calls import Caller
+from gateway.core.callers import Caller
 from gateway.core.errors import BillingUnavailable, Unauthenticated
 from gateway.core.keys import credential_of
 

@@ -18,6 +18,7 @@ from gateway.app.stores import Stores
 from gateway.config import Config, ConfigError
 from gateway.core.errors import GatewayError
 from gateway.core.holds import Settlement
+from gateway.core.policy import Controls
 from gateway.core.schedule import Schedule
 from gateway.loops import every
 from gateway.proxy.exchange import Exchange
@@ -117,6 +118,7 @@ class Gateway:
             body_bytes_max=config.edge.body_bytes_max,
             bodies_bytes_max=config.edge.bodies_bytes_max,
             auto_tier=config.estimate.auto_service_tier,
+            controls=Controls,
             new_id=RequestIds(),
             now_ms=now_ms,
             missing=lambda: self.ready.missing,

@@ -31,15 +31,6 @@ class Endpoint(StrEnum):
     EMBEDDINGS = "/v1/embeddings"
 
 
-class Caller(msgspec.Struct, frozen=True, gc=False):
-    """The authenticated origin of one request."""
-
-    account_id: str
-    key_id: str
-    suspended: bool = False
-    on_disconnect: str = "drain"  # or "cancel"
-
-
 class Call(msgspec.Struct, frozen=True, gc=False):
     """A metered call. `body` is what goes upstream; `content` the raw JSON values that hold text."""
 

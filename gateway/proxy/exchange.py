@@ -17,10 +17,10 @@ import structlog
 
 from gateway.adapters.credits import Refused, Settled
 from gateway.adapters.tokens import BadVocabulary, Tokenizer
-from gateway.core.calls import Call, Caller, Endpoint, parse
+from gateway.core.callers import Caller
+from gateway.core.calls import Call, Endpoint, parse
 from gateway.core.endings import Charge, Ended, ending
 from gateway.core.errors import (
-    AccountSuspended,
     BillingUnavailable,
     GatewayError,
     InsufficientCredits,
@@ -33,6 +33,7 @@ from gateway.core.estimate import Estimate, affordable_output_limit, estimate_ch
 from gateway.core.holds import Hold, Settlement, Terms
 from gateway.core.keys import credential_of
 from gateway.core.money import format_credits
+from gateway.core.policy import Controls, admit, admit_caller
 from gateway.core.rates import ModelRates, RateCard, UnsoldTier
 from gateway.core.routes import Control, Free, Own, Route, Session, route
 from gateway.core.schedule import Schedule
@@ -73,7 +74,8 @@ class Wanted(NamedTuple):
     card: RateCard
     row: ModelRates
     estimate: Estimate
-    fingerprint: str  # of the body, in hex
+    fingerprint: str  # of the body as it came, in hex
+    lines: bytes  # header lines of what admission changed
 
 
 class Exchange:
@@ -92,6 +94,7 @@ class Exchange:
         body_bytes_max: int,
         bodies_bytes_max: int,
         auto_tier: str,
+        controls: Callable[[], Controls],
         new_id: Callable[[], str],
         now_ms: Callable[[], int],
         missing: Callable[[], str],
@@ -106,6 +109,7 @@ class Exchange:
         self._tokenizer = tokenizer
         self._tally = tally
         self._body_bytes_max = body_bytes_max
+        self._controls = controls
         self._new_id = new_id
         self._now_ms = now_ms
         self._missing = missing
@@ -131,17 +135,19 @@ class Exchange:
         if self.is_stopping:
             raise ShuttingDown(retry_after_s=1)
         caller = self._known(request.head) or await self._authenticate(request.head)
-        if caller.suspended:
-            raise AccountSuspended
+        admit_caller(caller, self._controls())
         if request.get(b"content-encoding") not in (None, b"identity"):
             raise InvalidRequest("Send the request body without a Content-Encoding.", param=None)
         room_bytes = self._room.take(request)
         try:
-            opened, priced = await self._reserve(await self._read(request, caller, target), request_id)
+            wanted = await self._read(request, caller, target)
+            opened, priced = await self._reserve(wanted, request_id)
             watch = Watch(priced.call.model, self._tokenizer)
             opened.progress = partial(progress_of, priced, watch)
             try:
-                relayed = await self._relay.metered(request, caller, priced.call, self._opening_lines(opened), watch)
+                relayed = await self._relay.metered(
+                    request, caller, priced.call, self._opening_lines(opened, wanted), watch
+                )
                 settlement = await self._price(priced, relayed.ended, watch)
                 settled = await self._settlements.settle(settlement)
             finally:
@@ -162,8 +168,7 @@ class Exchange:
             await self._control.serve(request, (b"x-gateway-request-id", request_id.encode()))
             return
         caller = self._known(request.head) or await self._authenticate(request.head)
-        if caller.suspended:
-            raise AccountSuspended
+        admit_caller(caller, self._controls())
         if isinstance(target, Free):
             await self._relay.free(request, b"x-gateway-request-id: %b\r\n" % request_id.encode())
         else:
@@ -217,8 +222,9 @@ class Exchange:
         return await asyncio.to_thread(self._estimated, caller, target, body)
 
     def _estimated(self, caller: Caller, target: Endpoint, body: bytes) -> Wanted:
-        call = parse(target, body)
-        card = self._cards.at(self._now_ms())
+        now_ms = self._now_ms()
+        call, lines = admit(caller, parse(target, body), self._controls(), now_ms)
+        card = self._cards.at(now_ms)
         row = card.find(call.model)
         if row is None:
             raise ModelNotFound(f"The model {call.model[:128]!r} does not exist or has no price here.", param="model")
@@ -226,7 +232,7 @@ class Exchange:
             estimate = estimate_cheap(call, row, card, auto_tier=self._auto_tier)
         except UnsoldTier as error:
             raise InvalidRequest(str(error), param="service_tier") from error
-        return Wanted(caller, call, card, row, estimate, hashlib.sha256(body).hexdigest())
+        return Wanted(caller, call, card, row, estimate, hashlib.sha256(body).hexdigest(), lines)
 
     # --- the hold --------------------------------------------------------------------------------------------------
 
@@ -288,8 +294,9 @@ class Exchange:
             log.warning("call flagged", request_id=priced.request_id, flags=settlement.flags, model=priced.row.model)
         return settlement
 
-    def _opening_lines(self, opened: OpenHold) -> bytes:
-        return b"x-gateway-request-id: %b\r\nx-credits-held: %b\r\nx-rate-card: %b\r\n" % (
+    def _opening_lines(self, opened: OpenHold, wanted: Wanted) -> bytes:
+        return b"%bx-gateway-request-id: %b\r\nx-credits-held: %b\r\nx-rate-card: %b\r\n" % (
+            wanted.lines,
             opened.hold.request_id.encode(),
             format_credits(opened.hold.amount).encode(),
             opened.hold.terms.rate_version.encode(),

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 
 import structlog
 
-from gateway.core.calls import Call, Caller
+from gateway.core.callers import Caller
+from gateway.core.calls import Call
 from gateway.core.encodings import CorruptEncoding
 from gateway.core.endings import Ended
 from gateway.core.errors import GatewayError, UpstreamBroken, UpstreamRejected, UpstreamTimeout, UpstreamUnreachable

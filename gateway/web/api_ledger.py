@@ -12,7 +12,7 @@ from gateway.adapters.accounts import LedgerLine
 from gateway.adapters.database import LedgerUnavailable
 from gateway.adapters.ledger_pages import BadCursor, Cursor, LedgerPages, Wanted, read_cursor
 from gateway.core.books import csv_line
-from gateway.core.calls import Caller
+from gateway.core.callers import Caller
 from gateway.core.errors import BillingUnavailable, InvalidRequest
 from gateway.core.money import format_credits
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from gateway.adapters.database import LedgerUnavailable
 from gateway.adapters.purchases import KeyReused, Purchase, Purchases
 from gateway.adapters.stripe import StripeRefused, StripeUnavailable
-from gateway.core.calls import Caller
+from gateway.core.callers import Caller
 from gateway.core.errors import AccountSuspended, BillingUnavailable, GatewayError, InvalidRequest
 from gateway.core.money import format_credits
 from gateway.core.packages import Package, Packages

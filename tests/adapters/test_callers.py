@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.adapters.callers import CallerDirectory
-from gateway.core.calls import Caller
+from gateway.core.callers import Caller
 from gateway.core.errors import BillingUnavailable, Unauthenticated
 from gateway.core.keys import credential_of, make_key
 from tests.books import Books, open_books, terminate_clients
