@@ -8,9 +8,8 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -19,158 +18,30 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from gateway.core.sessions import Selling
+from gateway.config.sections import (
+    Callers,
+    Database,
+    Disconnect,
+    Edge,
+    Estimate,
+    Holds,
+    Poster,
+    Purchases,
+    Realtime,
+    Redis,
+    SettlementConfig,
+    Stripe,
+    TokenizerConfig,
+    Upstream,
+    Workers,
+    checked_scheme,
+    split_url,
+)
 from gateway.resources import shipped
 
 
 class ConfigError(Exception):
     """The configuration cannot be used."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-Positive = Field(gt=0)
-
-
-class Estimate(_Section):
-    auto_service_tier: Literal["default", "flex", "priority"]
-
-
-class Holds(_Section):
-    lease_ms: int = Field(ge=1000)
-    renew_ms: int = Field(ge=100)
-    refusal_memory_ms: int = Positive
-    tombstone_ms: int = Positive
-    rebuild_grace_ms: int = Field(ge=0)
-
-    @model_validator(mode="after")
-    def _renewed_before_it_lapses(self) -> "Holds":
-        if self.renew_ms * 2 > self.lease_ms:
-            raise ValueError("renew_ms must be at most half of lease_ms")
-        return self
-
-
-class Redis(_Section):
-    command_timeout_ms: int = Positive
-    pending_commands_max: int = Positive
-    reconnect_backoff_ms_max: int = Positive
-    require_durable: bool
-    ready_memory_percent_max: int = Field(gt=0, le=100)
-
-
-class Database(_Section):
-    pool_connections_max: int = Field(ge=2)
-    connect_timeout_ms: int = Positive
-    command_timeout_ms: int = Positive
-
-
-class Callers(_Section):
-    poll_ms: int = Field(gt=0, le=500)
-    cached_keys_max: int = Positive
-    unknown_key_ttl_ms: int = Field(gt=0, le=1000)
-    stale_s_max: int = Field(ge=0)
-
-
-class Edge(_Section):
-    connections_max: int = Positive
-    head_bytes_max: int = Positive
-    header_count_max: int = Positive
-    head_timeout_ms: int = Positive
-    body_bytes_max: int = Positive
-    bodies_bytes_max: int = Positive
-    control_body_bytes_max: int = Positive
-    body_idle_timeout_ms: int = Positive
-    write_stall_timeout_ms: int = Positive
-    bytes_per_s_min: int = Positive
-    keepalive_timeout_ms: int = Positive
-    write_high_water_bytes: int = Positive
-    drain_s: int = Field(ge=0)
-
-
-class Upstream(_Section):
-    connect_timeout_ms: int = Positive
-    head_timeout_ms: int = Positive
-    body_idle_timeout_ms: int = Positive
-    connections_max: int = Positive
-    connection_idle_ms: int = Positive
-    connection_age_ms: int = Positive
-    answer_buffer_bytes_max: int = Positive
-
-
-class Disconnect(_Section):
-    policy: Literal["drain", "cancel"]
-    drain_s: int = Field(ge=0)
-    drains_max: int = Field(ge=0)
-
-
-class Realtime(_Section):
-    sessions: Selling
-    sessions_max: int = Field(ge=0)
-    recheck_ms: int = Field(gt=0, le=500)
-    idle_timeout_ms: int = Positive
-    session_s_max: int = Positive
-    closing_timeout_ms: int = Positive
-
-
-class SettlementConfig(_Section):
-    ready_backlog_events_max: int = Positive
-    retained_max: int = Positive
-    position_poll_ms: int = Positive
-    journal_bytes_max: int = Positive
-    replay_ms: int = Positive
-
-
-class TokenizerConfig(_Section):
-    counted_bytes_max: int = Positive
-
-
-class Poster(_Section):
-    batch_events_max: int = Field(gt=0, le=5000)
-    batch_ms: int = Field(ge=0)
-    ack_ms: int = Field(ge=0)
-    block_ms: int = Positive
-
-
-class Workers(_Section):
-    sweep_ms: int = Positive
-    sweep_batch_max: int = Positive
-    credit_ms: int = Positive
-    rebuild_check_ms: int = Positive
-    seal_ms: int = Positive
-    seal_batch_max: int = Field(gt=0, le=10_000)
-    book_ms: int = Positive
-    ready_lag_s_max: int = Positive
-
-
-class Stripe(_Section):
-    api_url: str
-    timeout_ms: int = Positive
-    retries_max: int = Field(ge=0, le=5)
-    signature_tolerance_s: int = Positive
-    return_url: str
-    automatic_tax: bool
-    tax_ids: bool
-    invoices: bool
-    freeze: Literal["account", "amount"]
-    events_ms: int = Positive
-    events_at_once_max: int = Field(gt=0, le=64)
-    event_attempts_max: int = Positive
-    refunds_s: int = Positive
-    backfill_s: int = Positive
-
-    @field_validator("api_url", "return_url")
-    @classmethod
-    def _is_url(cls, url: str) -> str:
-        return _checked_scheme(url, "https", "http")
-
-
-class Purchases(_Section):
-    enabled: bool
-    banner: str
-    per_hour_max: int = Positive
-    refund_days_max: int = Positive
 
 
 class Config(BaseSettings):
@@ -212,7 +83,7 @@ class Config(BaseSettings):
     @field_validator("upstream_url")
     @classmethod
     def _is_origin(cls, url: str) -> str:
-        parts = _split(url)
+        parts = split_url(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be an origin such as https://api.openai.com")
         if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
@@ -222,30 +93,18 @@ class Config(BaseSettings):
     @field_validator("database_url", "replica_url")
     @classmethod
     def _is_postgres(cls, url: str) -> str:
-        return _checked_scheme(url, "postgresql", "postgres")
+        return checked_scheme(url, "postgresql", "postgres")
 
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, url: str) -> str:
-        return _checked_scheme(url, "redis", "rediss", "unix")
+        return checked_scheme(url, "redis", "rediss", "unix")
 
     @field_validator("listen", "ops_listen")
     @classmethod
     def _is_address(cls, text: str) -> str:
         parse_listen(text)
         return text
-
-
-def _checked_scheme(url: str, *schemes: str) -> str:
-    if url and _split(url).scheme not in schemes:
-        raise ValueError("must start with " + " or ".join(f"{scheme}://" for scheme in schemes))
-    return url
-
-
-def _split(url: str) -> SplitResult:
-    parts = urlsplit(url)
-    parts.port  # noqa: B018  it is only checked when it is read: a ValueError
-    return parts
 
 
 def parse_listen(text: str) -> tuple[str, int]:

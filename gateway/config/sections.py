@@ -1,0 +1,168 @@
+"""The sections of the configuration, one class each. What a key means stands in config/gateway.toml."""
+
+from typing import Literal
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from gateway.core.sessions import Selling
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Positive = Field(gt=0)
+
+
+class Estimate(Section):
+    auto_service_tier: Literal["default", "flex", "priority"]
+
+
+class Holds(Section):
+    lease_ms: int = Field(ge=1000)
+    renew_ms: int = Field(ge=100)
+    refusal_memory_ms: int = Positive
+    tombstone_ms: int = Positive
+    rebuild_grace_ms: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _renewed_before_it_lapses(self) -> "Holds":
+        if self.renew_ms * 2 > self.lease_ms:
+            raise ValueError("renew_ms must be at most half of lease_ms")
+        return self
+
+
+class Redis(Section):
+    command_timeout_ms: int = Positive
+    pending_commands_max: int = Positive
+    reconnect_backoff_ms_max: int = Positive
+    require_durable: bool
+    ready_memory_percent_max: int = Field(gt=0, le=100)
+
+
+class Database(Section):
+    pool_connections_max: int = Field(ge=2)
+    connect_timeout_ms: int = Positive
+    command_timeout_ms: int = Positive
+
+
+class Callers(Section):
+    poll_ms: int = Field(gt=0, le=500)
+    cached_keys_max: int = Positive
+    unknown_key_ttl_ms: int = Field(gt=0, le=1000)
+    stale_s_max: int = Field(ge=0)
+
+
+class Edge(Section):
+    connections_max: int = Positive
+    head_bytes_max: int = Positive
+    header_count_max: int = Positive
+    head_timeout_ms: int = Positive
+    body_bytes_max: int = Positive
+    bodies_bytes_max: int = Positive
+    control_body_bytes_max: int = Positive
+    body_idle_timeout_ms: int = Positive
+    write_stall_timeout_ms: int = Positive
+    bytes_per_s_min: int = Positive
+    keepalive_timeout_ms: int = Positive
+    write_high_water_bytes: int = Positive
+    drain_s: int = Field(ge=0)
+
+
+class Upstream(Section):
+    connect_timeout_ms: int = Positive
+    head_timeout_ms: int = Positive
+    body_idle_timeout_ms: int = Positive
+    connections_max: int = Positive
+    connection_idle_ms: int = Positive
+    connection_age_ms: int = Positive
+    answer_buffer_bytes_max: int = Positive
+
+
+class Disconnect(Section):
+    policy: Literal["drain", "cancel"]
+    drain_s: int = Field(ge=0)
+    drains_max: int = Field(ge=0)
+
+
+class Realtime(Section):
+    sessions: Selling
+    sessions_max: int = Field(ge=0)
+    recheck_ms: int = Field(gt=0, le=500)
+    idle_timeout_ms: int = Positive
+    session_s_max: int = Positive
+    closing_timeout_ms: int = Positive
+
+
+class SettlementConfig(Section):
+    ready_backlog_events_max: int = Positive
+    retained_max: int = Positive
+    position_poll_ms: int = Positive
+    journal_bytes_max: int = Positive
+    replay_ms: int = Positive
+
+
+class TokenizerConfig(Section):
+    counted_bytes_max: int = Positive
+
+
+class Poster(Section):
+    batch_events_max: int = Field(gt=0, le=5000)
+    batch_ms: int = Field(ge=0)
+    ack_ms: int = Field(ge=0)
+    block_ms: int = Positive
+
+
+class Workers(Section):
+    sweep_ms: int = Positive
+    sweep_batch_max: int = Positive
+    credit_ms: int = Positive
+    rebuild_check_ms: int = Positive
+    seal_ms: int = Positive
+    seal_batch_max: int = Field(gt=0, le=10_000)
+    book_ms: int = Positive
+    ready_lag_s_max: int = Positive
+
+
+class Stripe(Section):
+    api_url: str
+    timeout_ms: int = Positive
+    retries_max: int = Field(ge=0, le=5)
+    signature_tolerance_s: int = Positive
+    return_url: str
+    automatic_tax: bool
+    tax_ids: bool
+    invoices: bool
+    freeze: Literal["account", "amount"]
+    events_ms: int = Positive
+    events_at_once_max: int = Field(gt=0, le=64)
+    event_attempts_max: int = Positive
+    refunds_s: int = Positive
+    backfill_s: int = Positive
+
+    @field_validator("api_url", "return_url")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        return checked_scheme(url, "https", "http")
+
+
+class Purchases(Section):
+    enabled: bool
+    banner: str
+    per_hour_max: int = Positive
+    refund_days_max: int = Positive
+
+
+def checked_scheme(url: str, *schemes: str) -> str:
+    """The URL, if it is empty or has one of these schemes; raises ValueError."""
+    if url and split_url(url).scheme not in schemes:
+        raise ValueError("must start with " + " or ".join(f"{scheme}://" for scheme in schemes))
+    return url
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of a URL, its port checked; raises ValueError."""
+    parts = urlsplit(url)
+    parts.port  # noqa: B018  it is only checked when it is read: a ValueError
+    return parts
