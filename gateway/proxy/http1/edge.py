@@ -235,7 +235,9 @@ class Connection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         self._next()
-        if self._current is None and self._backlog and not self._deaf and not self._write_paused:
+        # What waits may be the rest of the body of the request that has just begun.
+        is_wanted = self._current is self._reader.arriving
+        if self._backlog and is_wanted and not self._deaf and not self._write_paused:
             data = b"".join(self._backlog)
             self._backlog.clear()
             self._backlog_bytes = 0

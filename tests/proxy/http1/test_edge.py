@@ -105,6 +105,33 @@ async def test_pipelined_bytes_wait_for_the_answer_before_them() -> None:
         await hang_up(writer)
 
 
+async def test_a_pipelined_body_that_goes_on_during_the_answer_before_it_arrives_whole_and_in_order() -> None:
+    proceed, second = asyncio.Event(), asyncio.Event()
+
+    async def slow_first(request: Request) -> None:
+        if request.path == b"/1":
+            await proceed.wait()
+        else:
+            second.set()
+        await echo(request)
+
+    async with edge(slow_first) as running, asyncio.timeout(PATIENCE_S):
+        reader, writer = await running.connect()
+        head = b"POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n%b\r\n" % CLOSE
+        writer.write(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n" + head + b"ab")
+        while not running.server.running:
+            await asyncio.sleep(0)
+        writer.write(b"cd")
+        await asyncio.sleep(0.05)  # nothing tells that it has been read
+        proceed.set()
+        await second.wait()
+        writer.write(b"ef")
+        answers = await reader.read()
+        await hang_up(writer)
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+    assert understood(b"HTTP" + answers.split(b"HTTP")[-1])["body"] == "abcdef"
+
+
 async def test_too_many_requests_in_one_read_are_cut_after_those_that_are_answered() -> None:
     async with edge(hello, Limits(sweep_s=0.02, pipelined_max=2)) as running:
         answer = await running.say(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n" * 5)
