@@ -28,7 +28,8 @@ A request's header `x-sandbox-scenario` holds orders, separated by commas: `toke
     drop               the connection is closed before a byte is answered
 
 `PUT /sandbox/scenario` sets what holds for every request. `GET /sandbox/log` shows every request and what it really
-produced, `DELETE /sandbox/log` clears it.
+produced, `DELETE /sandbox/log` clears it. `GET /v1/organization/usage/{completions,embeddings}` and `…/costs` report
+what was served by the day, to any bearer key; a clear does not change them.
 """
 
 from gateway.sandbox.openai.app import SimulatedOpenAI, create_app, serve

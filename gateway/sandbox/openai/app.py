@@ -26,6 +26,9 @@ def create_app(settings: SandboxOpenAISettings, *, clock: Callable[[], float] = 
     app.router.add_get("/sandbox/log", _show_log)
     app.router.add_delete("/sandbox/log", _clear_log)
     app.router.add_put("/sandbox/scenario", _set_scenario)
+    app.router.add_get("/v1/organization/usage/completions", exchange.organization.usage_completions)
+    app.router.add_get("/v1/organization/usage/embeddings", exchange.organization.usage_embeddings)
+    app.router.add_get("/v1/organization/costs", exchange.organization.costs)
     for path in (*ENDPOINTS, "/{anything:.*}"):
         app.router.add_route("*", path, exchange.serve)
     app.on_shutdown.append(_stop_stalling)

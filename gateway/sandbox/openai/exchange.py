@@ -11,6 +11,7 @@ from gateway.sandbox.openai.answers import ENDPOINTS, Answer, Question, answer, 
 from gateway.sandbox.openai.delivery import Delivery, Pace, close
 from gateway.sandbox.openai.errors import ApiError
 from gateway.sandbox.openai.log import LogEntry, Outcome, RequestLog
+from gateway.sandbox.openai.organization import Organization
 from gateway.sandbox.openai.realtime import REALTIME, converse
 from gateway.sandbox.openai.scenarios import HEADER, USUAL, Scenario, ScenarioError, parse_scenario
 from gateway.sandbox.openai.settings import SandboxOpenAISettings
@@ -25,7 +26,8 @@ class Exchange:
     """Serves requests; holds what outlives one: the log, the count of requests, the scenario that holds for all."""
 
     def __init__(self, settings: SandboxOpenAISettings, clock: Callable[[], float]) -> None:
-        self.log = RequestLog(settings.log_entries_max)
+        self.organization = Organization(clock, settings.admin_key)
+        self.log = RequestLog(settings.log_entries_max, on_end=self.organization.count)
         self.scenario = parse_scenario(settings.scenario)
         self.stopping = asyncio.Event()
         self._settings = settings

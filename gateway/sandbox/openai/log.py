@@ -66,10 +66,11 @@ class LogEntry(msgspec.Struct, kw_only=True, gc=False):
 
 
 class RequestLog:
-    """Entries in order of arrival; the oldest fall out beyond the bound."""
+    """Entries in order of arrival; the oldest fall out beyond the bound. `on_end` is told each entry that ends."""
 
-    def __init__(self, entries_max: int) -> None:
+    def __init__(self, entries_max: int, on_end: Callable[[LogEntry], None] = lambda _: None) -> None:
         self._entries: deque[LogEntry] = deque(maxlen=entries_max)
+        self._on_end = on_end
         self._cleared_at_sequence = 0
         self._waiting: list[asyncio.Future[None]] = []
         self.arrived = 0  # requests since the last clear
@@ -94,6 +95,7 @@ class RequestLog:
         """The request has ended; what is said later about the same one is not heard."""
         if entry.outcome is Outcome.OPEN:
             entry.outcome = outcome
+            self._on_end(entry)
             if entry.sequence >= self._cleared_at_sequence:
                 self.ended += 1
             self._wake()

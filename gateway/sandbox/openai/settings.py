@@ -7,6 +7,7 @@ class SandboxOpenAISettings(msgspec.Struct, frozen=True, kw_only=True):
     """Pace, output length, key and bounds."""
 
     api_key: str | None = None  # the only key accepted; None accepts any, and none
+    admin_key: str | None = None  # the only one that reads usage and costs; None accepts any, but not none
     ttft_ms: float = 0.0  # time to the first token
     tokens_per_s: float = 0.0  # 0: as fast as possible
     output_tokens: int = 24  # visible tokens of an answer that no limit cuts
