@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.adapters.notices import NoticeError, Notices
-from gateway.core.notices import Kind, load_templates
+from gateway.core.notices import Fields, Kind, load_templates
 from gateway.resources import shipped
 from tests.books import Books, open_books
 
-CAP = {"name": "day", "used": 8, "cap": 10, "percent": 80, "resets_at": "midnight"}
-DISPUTE = {"payment": "pi_1", "amount": "$5.00", "reason": "fraudulent", "reference": "du_1"}
+CAP: Fields = {"name": "day", "used": 8, "cap": 10, "percent": 80, "resets_at": "midnight"}
+DISPUTE: Fields = {"payment": "pi_1", "amount": "$5.00", "reason": "fraudulent", "reference": "du_1"}
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.notices import FIELDS, Kind, NoticesError, Templates, is_signed, load_templates, signature
+from gateway.core.notices import FIELDS, Fields, Kind, NoticesError, Templates, is_signed, load_templates, signature
 from gateway.resources import shipped
 
 SHIPPED = (shipped("config") / "notices.toml").read_text()
@@ -17,7 +17,7 @@ def templates() -> Templates:
 
 @pytest.mark.parametrize("kind", Kind)
 def test_every_shipped_notice_can_be_written(templates: Templates, kind: Kind) -> None:
-    words = templates.write(kind, dict.fromkeys(FIELDS[kind], 1) | {"account": "acme"})
+    words = templates.write(kind, {name: name.upper() for name in FIELDS[kind]} | {"account": "acme"})
 
     assert words.subject
     assert words.text
@@ -26,7 +26,7 @@ def test_every_shipped_notice_can_be_written(templates: Templates, kind: Kind) -
 
 @given(st.text(), st.text())
 def test_whatever_its_fields_hold_a_subject_is_one_bounded_line(account: str, name: str) -> None:
-    fields = {"account": account, "name": name, "used": 1, "cap": 2, "percent": 80, "resets_at": "midnight"}
+    fields: Fields = {"account": account, "name": name, "used": 1, "cap": 2, "percent": 80, "resets_at": "midnight"}
     subject = load_templates(SHIPPED).write(Kind.SOFT_CAP, fields).subject
 
     assert len(subject.splitlines()) == 1
