@@ -169,6 +169,8 @@ class Exchange:
             return
         caller = self._known(request.head) or await self._authenticate(request.head)
         admit_caller(caller, self._controls())
+        if request.gone:  # while its key was looked up
+            return
         if isinstance(target, Free):
             await self._relay.free(request, b"x-gateway-request-id: %b\r\n" % request_id.encode())
         else:

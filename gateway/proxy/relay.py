@@ -124,7 +124,7 @@ class Relay:
         request.start(answer.status, redacted(self._key, answer.reason), lines + opening, length=_length(answer))
         try:
             await self._pump(request, answer, redactor.feed)
-        except AnswerBroken:
+        except (AnswerBroken, GatewayError):  # the latter of the caller's body, where upstream answers before its end
             request.abort()
         else:
             _write(request, redactor.end())

@@ -201,6 +201,18 @@ async def test_a_caller_who_leaves_before_the_answer_leaves_nobody_upstream(
             await left.wait()
 
 
+async def test_a_caller_who_leaves_while_its_key_is_looked_up_is_no_failure(
+    selling: Stack, switching: Switching
+) -> None:
+    for number in range(5):
+        caller = await selling.new_account(f"new {number}")  # whose key no gateway knows yet
+        async with Client.connect(selling.address) as client:
+            client.writer.write(handshake(caller.key))
+        await until(lambda: selling.gateway.server.connections == 0)
+        await selling.quiet()
+    assert switching.requests == []
+
+
 # --- bytes both ways ---------------------------------------------------------------------------------------------
 
 

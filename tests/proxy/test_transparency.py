@@ -1,12 +1,15 @@
 """What goes in comes out: methods, targets, bodies and end-to-end headers pass unchanged, both ways."""
 
+import asyncio
 from itertools import product
 
 import pytest
 
 from gateway.core.keys import SHOWN_LENGTH
+from tests.proxy.conftest import Running
+from tests.proxy.http1.wire import upstream as socket_upstream
 from tests.proxy.stack import UPSTREAM_KEY, Stack
-from tests.proxy.wire import Client, Fields, Received, ScriptedUpstream, answer, ask, events, request
+from tests.proxy.wire import Client, Fields, Received, ScriptedUpstream, answer, ask, events, read_head, request
 
 CHAT = "/v1/chat/completions"
 BODY = b'{"model":"gpt-4o-mini",  "messages":[{"role":"user","content":"h\\u00e9 \xc3\xa9"}],"max_tokens":5 ,"x":1e400}'
@@ -177,6 +180,24 @@ async def test_calls_on_one_connection_are_answered_in_order(scripted: Stack, up
         first = await client.begin(b"")
         assert first.get(b"x-credits-held") is not None
     await scripted.quiet()
+
+
+async def test_a_body_that_breaks_behind_the_beginning_of_its_answer_cuts_the_answer(running: Running) -> None:
+    async def answer_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n")
+        await reader.read()
+
+    head = b"POST /v1/moderations HTTP/1.1\r\nHost: gateway\r\nTransfer-Encoding: chunked\r\nAuthorization: Bearer "
+    async with (
+        socket_upstream(answer_early) as origin,
+        running(origin) as stack,
+        Client.connect(stack.address) as client,
+    ):
+        client.writer.write(head + stack.key.encode() + b"\r\n\r\n2\r\n{}\r\n")
+        assert (await client.read_until(b"{}\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+        client.writer.write(b"no chunk")
+        assert await client.reader.read() == b""
 
 
 async def test_a_named_model_and_a_moderation_are_free(scripted: Stack, upstream: ScriptedUpstream) -> None:

@@ -42,7 +42,8 @@ class NoAnswer(Exception):
 
 
 def log_error(request: Request, error: Exception) -> None:
-    log.error("handler failed", method=request.method, path=request.path, exc_info=error)
+    method, path = request.method.decode("latin-1"), request.path.decode("latin-1")
+    log.error("handler failed", method=method, path=path, exc_info=error)
 
 
 def add_nothing(error: GatewayError) -> Headers:
