@@ -15,7 +15,8 @@ from gateway.adapters.purchases import Purchases
 from gateway.adapters.stripe import Stripe, StripeRefused, StripeUnavailable
 from gateway.adapters.stripe_inbox import Due, StripeInbox
 from gateway.adapters.stripe_objects import Cause
-from gateway.core.stripe_events import Subject, backoff_s, subject_of
+from gateway.core.backoff import backoff_s
+from gateway.core.stripe_events import Subject, subject_of
 from gateway.core.topups import Mismatch
 from gateway.workers.payments import Payments
 

@@ -1,0 +1,114 @@
+"""The notifier: every delivery on its own, tried again when it fails, given up in the end, never lost."""
+
+from collections.abc import AsyncIterator
+from ipaddress import ip_network
+
+import msgspec
+import pytest
+
+from gateway.adapters.notices import Notices
+from gateway.adapters.notify import Sender
+from gateway.core.notices import Fields, Kind, is_signed, load_templates
+from gateway.resources import shipped
+from gateway.workers.notifier import Notifier
+from tests.books import Books, open_books
+from tests.receiver import Receiver, receiving
+
+DISPUTE: Fields = {"payment": "pi_1", "amount": "$5.00", "reason": "fraudulent", "reference": "du_1"}
+TEMPLATES = load_templates((shipped("config") / "notices.toml").read_text())
+
+
+@pytest.fixture
+async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
+    async with open_books(database_url, redis_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def notices(books: Books) -> Notices:
+    return Notices(books.pool, TEMPLATES)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def notifier(notices: Notices) -> AsyncIterator[Notifier]:
+    sender = Sender(timeout_s=2.0, private_networks=(ip_network("127.0.0.0/8"),), now_s=lambda: 1000)
+    yield Notifier(
+        notices,
+        sender,
+        TEMPLATES,
+        at_once_max=8,
+        attempts_max=3,
+        timeout_s=2.0,
+        retry_first_s=5,
+        retry_longest_s=60,
+    )
+    await sender.close()
+
+
+async def test_a_notice_arrives_with_its_words_its_fields_and_a_signature(
+    books: Books, notices: Notices, notifier: Notifier, receiver: Receiver
+) -> None:
+    account = await books.account()
+    await notices.add_target(None, "webhook", receiver.url, secret="whsec", shown="receiver")
+    await notices.tell(Kind.DISPUTE, account.id, DISPUTE)
+
+    assert await notifier.step() == 1
+
+    [came] = receiver.came
+    told = msgspec.json.decode(came.body)
+    assert is_signed(came.headers["x-tollgate-signature"], "whsec", came.body, now_s=1000, tolerance_s=0)
+    assert told["id"] == came.headers["x-tollgate-notice"]
+    assert (told["kind"], told["account"], told["fields"]) == ("dispute", account.id, DISPUTE)
+    assert told["subject"] == f"{account.name}: payment pi_1 is disputed"
+    assert (await notifier.step(), await notices.counts()) == (0, {})
+
+
+async def test_a_failure_is_tried_again_later_and_does_not_repeat_what_arrived(
+    books: Books, notices: Notices, notifier: Notifier, receiver: Receiver
+) -> None:
+    async with receiving() as other:
+        for each in (receiver, other):
+            await notices.add_target(None, "webhook", each.url, secret="s", shown="receiver")
+        receiver.status = 503
+        await notices.tell(Kind.DISPUTE, None, DISPUTE)
+        assert (await notifier.step(), await notifier.step()) == (2, 0)
+        assert await notices.counts() == {"retrying": 1}
+
+        receiver.status = 200
+        await books.pool.execute("UPDATE notice_delivery SET due_at = now() WHERE state = 'retrying'")
+        assert await notifier.step() == 1
+        assert (len(receiver.came), len(other.came), await notices.counts()) == (2, 1, {})
+
+
+async def test_what_never_arrives_is_given_up_with_its_reason(
+    books: Books, notices: Notices, notifier: Notifier, receiver: Receiver
+) -> None:
+    receiver.status = 500
+    await notices.add_target(None, "webhook", receiver.url, secret="s", shown="receiver")
+    await notices.tell(Kind.DISPUTE, None, DISPUTE)
+
+    for _ in range(4):
+        await notifier.step()
+        await books.pool.execute("UPDATE notice_delivery SET due_at = now()")
+
+    [listed] = await notices.listing(count=9)
+    assert len(receiver.came) == 3
+    assert listed.deliveries == [{"target": "receiver", "state": "dead", "attempts": 3, "error": "answered 500"}]
+
+
+async def test_a_test_reaches_the_target_it_is_for_only(
+    notices: Notices, notifier: Notifier, receiver: Receiver
+) -> None:
+    async with receiving() as other:
+        wanted = await notices.add_target(None, "webhook", receiver.url, secret="s", shown="receiver")
+        await notices.add_target(None, "webhook", other.url, secret="s", shown="other")
+        await notices.test(wanted, "noon")
+
+        assert await notifier.step() == 1
+        assert (len(receiver.came), len(other.came)) == (1, 0)
