@@ -121,7 +121,7 @@ class Request(Inbound):
                 return
 
     def _want_body(self) -> None:
-        if self._expects_continue and not self.received_bytes and not self.started:
+        if self._expects_continue and not (self.received_bytes or self.started or self.gone):
             self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._expects_continue = False
         self._connection.want_body()

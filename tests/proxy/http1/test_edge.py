@@ -8,7 +8,7 @@ import pytest
 
 from gateway.core.errors import GatewayError
 from gateway.proxy.http1.headers import encode
-from gateway.proxy.http1.server import Limits, Request
+from gateway.proxy.http1.server import ClientGone, Limits, Request
 from tests.proxy.http1.wire import HOST, PATIENCE_S, QUICK, Edge, echo, edge, hang_up, hello, refused
 
 CLOSE = b"Connection: close\r\n"
@@ -188,6 +188,29 @@ async def test_continue_is_said_when_the_body_is_wanted() -> None:
         writer.write(b"ab")
         assert await reader.read() == HELLO % (b"/", CLOSE)
         await hang_up(writer)
+
+
+async def test_continue_is_not_said_to_a_client_that_has_left() -> None:
+    handled = asyncio.Event()
+
+    async def wait_and_read(request: Request) -> None:
+        left = asyncio.Event()
+        request.on_gone(left.set)
+        reached.set()
+        await left.wait()
+        await asyncio.sleep(0)  # until the transport is closed, too
+        with pytest.raises(ClientGone):
+            await request.read_body(10)
+        handled.set()
+
+    reached = asyncio.Event()
+    async with edge(wait_and_read) as running, asyncio.timeout(PATIENCE_S):
+        _, writer = await running.connect()
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        await reached.wait()
+        writer.transport.abort()
+        await handled.wait()
+    assert running.failures == []
 
 
 async def test_continue_is_not_said_when_the_body_is_refused_or_there_already() -> None:
