@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from gateway.adapters.database import LedgerUnavailable, Pool, load_queries, outages
-from gateway.core.callers import Caller
+from gateway.core.callers import Caller, Restrictions, Scope, Status
 from gateway.core.errors import BillingUnavailable, Unauthenticated
 from gateway.core.keys import credential_of
 
@@ -24,7 +24,7 @@ OVERLAP_S = 30.0
 
 
 class CallerDirectory:
-    """Looks callers up. `clock` gives seconds of any monotonic clock."""
+    """Looks callers up. `clock` gives seconds of any monotonic clock, `now_ms` the time by which keys expire."""
 
     def __init__(
         self,
@@ -35,6 +35,7 @@ class CallerDirectory:
         stale_s_max: float,
         poll_s: float,
         clock: Callable[[], float],
+        now_ms: Callable[[], int],
     ) -> None:
         self._pool = pool
         self._cached_keys_max = cached_keys_max
@@ -42,7 +43,9 @@ class CallerDirectory:
         self._stale_s_max = stale_s_max
         self._poll_s = poll_s
         self._clock = clock
-        self._sql = load_queries("callers")
+        self._now_ms = now_ms
+        sql = load_queries("callers")
+        self._find, self._changed = (f"{sql['caller']}\n{sql[which]}" for which in ("by_hash", "changed"))
         self._callers: OrderedDict[bytes, Caller] = OrderedDict()  # by hash, the least recently used first
         self._unknown: OrderedDict[bytes, float] = OrderedDict()  # hash → when to ask again
         self._asking: dict[bytes, asyncio.Task[Caller | None]] = {}
@@ -52,6 +55,8 @@ class CallerDirectory:
         """The caller, if the cache knows; None means that `authenticate` must be asked."""
         caller = self._callers.get(credential)
         if caller is None or self._clock() - self._fresh_at > self._stale_s_max:
+            return None
+        if caller.expires_at_ms is not None and caller.expires_at_ms <= self._now_ms():
             return None
         self._callers.move_to_end(credential)
         return caller
@@ -90,8 +95,8 @@ class CallerDirectory:
 
     async def _ask(self, hashed: bytes) -> Caller | None:
         with outages():
-            row = await self._pool.fetchrow(self._sql["find"], hashed)
-        caller = _caller(row)
+            row = await self._pool.fetchrow(self._find, hashed)
+        caller = self._read(row)
         self._remember(hashed, caller)
         return caller
 
@@ -114,11 +119,11 @@ class CallerDirectory:
         looked_at = self._clock()
         since_s = looked_at - self._fresh_at + OVERLAP_S
         with outages():
-            rows = await self._pool.fetch(self._sql["changed"], timedelta(seconds=since_s))
+            rows = await self._pool.fetch(self._changed, timedelta(seconds=since_s))
         changed = 0
         for row in rows:
             hashed: bytes = row["hash"]
-            caller = _caller(row)
+            caller = self._read(row)
             if hashed in self._callers and self._callers[hashed] != caller:
                 changed += 1
                 if caller is None:
@@ -149,13 +154,39 @@ class CallerDirectory:
         """How old the cache's knowledge is."""
         return self._clock() - self._fresh_at
 
+    def _read(self, row: Any) -> Caller | None:
+        """The caller whom a key stands for, or None: unknown, revoked, expired and removed are the same."""
+        if row is None or row["revoked_at"] is not None or row["member_status"] == "removed":
+            return None
+        expires_at_ms = None if row["expires_at"] is None else int(row["expires_at"].timestamp() * 1000)
+        if expires_at_ms is not None and expires_at_ms <= self._now_ms():
+            return None
+        return Caller(
+            account_id=str(row["account_id"]),
+            key_id=row["key_id"],
+            status=_status(row),
+            on_disconnect=row["on_disconnect"],
+            member_id=None if row["member_id"] is None else str(row["member_id"]),
+            role=row["role"],
+            scopes=frozenset(row["scopes"]),
+            expires_at_ms=expires_at_ms,
+            restrictions=_restrictions(row),
+            review=row["review"] or "",
+            plan=row["plan"],
+            priority=row["priority"],
+            time_zone=row["time_zone"],
+        )
 
-def _caller(row: Any) -> Caller | None:
-    if row is None or row["revoked_at"] is not None:
+
+def _status(row: Any) -> Status:
+    """The worst of the account's, the member's and the key's. An account's review is in its own status already."""
+    if "suspended" in (row["status"], row["member_status"]):
+        return "suspended"
+    return "in_review" if row["status"] == "in_review" or row["is_narrow"] else "active"
+
+
+def _restrictions(row: Any) -> Restrictions | None:
+    may_call = Scope.CALLS in row["scopes"]
+    if may_call and not (row["models"] or row["endpoints"] or row["networks"]):
         return None
-    return Caller(
-        account_id=str(row["account_id"]),
-        key_id=row["key_id"],
-        suspended=row["status"] != "active",
-        on_disconnect=row["on_disconnect"],
-    )
+    return Restrictions(may_call, tuple(row["models"]), tuple(row["endpoints"]), tuple(row["networks"]))

@@ -58,6 +58,7 @@ class Gateway:
             stale_s_max=config.callers.stale_s_max,
             poll_s=config.callers.poll_ms / 1000,
             clock=time.monotonic,
+            now_ms=now_ms,
         )
         self.leases = Leases(
             stores.credits,
@@ -122,6 +123,7 @@ class Gateway:
             new_id=RequestIds(),
             now_ms=now_ms,
             missing=lambda: self.ready.missing,
+            trusted_proxies=edge.trusted_proxies,
         )
         self.server = Server(self.exchange, _edge_limits(config), on_refused=self._edge_refused)
         self._follower = ShardFollower(stores.ledger, stores.credits, self.leases, self.settlements)

@@ -1,5 +1,6 @@
 """The sections of the configuration, one class each. What a key means stands in config/gateway.toml."""
 
+from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -68,6 +69,7 @@ class Edge(Section):
     keepalive_timeout_ms: int = Positive
     write_high_water_bytes: int = Positive
     drain_s: int = Field(ge=0)
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
 
 
 class Upstream(Section):

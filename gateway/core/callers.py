@@ -1,6 +1,50 @@
 """Callers: the authenticated origin of a request, as everything after authentication reads it."""
 
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Literal
+
 import msgspec
+
+from gateway.core.addresses import Address, Network, is_within
+from gateway.core.errors import AddressNotAllowed, EndpointNotAllowed, ModelNotAllowed, ScopeMissing
+
+
+class Scope(StrEnum):
+    """What a key may be used for."""
+
+    CALLS = "calls"  # /v1
+    READ = "read"  # what /api and /billing show
+    BUY = "buy"  # purchases
+    MANAGE = "manage"  # keys and members
+
+
+DEFAULT_SCOPES = frozenset({Scope.CALLS.value, Scope.READ.value, Scope.BUY.value})
+
+Status = Literal["active", "suspended", "in_review"]
+
+
+class Restrictions(msgspec.Struct, frozen=True):
+    """What keeps a key from some calls. Most keys have none."""
+
+    may_call: bool = True
+    models: tuple[str, ...] = ()  # patterns; none: every model
+    endpoints: tuple[str, ...] = ()  # patterns of paths; none: every one
+    networks: tuple[Network, ...] = ()  # none: everywhere
+
+    def check_request(self, path: str, address: Address | None) -> None:
+        """Raises the `GatewayError` that refuses a request to `path` of the OpenAI API from `address`."""
+        if not self.may_call:
+            raise ScopeMissing("This API key lacks the scope 'calls', which requests to models need.")
+        if self.networks and not is_within(address, self.networks):
+            raise AddressNotAllowed
+        if self.endpoints and not any(fnmatchcase(path, each) for each in self.endpoints):
+            raise EndpointNotAllowed(f"This API key may not call {path[:128]}.")
+
+    def check_model(self, model: str) -> None:
+        """Raises `ModelNotAllowed`."""
+        if self.models and not any(fnmatchcase(model, each) for each in self.models):
+            raise ModelNotAllowed(f"This API key may not use the model {model[:128]!r}.", param="model")
 
 
 class Caller(msgspec.Struct, frozen=True, gc=False):
@@ -8,5 +52,14 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
 
     account_id: str
     key_id: str
-    suspended: bool = False
+    status: Status = "active"  # the worst of its account's, member's and key's
     on_disconnect: str = "drain"  # or "cancel"
+    member_id: str | None = None
+    role: str | None = None  # of the member
+    scopes: frozenset[str] = DEFAULT_SCOPES
+    expires_at_ms: int | None = None
+    restrictions: Restrictions | None = None
+    review: str = ""  # the reference of what put it in review
+    plan: str = "default"
+    priority: str = "normal"  # or "low"
+    time_zone: str = "UTC"

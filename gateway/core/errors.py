@@ -90,10 +90,34 @@ class Unauthenticated(GatewayError):
     status, code, type = 401, "invalid_api_key", "invalid_request_error"
 
 
+class ScopeMissing(GatewayError):
+    """This API key lacks the scope that the request needs."""
+
+    status, code, type = 403, "scope_missing", "permission_error"
+
+
+class ModelNotAllowed(GatewayError):
+    """This API key may not use this model."""
+
+    status, code, type = 403, "model_not_allowed", "permission_error"
+
+
+class AddressNotAllowed(GatewayError):
+    """This API key may not be used from this address."""
+
+    status, code, type = 403, "address_not_allowed", "permission_error"
+
+
 class AccountSuspended(GatewayError):
-    """This account is suspended or under review; its operator can tell more."""
+    """This account or member is suspended; its operator can tell more."""
 
     status, code, type = 403, "account_suspended", "permission_error"
+
+
+class AccountInReview(GatewayError):
+    """This account, member or key is under review; its operator can tell more."""
+
+    status, code, type = 403, "account_in_review", "permission_error"
 
 
 class InsufficientCredits(GatewayError):

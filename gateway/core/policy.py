@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.core.callers import Caller
 from gateway.core.calls import Call
-from gateway.core.errors import AccountSuspended
+from gateway.core.errors import AccountInReview, AccountSuspended
 
 
 class Controls(msgspec.Struct, frozen=True):
@@ -25,10 +25,23 @@ class Admitted(NamedTuple):
 
 def admit_caller(caller: Caller, controls: Controls) -> None:
     """Raises the `GatewayError` that refuses every request of this caller, metered or not."""
-    if caller.suspended:
-        raise AccountSuspended
+    if caller.status != "active":
+        raise inactive(caller)
 
 
 def admit(caller: Caller, call: Call, controls: Controls, now_ms: int) -> Admitted:
     """The call as it may be made now; raises the `GatewayError` that refuses it."""
+    if caller.restrictions is not None:
+        caller.restrictions.check_model(call.model)
     return Admitted(call)
+
+
+def inactive(caller: Caller) -> AccountInReview | AccountSuspended:
+    """What tells a caller that it is suspended or in review, with the reference to ask about."""
+    if caller.status == "suspended":
+        return AccountSuspended()
+    if not caller.review:
+        return AccountInReview()
+    return AccountInReview(
+        f"This account, member or key is under review; ask its operator about {caller.review}.", reference=caller.review
+    )

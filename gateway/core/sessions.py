@@ -1,6 +1,7 @@
 """Whether a session is relayed whose use nobody meters: never, unless the operator has said so. Pure."""
 
 from enum import StrEnum
+from urllib.parse import parse_qs
 
 from gateway.core.errors import EndpointNotAllowed, InvalidRequest, Overloaded
 
@@ -28,3 +29,13 @@ def admit_session(selling: Selling, *, is_websocket: bool, is_followed: bool, ru
         raise InvalidRequest("Nothing may follow the request for a WebSocket before it is answered.")
     if running >= running_max:
         raise Overloaded("This gateway holds as many sessions as it can; try again in a moment.", retry_after_s=1)
+
+
+def model_asked(target: bytes) -> str:
+    """The model that a session's target names; of several, or none, something that no model is called.
+
+    >>> model_asked(b"/v1/realtime?model=gpt-realtime"), model_asked(b"/v1/realtime?model=a&model=b")
+    ('gpt-realtime', 'a, b')
+    """
+    query = target.partition(b"?")[2].decode("latin-1")
+    return ", ".join(parse_qs(query).get("model", []))

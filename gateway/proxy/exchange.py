@@ -17,7 +17,8 @@ import structlog
 
 from gateway.adapters.credits import Refused, Settled
 from gateway.adapters.tokens import BadVocabulary, Tokenizer
-from gateway.core.callers import Caller
+from gateway.core.addresses import Address, Network, client_address
+from gateway.core.callers import Caller, Restrictions
 from gateway.core.calls import Call, Endpoint, parse
 from gateway.core.endings import Charge, Ended, ending
 from gateway.core.errors import (
@@ -37,6 +38,7 @@ from gateway.core.policy import Controls, admit, admit_caller
 from gateway.core.rates import ModelRates, RateCard, UnsoldTier
 from gateway.core.routes import Control, Free, Own, Route, Session, route
 from gateway.core.schedule import Schedule
+from gateway.core.sessions import model_asked
 from gateway.core.usage import at_least
 from gateway.proxy.http1.framing import RequestHead
 from gateway.proxy.http1.handover import Handover
@@ -56,6 +58,8 @@ log = structlog.get_logger(__name__)
 
 # Reading a body of 32 MiB takes as long as a hundred calls: from this size on it is done beside the loop.
 LARGE_BODY_BYTES = 1024 * 1024
+
+FORWARDED = b"x-forwarded-for"
 
 
 class Callers(Protocol):
@@ -98,6 +102,7 @@ class Exchange:
         new_id: Callable[[], str],
         now_ms: Callable[[], int],
         missing: Callable[[], str],
+        trusted_proxies: tuple[Network, ...] = (),
     ) -> None:
         self._callers = callers
         self._cards = cards
@@ -113,6 +118,7 @@ class Exchange:
         self._new_id = new_id
         self._now_ms = now_ms
         self._missing = missing
+        self._trusted_proxies = trusted_proxies
         self._room = BodyRoom(bodies_bytes_max, body_bytes_max)
         self._counting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._auto_tier = auto_tier
@@ -136,6 +142,8 @@ class Exchange:
             raise ShuttingDown(retry_after_s=1)
         caller = self._known(request.head) or await self._authenticate(request.head)
         admit_caller(caller, self._controls())
+        if caller.restrictions is not None:
+            self._restrict(request, caller.restrictions)
         if request.get(b"content-encoding") not in (None, b"identity"):
             raise InvalidRequest("Send the request body without a Content-Encoding.", param=None)
         room_bytes = self._room.take(request)
@@ -169,6 +177,8 @@ class Exchange:
             return
         caller = self._known(request.head) or await self._authenticate(request.head)
         admit_caller(caller, self._controls())
+        if caller.restrictions is not None:
+            self._restrict(request, caller.restrictions)
         if request.gone:  # while its key was looked up
             return
         if isinstance(target, Free):
@@ -214,7 +224,17 @@ class Exchange:
             return False
         except BillingUnavailable:  # nobody can tell now
             return True
-        return not caller.suspended
+        return caller.status == "active"
+
+    def _restrict(self, request: Request, restrictions: Restrictions) -> None:
+        head = request.head
+        restrictions.check_request(head.path.decode("latin-1"), self.client_address(request))
+        if isinstance(self._route(head), Session):
+            restrictions.check_model(model_asked(head.target))
+
+    def client_address(self, request: Request) -> Address | None:
+        forwarded_for = [value.decode("latin-1") for name, value in request.head.headers if name.lower() == FORWARDED]
+        return client_address(request.peer, forwarded_for, self._trusted_proxies)
 
     async def _read(self, request: Request, caller: Caller, target: Endpoint) -> Wanted:
         """Parse and estimate; raises the `GatewayError` that refuses the call."""

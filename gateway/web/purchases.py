@@ -11,9 +11,10 @@ from gateway.adapters.database import LedgerUnavailable
 from gateway.adapters.purchases import KeyReused, Purchase, Purchases
 from gateway.adapters.stripe import StripeRefused, StripeUnavailable
 from gateway.core.callers import Caller
-from gateway.core.errors import AccountSuspended, BillingUnavailable, GatewayError, InvalidRequest
+from gateway.core.errors import BillingUnavailable, GatewayError, InvalidRequest
 from gateway.core.money import format_credits
 from gateway.core.packages import Package, Packages
+from gateway.core.policy import inactive
 from gateway.core.topups import UCR_PER_CENT, PurchaseState
 from gateway.web.checkout import Checkout, TooMany
 
@@ -143,8 +144,8 @@ class PurchaseRoutes:
     async def _caller(self, request: web.Request, *, serves_suspended: bool = False) -> Caller:
         authorization = request.headers.get("Authorization")
         caller = await self._authenticate(None if authorization is None else authorization.encode())
-        if caller.suspended and not serves_suspended:
-            raise AccountSuspended
+        if caller.status != "active" and not serves_suspended:
+            raise inactive(caller)
         return caller
 
     def _package(self, asked: Asked) -> Package:

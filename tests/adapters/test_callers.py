@@ -1,20 +1,23 @@
 """Callers: cached, followed when they change, one uniform refusal, and a bound on trust while Postgres is away."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from ipaddress import ip_network
 
+import asyncpg
 import pytest
 
 from gateway.adapters.callers import CallerDirectory
-from gateway.core.callers import Caller
+from gateway.core.callers import Caller, Restrictions
 from gateway.core.errors import BillingUnavailable, Unauthenticated
 from gateway.core.keys import credential_of, make_key
-from tests.books import Books, open_books, terminate_clients
+from tests.books import Books, new_id, open_books, terminate_clients
 
 
 class Clock:
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now = time.time()
 
     def __call__(self) -> float:
         return self.now
@@ -46,6 +49,7 @@ def open_directory(books: Books, clock: Clock, cached_keys_max: int = 100) -> Ca
         stale_s_max=60.0,
         poll_s=0.01,
         clock=clock,
+        now_ms=lambda: int(clock.now * 1000),
     )
 
 
@@ -91,7 +95,7 @@ async def test_a_revoked_key_and_a_suspended_account_are_followed(books: Books, 
         await callers.authenticate(revoked)
     found = known(callers, suspended)
     assert found is not None
-    assert found.suspended
+    assert found.status == "suspended"
 
 
 async def test_polling_follows_within_a_second(books: Books, clock: Clock) -> None:
@@ -176,3 +180,92 @@ async def test_the_cache_is_bounded_and_guessing_evicts_nobody(books: Books, clo
     assert [known(callers, header) for header, _ in issued] == [issued[0][1], issued[1][1], None]
     await callers.authenticate(issued[2][0])
     assert [known(callers, header) for header, _ in issued] == [None, issued[1][1], issued[2][1]]
+
+
+async def a_member(books: Books, caller: Caller, status: str = "active") -> str:
+    """A member who has the caller's key."""
+    member_id = new_id()
+    sql = "INSERT INTO member (id, account_id, email, role, status) VALUES ($1, $2, 'a@example.com', 'member', $3)"
+    await books.pool.execute(sql, member_id, caller.account_id, status)
+    return member_id
+
+
+async def test_a_key_carries_what_it_may_do_and_whose_it_is(books: Books, clock: Clock, database_url: str) -> None:
+    callers = open_directory(books, clock)
+    header, caller = await issue(books)
+    member_id = await a_member(books, caller)
+    await as_owner(
+        database_url,
+        "UPDATE api_key SET member_id = $1, scopes = '{calls}', models = '{gpt-4o*}', networks = '{10.0.0.0/8}',"
+        " changed_at = clock_timestamp()",
+        member_id,
+    )
+    await as_owner(database_url, "UPDATE account SET plan = 'team', priority = 'low', time_zone = 'Asia/Tokyo'")
+    assert await callers.authenticate(header) == Caller(
+        caller.account_id,
+        caller.key_id,
+        member_id=member_id,
+        role="member",
+        scopes=frozenset({"calls"}),
+        restrictions=Restrictions(models=("gpt-4o*",), networks=(ip_network("10.0.0.0/8"),)),
+        plan="team",
+        priority="low",
+        time_zone="Asia/Tokyo",
+    )
+
+
+async def test_an_expired_key_is_an_unknown_one(books: Books, clock: Clock, database_url: str) -> None:
+    callers = open_directory(books, clock)
+    header, _ = await issue(books)
+    await as_owner(database_url, "UPDATE api_key SET expires_at = now() + interval '10 s'")
+    assert (await callers.authenticate(header)).expires_at_ms is not None
+    clock.now += 11
+    assert known(callers, header) is None
+    with pytest.raises(Unauthenticated):
+        await callers.authenticate(header)
+
+
+@pytest.mark.parametrize(("status", "becomes"), [("suspended", "suspended"), ("removed", None)])
+async def test_a_member_out_of_service_is_followed(
+    books: Books, clock: Clock, database_url: str, status: str, becomes: str | None
+) -> None:
+    callers = open_directory(books, clock)
+    header, caller = await issue(books)
+    await as_owner(database_url, "UPDATE api_key SET member_id = $1", await a_member(books, caller))
+    await callers.authenticate(header)
+    await books.pool.execute("UPDATE member SET status = $1, changed_at = clock_timestamp()", status)
+    assert await callers.refresh_step() == 1
+    found = known(callers, header)
+    assert (found.status if found else None) == becomes
+
+
+async def test_a_review_of_one_key_stops_that_key_only_and_says_its_reference(books: Books, clock: Clock) -> None:
+    callers = open_directory(books, clock)
+    header, caller = await issue(books)
+    secret, _ = await books.accounts.issue_key(caller.account_id)
+    other = b"Bearer " + secret.encode()
+    for each in (header, other):
+        await callers.authenticate(each)
+    await books.pool.execute(
+        "INSERT INTO account_review (cause, account_id, took_status, reference, key_id)"
+        " VALUES ('spend', $1, false, 'rev_1', $2)",
+        caller.account_id,
+        caller.key_id,
+    )
+    assert await callers.refresh_step() == 1
+    stopped, going_on = known(callers, header), known(callers, other)
+    assert stopped is not None
+    assert going_on is not None
+    assert (stopped.status, stopped.review, going_on.status) == ("in_review", "rev_1", "active")
+    await books.pool.execute("UPDATE account_review SET closed_at = now()")
+    assert await callers.refresh_step() == 1
+    assert known(callers, header) == caller
+
+
+async def as_owner(database_url: str, statement: str, *arguments: str) -> None:
+    """What the service's own role may not do."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute(statement, *arguments)
+    finally:
+        await connection.close()
