@@ -1,4 +1,4 @@
-"""Brings raised notices to their targets: each delivery on its own, later and later if it fails, given up in the end."""
+"""Brings raised notices to their targets: each delivery on its own, later and later if it fails, then given up."""
 
 import asyncio
 import time
