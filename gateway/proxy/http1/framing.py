@@ -19,6 +19,22 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#@:][^/?#@]*)(|[/?].*)", re.IGNORECASE)
 _WIRE_BYTES_PER_BODY_BYTE = 16
 
 
+# Fields that stand once or not at all (RFC 9110 §5.3); of two, nobody can tell which was meant.
+_SINGLE = frozenset(
+    {
+        b"content-length",
+        b"content-location",
+        b"content-range",
+        b"content-type",
+        b"etag",
+        b"host",
+        b"max-forwards",
+        b"server",
+        b"transfer-encoding",
+        b"user-agent",
+    }
+)
+
 # llhttp lets any byte but the line's end stand in a reason phrase.
 _NOT_IN_REASON = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -82,7 +98,7 @@ def judge(version: str, method: bytes, target: bytes, headers: Headers, *, keep_
     if method == b"CONNECT":
         raise MethodNotAllowed("This is not a forward proxy.")
     fields, travelling = survey(headers)
-    _check_host(version, headers, fields)
+    _check_host(version, fields)
     coding = fields.get(b"transfer-encoding")
     length: int | None
     if coding is not None:
@@ -93,6 +109,8 @@ def judge(version: str, method: bytes, target: bytes, headers: Headers, *, keep_
         length = None
     else:
         length = int(fields.pop(b"content-length", 0))  # each request has its own
+    if len(fields) != len(headers):
+        check_single([name for name, _ in headers])
     expectation = fields.get(b"expect")
     if expectation is not None and expectation.strip().lower() != b"100-continue":
         raise ExpectationFailed
@@ -111,19 +129,21 @@ def judge(version: str, method: bytes, target: bytes, headers: Headers, *, keep_
     )
 
 
-def _check_host(version: str, headers: Headers, fields: Fields) -> None:
+def check_single(names: list[bytes]) -> None:
+    """Raises `InvalidRequest` if a field is named twice of which there can be but one."""
+    single = [name for name in map(bytes.lower, names) if name in _SINGLE]
+    if len(single) != len(set(single)):
+        twice = next(name for name in single if single.count(name) > 1)
+        raise InvalidRequest(f"There is more than one {twice.decode().title()} header.")
+
+
+def _check_host(version: str, fields: Fields) -> None:
     host = fields.get(b"host")
     if host is None:
         if version == "1.1":
             raise InvalidRequest("The Host header is missing.")
     elif not _is_host(host):
         raise InvalidRequest("The Host header is malformed.")
-    if len(fields) != len(headers) and _is_repeated(b"host", headers):
-        raise InvalidRequest("There is more than one Host header.")
-
-
-def _is_repeated(name: bytes, headers: Headers) -> bool:
-    return sum(field[0].lower() == name for field in headers) > 1
 
 
 @lru_cache(maxsize=256)
@@ -151,6 +171,10 @@ def _origin_form(method: bytes, target: bytes) -> bytes:
 def is_wasteful(wire_bytes: int, body_bytes: int, head_bytes_max: int) -> bool:
     """Whether a chunked body consists of something other than its content: endless extensions or trailers."""
     return wire_bytes > head_bytes_max + _WIRE_BYTES_PER_BODY_BYTE * body_bytes
+
+
+def _is_repeated(name: bytes, headers: Headers) -> bool:
+    return sum(field[0].lower() == name for field in headers) > 1
 
 
 def check_reason(reason: bytes) -> None:

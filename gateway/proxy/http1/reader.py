@@ -10,7 +10,7 @@ import httptools
 
 from gateway.core.errors import GatewayError, HeadersTooLarge, InvalidRequest
 from gateway.proxy.http1.errors import VersionNotSupported
-from gateway.proxy.http1.framing import RequestHead, is_wasteful, judge
+from gateway.proxy.http1.framing import RequestHead, check_single, is_wasteful, judge
 from gateway.proxy.http1.headers import Headers
 from gateway.proxy.http1.known import KnownHeads, body_length
 from gateway.proxy.http1.limits import Limits
@@ -44,6 +44,7 @@ class RequestReader:
         "_refusal",
         "_start",
         "_target",
+        "_trailers",
         "_upgrading",
         "_wire_bytes",
         "arriving",
@@ -65,6 +66,7 @@ class RequestReader:
         self._new_request = new_request
         self._target = b""
         self._headers: Headers = []
+        self._trailers: list[bytes] = []  # their names
         self._buffer = b""  # what is being fed, behind what came before of the same head
         self._between = b""  # line ends behind the last request, which llhttp passes over
         self._end = b""  # the last bytes of a chunked body
@@ -200,8 +202,10 @@ class RequestReader:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.in_head:  # else it is a trailer, which is not passed on
+        if self.in_head:
             self._headers.append((name, value))
+        elif not self._muted:  # a trailer, which is not passed on
+            self._trailers.append(name)
 
     def on_headers_complete(self) -> None:
         headers, target = self._headers, self._target
@@ -253,6 +257,13 @@ class RequestReader:
         if self._pieces:
             request.receive(b"".join(self._pieces))
             self._pieces.clear()
+        if self._trailers:
+            names, self._trailers = self._trailers, []
+            try:
+                check_single(names)
+            except GatewayError as refusal:
+                self._refusal = refusal
+                raise
         self.arriving = None
         if not request.keep_alive:
             self.closed = True

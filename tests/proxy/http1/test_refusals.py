@@ -49,6 +49,8 @@ BAD = {
     "chunked twice": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
     "chunked not last": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
     "chunked in HTTP/1.0": b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two types": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\ncontent-type: a/c\r\n\r\n",
+    "two agents": b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: a\r\nUser-Agent: a\r\n\r\n",
     "vertical tab before chunked": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
 }
 
@@ -117,3 +119,10 @@ async def test_what_is_not_offered_is_refused_by_its_own_status(sent: bytes, sta
 async def test_a_large_head_in_small_pieces_is_refused_too() -> None:
     async with edge(echo, Limits(sweep_s=0.02, head_bytes_max=1000)) as running:
         assert refused(await running.say(b"GET / HTTP/1.1\r\nHost: a\r\nX: ", *[b"x" * 100] * 12))[0] == 431
+
+
+async def test_a_trailer_that_names_twice_what_stands_once_is_refused() -> None:
+    async with edge(echo) as running:
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        sent = head + b"1\r\n!\r\n0\r\nHost: b\r\nHost: c\r\n\r\n"
+        assert refused(await running.say(sent)) == (400, "invalid_request")
