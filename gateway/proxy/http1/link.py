@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from gateway.proxy.http1.client import Pool
 
 _JOINED_BYTES_MAX = 64 * 1024
-_HANGUP = getattr(select, "POLLRDHUP", 0)  # elsewhere than on Linux only POLLHUP, which needs no asking for
+# A hang-up (elsewhere than on Linux only POLLHUP, which needs no asking for), or bytes that nobody has asked for.
+_NO_LONGER_IDLE = getattr(select, "POLLRDHUP", 0) | select.POLLIN
 
 
 class Link(asyncio.Protocol):
@@ -146,7 +147,7 @@ class Link(asyncio.Protocol):
             self.give_up(error)
 
     def is_alive(self) -> bool:
-        """Whether the peer has not hung up, asked of the kernel: the loop may not have told yet."""
+        """Whether the peer has neither hung up nor spoken, asked of the kernel: the loop may not have told yet."""
         return not self._transport.is_closing() and not self._poll.poll(0)
 
     def close(self) -> None:
@@ -173,7 +174,7 @@ class Link(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses
         self._transport.set_write_buffer_limits(self._pool.buffers.write_high_water_bytes)
         self._poll = select.poll()
-        self._poll.register(transport.get_extra_info("socket").fileno(), _HANGUP)
+        self._poll.register(transport.get_extra_info("socket").fileno(), _NO_LONGER_IDLE)
         self._pool.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

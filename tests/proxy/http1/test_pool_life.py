@@ -1,6 +1,8 @@
 """How connections of the upstream pool end, and when a request is sent again."""
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -96,6 +98,21 @@ async def test_a_connection_that_upstream_closed_while_idle_is_not_used() -> Non
     async with upstream(always(OK, close=True)) as origin, pool_to(origin) as pool:
         for _ in range(5):
             assert await (await ask(pool, b"POST", b"{}")).read(10) == b"ab"
+
+
+async def test_what_upstream_said_unasked_just_now_is_no_answer_to_the_next_request() -> None:
+    loop = asyncio.get_running_loop()
+    with contextlib.ExitStack() as sockets:
+        listener = sockets.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listener.setblocking(False)
+        async with pool_to(f"http://127.0.0.1:{listener.getsockname()[1]}") as pool, asyncio.timeout(PATIENCE_S):
+            for method in (b"GET", b"POST"):
+                asking = loop.create_task(ask(pool, method, b""))
+                far = sockets.enter_context((await loop.sock_accept(listener))[0])
+                assert (await loop.sock_recv(far, 1024)).startswith(method)
+                await loop.sock_sendall(far, OK)
+                assert await (await asking).read(10) == b"ab"
+                far.send(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")  # unread by the loop as yet
 
 
 async def test_only_an_idempotent_request_is_sent_again_when_a_used_connection_dies_unanswered() -> None:
