@@ -126,6 +126,30 @@ class InsufficientCredits(GatewayError):
     status, code, type = 402, "insufficient_credits", "insufficient_quota"  # not 429: SDKs retry that
 
 
+class CapReached(GatewayError):
+    """A cap on credits is reached."""
+
+    status, code, type = 402, "cap_reached", "insufficient_quota"  # not 429: SDKs retry that
+
+
+class OutputLimitTooHigh(GatewayError):
+    """The call asks for more output than it may have."""
+
+    status, code, type = 400, "output_limit_too_high", "invalid_request_error"
+
+
+class RateLimited(GatewayError):
+    """Too many calls at once or in a minute."""
+
+    status, code, type, retryable = 429, "rate_limit_exceeded", "rate_limit_error", True
+
+
+class BeyondRateLimit(GatewayError):
+    """This call alone is more than a minute allows."""
+
+    status, code, type = 429, "rate_limit_exceeded", "rate_limit_error"
+
+
 class RequestTimeout(GatewayError):
     """The request did not arrive in time."""
 

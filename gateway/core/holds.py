@@ -53,6 +53,14 @@ class Phase(StrEnum):
     CORRECTION = "correction"  # a late settlement after a lapse: at most one
 
 
+class Counted(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
+    """Whose counters an open hold stands in, and in which windows of theirs: what its end must set right."""
+
+    level: str  # account, member, key
+    day: str = ""  # the name of a window; "" if it is not counted by the day
+    month: str = ""
+
+
 class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What a hold was opened under; stored in the hold, so that a lapse can be posted without its gateway."""
 
@@ -62,6 +70,12 @@ class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     model: str
     rate_version: str
     opened_at_ms: int  # Unix time of the gateway that opened it: `event_at` of a lapse, never a lease
+    member_id: str = ""
+    counted: tuple[Counted, ...] = ()
+
+    def id_of(self, level: str) -> str:
+        """Who the account, the member or the key of this call is."""
+        return self.account_id if level == "account" else self.member_id if level == "member" else self.key_id
 
 
 class Hold(msgspec.Struct, frozen=True, gc=False):

@@ -27,7 +27,7 @@ class ShardKeys:
     b'tg:{s07}:hold:0197a3c2'
     """
 
-    __slots__ = ("_account", "_hold", "leases", "outbox", "shard")
+    __slots__ = ("_account", "_caps", "_hold", "leases", "outbox", "shard")
 
     def __init__(self, shard: int) -> None:
         prefix = b"tg:{s%02d}:" % shard
@@ -36,12 +36,16 @@ class ShardKeys:
         self.outbox = prefix + b"outbox"
         self._account = prefix + b"account:"
         self._hold = prefix + b"hold:"
+        self._caps = prefix + b"caps:"
 
     def account(self, account_id: str) -> bytes:
         return self._account + account_id.encode()
 
     def hold(self, request_id: str) -> bytes:
         return self._hold + request_id.encode()
+
+    def caps(self, level: str, holder_id: str) -> bytes:
+        return b"%b%b:%b" % (self._caps, level.encode(), holder_id.encode())
 
 
 SHARD_KEYS = tuple(ShardKeys(shard) for shard in range(SHARDS))

@@ -1,0 +1,176 @@
+"""Caps: what a caller may use at most, set for a plan, an account, a member or a key.
+
+An account's caps are its plan's, save what the account says itself; those of the member and the key apply in addition,
+each on its own count. Pure: what must be exact under concurrency is taken in the reserve script, out of what
+`bounds_of` makes here.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.core.callers import Caller
+from gateway.core.errors import ModelNotAllowed
+from gateway.core.holds import Counted
+from gateway.core.money import AMOUNT_UCR_MAX, MicroCredits
+from gateway.core.shards import SHARD_KEYS, shard_of
+from gateway.core.windows import Windows, windows_at
+
+# Lifts a cap that would be inherited; no amount, count or rate is as large.
+UNLIMITED = AMOUNT_UCR_MAX
+
+Names = tuple[str, ...]
+
+
+class Level(StrEnum):
+    """Whose calls are counted together: those of one account, one member, one key."""
+
+    ACCOUNT = "account"
+    MEMBER = "member"
+    KEY = "key"
+
+
+class Excess(StrEnum):
+    """What becomes of a call that asks for more than it may have."""
+
+    CLAMP = "clamp"
+    REFUSE = "refuse"
+
+
+class Caps(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The caps of one level. None says nothing: what is inherited holds, or there is no such cap."""
+
+    request: MicroCredits | None = None  # that one call may be held for
+    day: MicroCredits | None = None
+    month: MicroCredits | None = None
+    output_tokens: int | None = None  # of one call, all its choices together
+    requests_a_minute: int | None = None
+    tokens_a_minute: int | None = None  # of input and output, as estimated
+    concurrent: int | None = None  # calls
+    models_allowed: Names | None = None  # with * and ? as in file names
+    models_denied: Names | None = None
+    # Policies, of an account and its plan only.
+    on_output: Excess | None = None  # above output_tokens
+    on_unaffordable: Excess | None = None  # more than there is credit for
+
+    def over(self, inherited: "Caps") -> "Caps":
+        """These caps, and what they leave open from `inherited`."""
+        own = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+        return msgspec.structs.replace(inherited, **own)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether an open call counts, so that its end must be told."""
+        return self.day is not None or self.month is not None or self.concurrent is not None
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether a reserve must look at a counter."""
+        return self.is_counted or self.requests_a_minute is not None or self.tokens_a_minute is not None
+
+
+class CapsByLevel(NamedTuple):
+    """The caps that apply to one caller: of its account (with those of the plan), its member and its key."""
+
+    account: Caps = Caps()
+    member: Caps = Caps()
+    key: Caps = Caps()
+
+
+class Bounds(msgspec.Struct, frozen=True, gc=False):
+    """What the calls of one caller are bound by while `windows` last. Made once for many calls."""
+
+    caps: CapsByLevel
+    windows: Windows
+    time_zone: str
+    request: tuple[MicroCredits, Level] | None
+    output_tokens: int | None
+    on_output: Excess
+    on_unaffordable: Excess
+    models: tuple[tuple[Names | None, Names], ...]  # allowed and denied, of each level that says either
+    checked: tuple[Level, ...]  # by the reserve script
+    keys: tuple[bytes, ...]  # of Redis, one for each level that is checked
+    words: tuple[str | int, ...]  # of the reserve script, eight for each key
+    counted: tuple[Counted, ...]  # what the end of a call must set right
+
+    def hold_at(self, time_ms: int) -> bool:
+        """Whether these bound a call that is opened at `time_ms`."""
+        day = self.windows.day
+        return day.start_ms <= time_ms < day.end_ms
+
+    def allow_model(self, *names: str) -> None:
+        """Raise `ModelNotAllowed` unless every level allows the model, which goes by any of `names`."""
+        for allowed, denied in self.models:
+            if (allowed is not None and not _match(names, allowed)) or _match(names, denied):
+                raise ModelNotAllowed(f"The model {names[0][:128]!r} is not allowed here.", param="model")
+
+
+def bounds_of(caller: Caller, caps: CapsByLevel, time_ms: int) -> Bounds:
+    """What bounds a call of `caller` that is opened at `time_ms`."""
+    windows = windows_at(time_ms, caller.time_zone)
+    caps = CapsByLevel(*map(_without_unlimited, caps))
+    levels = list(zip(Level, caps, strict=True))
+    checked = [(level, each) for level, each in levels if each.is_checked]
+    return Bounds(
+        caps=caps,
+        windows=windows,
+        time_zone=caller.time_zone,
+        request=_least((each.request, level) for level, each in levels),
+        output_tokens=min((each.output_tokens for each in caps if each.output_tokens is not None), default=None),
+        on_output=caps.account.on_output or Excess.CLAMP,
+        on_unaffordable=caps.account.on_unaffordable or Excess.REFUSE,
+        models=tuple(
+            (each.models_allowed, each.models_denied or ())
+            for each in caps
+            if each.models_allowed is not None or each.models_denied
+        ),
+        checked=tuple(level for level, _ in checked),
+        keys=tuple(key_of(caller.account_id, level, id_of(caller, level)) for level, _ in checked),
+        words=tuple(word for level, each in checked for word in _words(level, each, windows)),
+        counted=tuple(_counted(level, each, windows) for level, each in checked if each.is_counted),
+    )
+
+
+def id_of(caller: Caller, level: Level) -> str:
+    """Who the account, the member or the key of this caller is."""
+    if level is Level.ACCOUNT:
+        return caller.account_id
+    return caller.key_id if level is Level.KEY else caller.member_id or ""
+
+
+def key_of(account_id: str, level: str, holder_id: str) -> bytes:
+    """The Redis key of a level's counters, in its account's shard like all that a reserve touches."""
+    return SHARD_KEYS[shard_of(account_id)].caps(level, holder_id)
+
+
+def _counted(level: Level, caps: Caps, windows: Windows) -> Counted:
+    day = windows.day.name if caps.day is not None else ""
+    month = windows.month.name if caps.month is not None else ""
+    return Counted(level.value, day, month)
+
+
+def _words(level: Level, caps: Caps, windows: Windows) -> tuple[str | int, ...]:
+    """What the reserve script is told of a level: "" where there is no cap."""
+    _, day, month = msgspec.structs.astuple(_counted(level, caps, windows))
+    limits = (caps.concurrent, caps.requests_a_minute, caps.tokens_a_minute)
+    return level.value, day, _word(caps.day), month, _word(caps.month), *map(_word, limits)
+
+
+def _word(limit: int | None) -> str | int:
+    return "" if limit is None else limit
+
+
+def _without_unlimited(caps: Caps) -> Caps:
+    lifted = {name: None for name, value in msgspec.structs.asdict(caps).items() if value == UNLIMITED}
+    return msgspec.structs.replace(caps, **lifted) if lifted else caps
+
+
+def _least(limits: Iterable[tuple[int | None, Level]]) -> tuple[int, Level] | None:
+    return min(((limit, level) for limit, level in limits if limit is not None), default=None)
+
+
+def _match(names: Names, patterns: Names) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
