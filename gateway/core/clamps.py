@@ -1,0 +1,67 @@
+"""Clamps: writes an output limit into a call's body, by the least change, so that upstream keeps to what is allowed."""
+
+import re
+
+import msgspec
+
+from gateway.core.calls import Call, Endpoint
+
+# What a body is given that names no limit. The newer name of chat is the one that every model takes. A completion
+# without one is 16 tokens long upstream, and a limit would make it longer.
+_ADDED: dict[Endpoint, bytes] = {
+    Endpoint.CHAT: b'"max_completion_tokens":%d,',
+    Endpoint.RESPONSES: b'"max_output_tokens":%d,',
+}
+_NAMES: dict[Endpoint, tuple[str, ...]] = {
+    Endpoint.CHAT: ("max_tokens", "max_completion_tokens"),
+    Endpoint.COMPLETIONS: ("max_tokens",),
+    Endpoint.RESPONSES: ("max_output_tokens",),
+    Endpoint.EMBEDDINGS: (),
+}
+_LIMIT = re.compile(rb'"(?:max_tokens|max_completion_tokens|max_output_tokens)"\s*+:\s*+(\d++)')
+
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def with_output_limit(call: Call, limit: int) -> Call:
+    """`call` with at most `limit` output tokens for each of its choices; itself, if it asks for no more.
+
+    >>> from gateway.core.calls import parse
+    >>> with_output_limit(parse(Endpoint.CHAT, b'{"model":"m", "max_tokens": 500}'), 100).body
+    b'{"model":"m", "max_tokens": 100}'
+    """
+    if call.output_limit is not None and call.output_limit <= limit:
+        return call
+    if call.output_limit is None:
+        added = _ADDED.get(call.endpoint)
+        if added is None:
+            return call
+        body = _added(call.body, added % limit)
+    else:
+        body = _lowered(call, limit)
+    return msgspec.structs.replace(call, body=body, output_limit=limit)
+
+
+def _added(body: bytes, field: bytes) -> bytes:
+    """`field` first in the object: a limit that is null further on is taken out, since the last of two would count."""
+    name = field[: field.index(b":")]
+    if name not in body and b"\\u00" not in body:
+        start = body.index(b"{") + 1
+        return body[:start] + field + body[start:]
+    fields = _decode_fields(body)
+    key, value = msgspec.json.decode(b"{%b}" % field[:-1]).popitem()
+    fields[key] = msgspec.Raw(b"%d" % value)
+    return msgspec.json.encode(fields)
+
+
+def _lowered(call: Call, limit: int) -> bytes:
+    found = list(_LIMIT.finditer(call.body))
+    # The only one there is must be the one that was read, unless a name is spelt with escapes.
+    if len(found) == 1 and b"\\u00" not in call.body:
+        start, end = found[0].span(1)
+        return b"%b%d%b" % (call.body[:start], limit, call.body[end:])
+    fields = _decode_fields(call.body)
+    for name in _NAMES[call.endpoint]:
+        if name in fields and bytes(fields[name]) != b"null":
+            fields[name] = msgspec.Raw(b"%d" % min(limit, int(bytes(fields[name]))))
+    return msgspec.json.encode(fields)
