@@ -192,6 +192,12 @@ class UpstreamRejected(GatewayError):
     status, code = 502, "upstream_rejected"
 
 
+class IdentityUnavailable(GatewayError):
+    """The identity provider cannot be reached, so tokens cannot be checked; API keys still work."""
+
+    status, code, retryable = 503, "identity_unavailable", True
+
+
 class BillingUnavailable(GatewayError):
     """Credits cannot be checked right now; nothing was charged."""
 
