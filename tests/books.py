@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import asyncpg
 import msgspec
@@ -12,7 +13,9 @@ from redis.asyncio import Redis
 
 from gateway.adapters.accounts import Account, Accounts
 from gateway.adapters.database import SYSTEM, Pool, open_pool
+from gateway.adapters.keys import Keys
 from gateway.adapters.ledger import Ledger, Posted
+from gateway.adapters.members import Members
 from gateway.adapters.outbox import Outbox, decode
 from gateway.core.holds import Outcome, Phase, Settlement, Terms
 from gateway.core.ids import uuid7
@@ -78,6 +81,8 @@ class Books:
         self.redis = redis
         self.ledger = Ledger(pool, new_id=new_id)
         self.accounts = Accounts(pool, self.ledger, new_id=new_id, random_bytes=os.urandom, now_ms=now_ms)
+        self.keys = Keys(pool, new_id=new_id, random_bytes=os.urandom, now=lambda: datetime.now(UTC))
+        self.members = Members(pool, new_id=new_id)
         self.outbox = Outbox(redis)
         self._names = itertools.count()
         self._seqs: dict[int, int] = {}

@@ -16,7 +16,9 @@ from gateway.adapters.credit_outbox import CreditOutbox
 from gateway.adapters.credits import Credits
 from gateway.adapters.database import LedgerUnavailable, Pool, open_pool
 from gateway.adapters.dead_letters import DeadLetters
+from gateway.adapters.keys import Keys
 from gateway.adapters.ledger import Ledger
+from gateway.adapters.members import Members
 from gateway.adapters.outbox import Outbox
 from gateway.adapters.provider_costs import ProviderCosts
 from gateway.adapters.recovery import Recovery
@@ -52,6 +54,8 @@ class Stores:
         )
         self.ledger = Ledger(pool, new_id=new_request_id)
         self.accounts = Accounts(pool, self.ledger, new_id=new_request_id, random_bytes=os.urandom, now_ms=now_ms)
+        self.keys = Keys(pool, new_id=new_request_id, random_bytes=os.urandom, now=now)
+        self.members = Members(pool, new_id=new_request_id)
         self.seals = Seals(pool)
         self.statements = Statements(pool, now=now)
         self.adjustments = Adjustments(pool, self.ledger, now_ms=now_ms)
