@@ -146,8 +146,10 @@ class Exchange:
             self._restrict(request, caller.restrictions)
         if request.get(b"content-encoding") not in (None, b"identity"):
             raise InvalidRequest("Send the request body without a Content-Encoding.", param=None)
-        room_bytes = self._room.take(request)
+        share = self._room.share_for(request)
         try:
+            if share is not None:
+                await share.fill()
             wanted = await self._read(request, caller, target)
             opened, priced = await self._reserve(wanted, request_id)
             watch = Watch(priced.call.model, self._tokenizer)
@@ -162,7 +164,8 @@ class Exchange:
                 # However this ends, the lease is renewed no more: what is unsettled now lapses and is posted as such.
                 self._leases.close(opened)
         finally:
-            self._room.give_back(room_bytes)
+            if share is not None:
+                share.leave()
         self._tally.settled(target, settlement)
         relayed.respond(_closing_lines(settlement, settled))
 

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import Running
 from tests.proxy.prices import CHAT, ask_of
-from tests.proxy.stack import UPSTREAM_KEY
+from tests.proxy.stack import UPSTREAM_KEY, until
 from tests.proxy.wire import Client, ScriptedUpstream, answer, ask, read_message, request
 
 
@@ -24,6 +24,29 @@ async def test_large_bodies_beyond_their_common_room_are_refused_until_there_is_
         assert small.status == 200
         assert (await read_message(first.reader)).status == 200
         assert (await ask(stack.address, request(CHAT, stack.key, body))).status == 200
+
+
+async def test_a_large_body_that_is_only_announced_keeps_nobody_out(running: Running, openai: SimulatedOpenAI) -> None:
+    body = ask_of(CHAT, messages=[{"role": "user", "content": "word " * 30_000}])
+    announced = (b"Content-Length: 33554432", b"Transfer-Encoding: chunked")
+    async with running(openai.url, edge={"bodies_bytes_max": 200_000}) as stack, AsyncExitStack() as clients:
+        for framing in announced:
+            client = await clients.enter_async_context(Client.connect(stack.address))
+            client.writer.write(request(CHAT, stack.key).replace(b"Content-Length: 0", framing))
+        await until(lambda: stack.gateway.server.running == len(announced))
+        for _ in range(3):
+            assert (await ask(stack.address, request(CHAT, stack.key, body))).status == 200
+
+
+async def test_a_large_chunked_body_takes_room_for_what_came_and_gives_it_back(
+    running: Running, openai: SimulatedOpenAI
+) -> None:
+    body = ask_of(CHAT, messages=[{"role": "user", "content": "word " * 30_000}])
+    chunked = request(CHAT, "KEY").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    chunked += b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    async with running(openai.url, edge={"bodies_bytes_max": 300_000}) as stack:
+        for _ in range(3):
+            assert (await ask(stack.address, chunked.replace(b"KEY", stack.key.encode()))).status == 200
 
 
 async def test_the_upstreams_key_hides_neither_in_a_reason_nor_in_a_compressed_error(running: Running) -> None:

@@ -109,6 +109,12 @@ class Request(Inbound):
             raise BodyTooLarge
         return self._take()
 
+    async def arrived(self, bytes_min: int) -> None:
+        """Wait until so much of a body is there of which nobody took any, or all of it. Raises as `read_body` does."""
+        if not self.complete:
+            self._want_body()
+            await self._arrival(bytes_min)
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives; the client is held back while nobody asks. Raises as `read_body` does."""
         while True:
