@@ -105,7 +105,7 @@ FROM credit_outbox JOIN account ON account.id = account_id WHERE credit_outbox.c
 SELECT format('%s lacks %s', tree.relid, wanted)
 FROM unnest(ARRAY[
     'transfer', 'entry', 'call_usage', 'idem', 'rate_card', 'seal', 'dead_letter', 'dead_letter_decision',
-    'cost_day', 'model_cost', 'provider_bill', 'statement', 'reconciliation'
+    'cost_day', 'model_cost', 'provider_bill', 'statement', 'reconciliation', 'audit_log'
 ]) AS root
 CROSS JOIN LATERAL (
     SELECT root::regclass AS relid UNION SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = root::regclass
@@ -125,7 +125,7 @@ CROSS JOIN unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) AS privilege
 WHERE relation.relkind IN ('r', 'p')
   AND (relation.oid::regclass::text = ANY(ARRAY[
            'transfer', 'entry', 'call_usage', 'idem', 'rate_card', 'seal', 'dead_letter', 'dead_letter_decision',
-    'cost_day', 'model_cost', 'provider_bill', 'statement', 'reconciliation'
+    'cost_day', 'model_cost', 'provider_bill', 'statement', 'reconciliation', 'audit_log'
        ])
        OR relation.oid IN (SELECT inhrelid FROM pg_inherits
                            WHERE inhparent = ANY(ARRAY['transfer', 'entry', 'call_usage']::regclass[])))
