@@ -10,12 +10,13 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Any, TypeAlias
+from ipaddress import IPv4Address, IPv6Network, ip_address
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
+from gateway.core.addresses import Address, Network, is_within
 from gateway.core.notices import Words, signature
 
 SIGNATURE_HEADER, ID_HEADER = "x-tollgate-signature", "x-tollgate-notice"
@@ -25,8 +26,6 @@ SECRET_LENGTH_MIN = 5  # of a part of a URL; shorter ones would take words out o
 APPRISE_THREADS = 4
 # IPv4 addresses in IPv6 clothes, which a gateway on the way takes off again.
 NAT64 = IPv6Network("64:ff9b::/96")
-
-Network: TypeAlias = IPv4Network | IPv6Network
 
 
 class NotSent(Exception):
@@ -100,13 +99,13 @@ def is_reachable(host: str, private_networks: Sequence[Network]) -> bool:
     [True, False, False, False]
     """
     given = ip_address(host.partition("%")[0])
-    if any(given.version == network.version and given in network for network in private_networks):
+    if is_within(given, private_networks):
         return True
     address = _inner(given)
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
-def _inner(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+def _inner(address: Address) -> Address:
     """The IPv4 address that packets to this one end at, if there is one."""
     if isinstance(address, IPv4Address):
         return address
@@ -127,9 +126,7 @@ def describe(url: str) -> tuple[str, str]:
             raise UnusableTarget("A webhook is a URL like https://example.com/notices, without a user or a fragment.")
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         return "webhook", f"{parts.scheme}://{host}{f':{port}' if port else ''}/…"
-    import apprise
-
-    service = apprise.Apprise.instantiate(url)
+    service = _service(url)
     if service is None:
         raise UnusableTarget("apprise knows no such service; its URLs look like mailto://… or slack://….")
     return "apprise", f"{parts.scheme}://… ({service.service_name})"
@@ -137,13 +134,10 @@ def describe(url: str) -> tuple[str, str]:
 
 def _send(url: str, words: Words) -> str:
     """Runs in a thread of its own; returns what went wrong, or nothing."""
-    import apprise  # slow to import, and many gateways have only webhooks
-
-    logger = logging.getLogger("apprise")
-    logger.propagate = False  # its lines may hold parts of the URL
-    service = apprise.Apprise.instantiate(url)
+    service = _service(url)
     if service is None:
         return "apprise does not know this service any more"
+    logger = logging.getLogger("apprise")
     heard = _Heard()
     logger.addHandler(heard)
     try:
@@ -153,6 +147,14 @@ def _send(url: str, words: Words) -> str:
     finally:
         logger.removeHandler(heard)
     return "" if is_sent else _without_secrets(heard.said or "refused, without a reason", url)[:ERROR_LENGTH_MAX]
+
+
+def _service(url: str) -> Any:
+    """Apprise's plugin for this URL, or None."""
+    import apprise  # slow to import, and many gateways have only webhooks
+
+    logging.getLogger("apprise").propagate = False  # its lines may hold parts of the URL
+    return apprise.Apprise.instantiate(url)
 
 
 class _Heard(logging.Handler):

@@ -19,6 +19,7 @@ from gateway.adapters.dead_letters import DeadLetters
 from gateway.adapters.keys import Keys
 from gateway.adapters.ledger import Ledger
 from gateway.adapters.members import Members
+from gateway.adapters.notices import Notices
 from gateway.adapters.outbox import Outbox
 from gateway.adapters.provider_costs import ProviderCosts
 from gateway.adapters.recovery import Recovery
@@ -27,6 +28,7 @@ from gateway.adapters.redis_settings import weaknesses
 from gateway.adapters.scripts import Scripts
 from gateway.adapters.seals import Seals
 from gateway.adapters.statements import Statements
+from gateway.app.notices import load_words
 from gateway.app.sources import new_request_id, now, now_ms
 from gateway.config import Config, ConfigError
 from gateway.core.holds import Balance
@@ -61,6 +63,7 @@ class Stores:
         self.adjustments = Adjustments(pool, self.ledger, now_ms=now_ms)
         self.provider_costs = ProviderCosts(pool, self.ledger, now_ms=now_ms)
         self.dead_letters = DeadLetters(pool, self.ledger)
+        self.notices = Notices(pool, load_words(config))
         self.outbox = Outbox(redis)
         self.recovery = Recovery(
             pool, self.ledger, self.credits, self.outbox, link, grace_ms=config.holds.rebuild_grace_ms

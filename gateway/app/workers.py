@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Iterator
 import structlog
 from prometheus_client.core import Metric
 
+from gateway.app.notices import NoticeParts
 from gateway.app.payments import stripe_parts
 from gateway.app.sources import now, now_ms
 from gateway.app.stores import Stores
@@ -53,6 +54,7 @@ class Workers:
         self.rebuilder = Rebuilder(stores.recovery)
         self.bookkeeper = Bookkeeper(stores.provider_costs, stores.statements, now=now)
         self._stripe = stripe_parts(config, stores)
+        self._notices = NoticeParts(config, stores.notices)
         self._letters_open = 0
         self._is_stopping = False
         self._has_posted = asyncio.Event()
@@ -61,6 +63,7 @@ class Workers:
         workers = self._config.workers
         return [
             *(self._stripe.loops() if self._stripe is not None else []),
+            *self._notices.loops(),
             every(workers.rebuild_check_ms / 1000, "rebuild", self.rebuilder.step),
             self._post(),
             every(workers.sweep_ms / 1000, "sweep", self.sweeper.step),
@@ -83,6 +86,7 @@ class Workers:
         poster, rebuilder = self.poster, self.rebuilder
         if self._stripe is not None:
             yield from self._stripe.metrics()
+        yield from self._notices.metrics()
         yield from gauges(
             {
                 "tollgate_posting_lag_seconds": ("Age of the last posted event.", lambda: poster.lag_s),
@@ -132,3 +136,4 @@ class Workers:
             log.warning("stopped with events unposted; the next start posts them")
         if self._stripe is not None:
             await self._stripe.close()
+        await self._notices.close()

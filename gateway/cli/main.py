@@ -8,11 +8,12 @@ from gateway.adapters.accounts import AccountError
 from gateway.adapters.credits import CreditsError
 from gateway.adapters.database import LedgerUnavailable
 from gateway.adapters.dead_letters import DeadLetterError
+from gateway.adapters.notices import NoticeError
 from gateway.adapters.provider_costs import BillRefused
 from gateway.adapters.redis_link import RedisScriptError, RedisUnavailable
 from gateway.adapters.schema import SchemaError
 from gateway.adapters.statements import NoStatement, NotYetSealed
-from gateway.cli import accounts, books, keys, ledger, purchases, rates, run, sandbox, statements, stripe
+from gateway.cli import accounts, books, keys, ledger, notices, purchases, rates, run, sandbox, statements, stripe
 from gateway.cli.target import CommandFailed
 from gateway.config import ConfigError
 from gateway.core.provider_costs import CostUnknown
@@ -33,6 +34,7 @@ ledger.register(app)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(books.app, name="books")
 app.add_typer(keys.app, name="keys")
+app.add_typer(notices.app, name="notices")
 app.add_typer(rates.app, name="rates")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(purchases.app, name="purchases")
@@ -50,6 +52,7 @@ REFUSED = (
     NoStatement,
     NotYetSealed,
     DeadLetterError,
+    NoticeError,
     LedgerUnavailable,
     RedisUnavailable,
     RedisScriptError,

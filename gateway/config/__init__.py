@@ -25,6 +25,7 @@ from gateway.config.sections import (
     Edge,
     Estimate,
     Holds,
+    Notify,
     Poster,
     Purchases,
     Realtime,
@@ -79,6 +80,7 @@ class Config(BaseSettings):
     stripe_webhook_secrets: str = Field("", repr=False, validation_alias="STRIPE_WEBHOOK_SECRETS")
     stripe: Stripe
     purchases: Purchases
+    notify: Notify
 
     @field_validator("upstream_url")
     @classmethod

@@ -4,7 +4,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, field_validator, model_validator
 
 from gateway.core.sessions import Selling
 
@@ -147,6 +147,23 @@ class Stripe(Section):
     @classmethod
     def _is_url(cls, url: str) -> str:
         return checked_scheme(url, "https", "http")
+
+
+class Notify(Section):
+    words: str
+    deliver_ms: int = Positive
+    at_once_max: int = Field(gt=0, le=64)
+    timeout_ms: int = Field(gt=0, le=60_000)
+    attempts_max: int = Positive
+    retry_first_s: int = Positive
+    retry_longest_s: int = Positive
+    private_networks: tuple[IPvAnyNetwork, ...]
+
+    @model_validator(mode="after")
+    def _waits_grow(self) -> "Notify":
+        if self.retry_longest_s < self.retry_first_s:
+            raise ValueError("retry_longest_s must be at least retry_first_s")
+        return self
 
 
 class Purchases(Section):
