@@ -95,8 +95,9 @@ def test_the_demo_shows_three_calls_and_what_they_cost(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
         assert (process.returncode, err.strip()) == (0, "")
+    assert "bought starter for $5.00 at the simulated Stripe: 5000 credits" in shown
     assert "account demo has 5000 credits" in shown
-    assert [shown.count(what) for what in ("exact", "capture", "grant")] == [3, 3, 1]
+    assert [shown.count(what) for what in ("exact", "capture", "top_up")] == [3, 3, 1]
     for wanted in ("base_url  http://127.0.0.1:", "key       sk-tg-", "curl -i http://127.0.0.1:"):
         assert wanted in shown
     assert max(len(line) for line in shown.splitlines() if "curl" not in line) <= 80
