@@ -1,50 +1,94 @@
-"""`tollgate keys …`: secrets that prove a caller. A secret is shown once, when it is issued."""
+"""`tollgate keys …`: secrets that prove a caller. A secret is shown once, when it is made."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
+from gateway.adapters.keys import Key
 from gateway.cli.accounts import AccountArgument
-from gateway.cli.target import AsJson, ConfigFile, Data, run, show, table, target
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
+from gateway.core.callers import DEFAULT_SCOPES, Scope
+from gateway.core.key_terms import KeyTerms
+from gateway.core.spans import read_span
 
-app = typer.Typer(help="Keys: issue, list, revoke.", no_args_is_help=True)
+app = typer.Typer(help="Keys: create, list, rotate, revoke.", no_args_is_help=True)
+
+KeyArgument = Annotated[str, typer.Argument(metavar="KEY_ID", help="As `keys list` shows it.")]
 
 
-@app.command("issue")
-def issue(
+@app.command("create")
+@app.command("issue", hidden=True)  # its name until 0.1
+def create(
     account: AccountArgument,
     name: Annotated[str, typer.Option(help="What the key is for, for listings.")] = "",
+    member: Annotated[str | None, typer.Option(help="Whose it is: an e-mail address or an id.")] = None,
+    scope: Annotated[
+        list[Scope] | None, typer.Option(help="What it may do; repeat it. Without: calls, read and buy.")
+    ] = None,
+    expires: Annotated[str | None, typer.Option(help="After a span like 90d, or at a moment with its offset.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A model it may use, or a pattern like gpt-4o*.")] = None,
+    endpoint: Annotated[list[str] | None, typer.Option(help="A path it may call, or a pattern.")] = None,
+    network: Annotated[list[str] | None, typer.Option(help="A network it may come from, like 192.0.2.0/24.")] = None,
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Issue a key. It is shown this once: only its hash is stored."""
+    """Create a key. It is shown this once: only its hash is stored."""
+    expires_at = None if expires is None else _moment(expires)
 
     async def main(settings: Config) -> tuple[str, str]:
         from gateway.app.stores import open_stores
 
         async with open_stores(settings) as stores:
-            return await stores.accounts.issue_key((await stores.accounts.find(account)).id, name)
+            account_id = (await stores.accounts.find(account)).id
+            terms = KeyTerms(
+                name=name,
+                member_id=None if member is None else (await stores.members.find(account_id, member)).id,
+                scopes=DEFAULT_SCOPES if not scope else frozenset(each.value for each in scope),
+                expires_at=expires_at,
+                models=tuple(model or ()),
+                endpoints=tuple(endpoint or ()),
+                networks=tuple(network or ()),
+            )
+            return await stores.keys.issue(account_id, terms)
 
-    secret, key_id = run(main(target(data, config)))
-    show(as_json, {"key": secret, "key_id": key_id}, f"key     {secret}\nkey id  {key_id}\nThe key is not shown again.")
+    _show_secret(as_json, *run(main(target(data, config))))
 
 
-@app.command("revoke")
-def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="As `keys list` shows it.")],
+@app.command("rotate")
+def rotate(
+    key_id: KeyArgument,
+    overlap: Annotated[str, typer.Option(help="How long the old key still works: 30s, 15m, 24h, 7d.")] = "24h",
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
+    """Create a key on the same terms, and let the old one expire after the overlap."""
+    try:
+        span = read_span(overlap)
+    except ValueError as error:
+        raise CommandFailed(f"--overlap: {error}") from error
+
+    async def main(settings: Config) -> tuple[str, str]:
+        from gateway.app.stores import open_stores
+
+        async with open_stores(settings) as stores:
+            return await stores.keys.rotate(key_id, span)
+
+    _show_secret(as_json, *run(main(target(data, config))), after=f"{key_id} works on for {overlap}.")
+
+
+@app.command("revoke")
+def revoke(key_id: KeyArgument, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Revoke a key; every gateway refuses it within a second."""
 
     async def main(settings: Config) -> None:
         from gateway.app.stores import open_stores
 
         async with open_stores(settings) as stores:
-            await stores.accounts.revoke_key(key_id)
+            await stores.keys.revoke(key_id)
 
     run(main(target(data, config)))
     show(as_json, {"key_id": key_id, "revoked": True}, f"{key_id} is revoked")
@@ -52,26 +96,57 @@ def revoke(
 
 @app.command("list")
 def list_keys(account: AccountArgument, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """List an account's keys by their beginnings."""
+    """List an account's keys by their beginnings, the newest first; --json shows their terms too."""
 
-    async def main(settings: Config) -> list[dict[str, Any]]:
+    async def main(settings: Config) -> list[Key]:
         from gateway.app.stores import open_stores
 
         async with open_stores(settings) as stores:
-            keys = await stores.accounts.keys((await stores.accounts.find(account)).id)
-        return [
-            {
-                "key_id": key.id,
-                "prefix": key.prefix,
-                "name": key.name,
-                "created_at": key.created_at.isoformat(timespec="seconds"),
-                "revoked_at": key.revoked_at.isoformat(timespec="seconds") if key.revoked_at else None,
-            }
-            for key in keys
-        ]
+            return await stores.keys.listing((await stores.accounts.find(account)).id)
 
     keys = run(main(target(data, config)))
-    rows = [
-        [k["key_id"], f"{k['prefix']}…", k["created_at"][:10], (k["revoked_at"] or "")[:10], k["name"]] for k in keys
-    ]
-    show(as_json, {"keys": keys}, table("", ["key id", "key", "created", "revoked", "name"], rows))
+    now = datetime.now(UTC)
+    rows = [[key.id, f"{key.prefix}…", _state(key, now), key.member_email or "", key.terms.name] for key in keys]
+    columns = ["key id", "key", "state", "member", "name"]
+    show(as_json, {"keys": [_described(key) for key in keys]}, table("", columns, rows, unfolded=columns[:3]))
+
+
+def _described(key: Key) -> dict[str, Any]:
+    return {
+        "key_id": key.id,
+        "prefix": key.prefix,
+        "name": key.terms.name,
+        "member": key.member_email,
+        "scopes": sorted(key.terms.scopes),
+        "models": list(key.terms.models),
+        "endpoints": list(key.terms.endpoints),
+        "networks": list(key.terms.networks),
+        "rotated_from": key.rotated_from,
+        "created_at": key.created_at.isoformat(timespec="seconds"),
+        "expires_at": key.terms.expires_at.isoformat(timespec="seconds") if key.terms.expires_at else None,
+        "revoked_at": key.revoked_at.isoformat(timespec="seconds") if key.revoked_at else None,
+    }
+
+
+def _state(key: Key, now: datetime) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    if key.terms.expires_at is None:
+        return "active"
+    return "expired" if key.terms.expires_at <= now else f"to {key.terms.expires_at:%Y-%m-%d}"
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.now(UTC) + read_span(text)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise CommandFailed("--expires: a span like 90d, or a moment like 2027-01-31T00:00:00Z") from error
+
+
+def _show_secret(as_json: bool, secret: str, key_id: str, after: str = "") -> None:
+    shown = f"key     {secret}\nkey id  {key_id}\nThe key is not shown again. {after}".rstrip()
+    show(as_json, {"key": secret, "key_id": key_id}, shown)

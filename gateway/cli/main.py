@@ -13,7 +13,20 @@ from gateway.adapters.provider_costs import BillRefused
 from gateway.adapters.redis_link import RedisScriptError, RedisUnavailable
 from gateway.adapters.schema import SchemaError
 from gateway.adapters.statements import NoStatement, NotYetSealed
-from gateway.cli import accounts, books, keys, ledger, notices, purchases, rates, run, sandbox, statements, stripe
+from gateway.cli import (
+    accounts,
+    books,
+    keys,
+    ledger,
+    members,
+    notices,
+    purchases,
+    rates,
+    run,
+    sandbox,
+    statements,
+    stripe,
+)
 from gateway.cli.target import CommandFailed
 from gateway.config import ConfigError
 from gateway.core.provider_costs import CostUnknown
@@ -34,6 +47,7 @@ ledger.register(app)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(books.app, name="books")
 app.add_typer(keys.app, name="keys")
+app.add_typer(members.app, name="members")
 app.add_typer(notices.app, name="notices")
 app.add_typer(rates.app, name="rates")
 app.add_typer(sandbox.app, name="sandbox")

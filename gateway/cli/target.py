@@ -6,7 +6,7 @@ import json
 import signal
 from collections.abc import Coroutine, Iterable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -84,14 +84,22 @@ def show(as_json: bool, values: dict[str, Any] | list[dict[str, Any]], table: Ta
         Console().print(table)
 
 
-def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], right: Iterable[str] = ()) -> Table:
+def table(
+    title: str,
+    columns: Iterable[str],
+    rows: Iterable[Iterable[object]],
+    right: Iterable[str] = (),
+    unfolded: Iterable[str] = (),
+) -> Table:
+    """`unfolded` columns stay on one line, so that what is in them can be copied."""
     # At least as wide as its title, which would otherwise wrap; together with its columns it should fit 80.
     made = Table(
         title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False, min_width=len(title)
     )
-    aligned_right = set(right)
+    aligned_right, on_one_line = set(right), set(unfolded)
     for column in columns:
-        made.add_column(column, justify="right" if column in aligned_right else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if column in aligned_right else "left"
+        made.add_column(column, justify=justify, overflow="fold", no_wrap=column in on_one_line)
     for row in rows:
         # As text: a name or a reason may look like markup.
         made.add_row(*(value if isinstance(value, Text) else Text(str(value)) for value in row))

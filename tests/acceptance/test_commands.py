@@ -67,6 +67,26 @@ def test_keys_are_issued_listed_and_revoked(stack: Stack, account: dict[str, Any
     stack.tollgate("keys", "revoke", issued["key_id"])  # again changes nothing
 
 
+def test_a_key_is_created_for_a_member_on_terms_and_rotated(stack: Stack, account: dict[str, Any]) -> None:
+    stack.tollgate("members", "add", "commands", "ada@example.com", "--role", "owner", "--name", "Ada")
+    created = stack.tollgate(
+        "keys", "create", "commands", "--name", "laptop", "--member", "ada@example.com", "--scope", "calls",
+        "--expires", "90d", "--model", "gpt-4o*", "--endpoint", "/v1/chat/*", "--network", "192.0.2.0/24",
+    )  # fmt: skip
+    rotated = stack.tollgate("keys", "rotate", created["key_id"], "--overlap", "15m")
+    new, old = stack.tollgate("keys", "list", "commands")["keys"][:2]
+    assert (new["key_id"], new["rotated_from"], old["key_id"]) == (rotated["key_id"], old["key_id"], created["key_id"])
+    assert (new["member"], new["scopes"], new["models"]) == ("ada@example.com", ["calls"], ["gpt-4o*"])
+    assert (new["endpoints"], new["networks"]) == (["/v1/chat/*"], ["192.0.2.0/24"])
+    assert old["expires_at"] < new["expires_at"]
+    stack.tollgate("members", "add", "commands", "bea@example.com", "--role", "owner")
+    changed = stack.tollgate("members", "set", "commands", "ada@example.com", "--role", "viewer")
+    assert (changed["role"], changed["status"]) == ("viewer", "active")
+    stack.tollgate("members", "remove", "commands", "ada@example.com")
+    assert [each["email"] for each in stack.tollgate("members", "list", "commands")["members"]] == ["bea@example.com"]
+    assert all(each["revoked_at"] for each in stack.tollgate("keys", "list", "commands")["keys"][:2])
+
+
 def test_an_account_is_suspended_and_taken_up_again(stack: Stack) -> None:
     created = stack.tollgate("accounts", "create", "suspended")
     suspended = stack.tollgate("accounts", "set", "suspended", "--status", "suspended")
@@ -144,7 +164,10 @@ def test_migrating_what_is_current_changes_nothing(stack: Stack) -> None:
 def test_people_read_tables_that_fit_eighty_columns(stack: Stack) -> None:
     assert "created" in printed(stack, "accounts", "create", "readers")
     assert "granted 5 credits; 5 available" in printed(stack, "accounts", "grant", "readers", "5", "--reason", "why")
-    key = re.search(r"key +(sk-tg-\S+)\nkey id +(key_\S+)\n", printed(stack, "keys", "issue", "readers"))
+    assert "is an owner" in printed(stack, "members", "add", "readers", "ada@example.com", "--role=owner")
+    assert "ada@example.com" in printed(stack, "members", "list", "readers").replace("\n", "").replace(" ", "")
+    made = printed(stack, "keys", "create", "readers", "--name", "a long name for a key", "--expires", "90d")
+    key = re.search(r"key +(sk-tg-\S+)\nkey id +(key_\S+)\n", made)
     assert key is not None
     assert key[2] in printed(stack, "keys", "list", "readers")
     assert key[1] not in printed(stack, "keys", "list", "readers")
@@ -173,7 +196,15 @@ def test_people_read_tables_that_fit_eighty_columns(stack: Stack) -> None:
         (("accounts", "grant", "commands", "1e20", "--reason", "x"), "largest amount"),
         (("accounts", "grant", "commands", "5", "--reason", " "), "reason must be"),
         (("accounts", "set", "commands"), "nothing to set"),
-        (("keys", "issue", "nobody"), "no account 'nobody'"),
+        (("keys", "create", "nobody"), "no account 'nobody'"),
+        (("keys", "create", "commands", "--member", "eve@example.com"), "no member 'eve@example.com'"),
+        (("keys", "create", "commands", "--network", "home"), "networks are like"),
+        (("keys", "create", "commands", "--expires", "soon"), "a span like 90d"),
+        (("keys", "rotate", "key_unknown"), "no key 'key_unknown'"),
+        (("keys", "rotate", "key_unknown", "--overlap", "long"), "30s, 15m, 24h or 7d"),
+        (("members", "add", "commands", "eve"), "like ada@example.com"),
+        (("members", "set", "commands", "eve@example.com"), "nothing to set"),
+        (("members", "set", "commands", "eve@example.com", "--role", "viewer"), "no member"),
         (("keys", "list", "nobody"), "no account 'nobody'"),
         (("keys", "revoke", "key_unknown"), "no key 'key_unknown'"),
     ],

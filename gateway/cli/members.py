@@ -1,0 +1,121 @@
+"""`tollgate members …`: the people of an account, and what each may manage."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from gateway.adapters.members import Member, MemberChange
+from gateway.cli.accounts import AccountArgument
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
+from gateway.config import Config
+from gateway.core.roles import Role
+
+app = typer.Typer(help="Members of an account: add, list, set, remove.", no_args_is_help=True)
+
+MemberArgument = Annotated[str, typer.Argument(metavar="MEMBER", help="An e-mail address or an id.")]
+Subject = Annotated[str | None, typer.Option(help="Who it is at the identity provider: the `sub` of its tokens.")]
+
+
+class Status(StrEnum):
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+
+
+@app.command("add")
+def add(
+    account: AccountArgument,
+    email: Annotated[str, typer.Argument(metavar="EMAIL")],
+    role: Annotated[Role, typer.Option(help="What it may manage.")] = Role.MEMBER,
+    name: Annotated[str, typer.Option(help="For listings.")] = "",
+    subject: Subject = None,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a member to an account."""
+
+    async def main(settings: Config) -> Member:
+        from gateway.app.stores import open_stores
+
+        async with open_stores(settings) as stores:
+            account_id = (await stores.accounts.find(account)).id
+            return await stores.members.create(account_id, email, role, name=name, subject=subject)
+
+    member = run(main(target(data, config)))
+    show(as_json, _described(member), f"{member.email} is {_a(member.role)} of {account}\nmember id  {member.id}")
+
+
+@app.command("set")
+def set_member(
+    account: AccountArgument,
+    member: MemberArgument,
+    role: Annotated[Role | None, typer.Option(help="What it may manage.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only an active member's keys are served.")] = None,
+    name: Annotated[str | None, typer.Option(help="For listings.")] = None,
+    subject: Subject = None,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a member; every gateway follows within a second."""
+    named = {"role": role, "status": None if status is None else status.value, "name": name, "subject": subject}
+    given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    if not given:
+        raise CommandFailed("nothing to set; give --role, --status, --name or --subject")
+    changed = _change(account, member, MemberChange(**given), data, config)
+    show(as_json, _described(changed), f"{changed.email}: {_a(changed.role)}, {changed.status}")
+
+
+@app.command("remove")
+def remove(
+    account: AccountArgument, member: MemberArgument, data: Data = None, config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Remove a member and revoke its keys; its usage stays in the books."""
+    removed = _change(account, member, MemberChange(status="removed"), data, config)
+    show(as_json, _described(removed), f"{removed.email} is removed, and its keys are revoked")
+
+
+@app.command("list")
+def list_members(
+    account: AccountArgument, data: Data = None, config: ConfigFile = None, as_json: AsJson = False
+) -> None:
+    """List an account's members."""
+
+    async def main(settings: Config) -> list[Member]:
+        from gateway.app.stores import open_stores
+
+        async with open_stores(settings) as stores:
+            return await stores.members.listing((await stores.accounts.find(account)).id)
+
+    members = run(main(target(data, config)))
+    rows = [[each.id, each.role.value, each.status, each.email, each.name] for each in members]
+    columns = ["member id", "role", "status", "e-mail", "name"]
+    show(as_json, {"members": [_described(each) for each in members]}, table("", columns, rows, unfolded=columns[:3]))
+
+
+def _change(account: str, member: str, change: MemberChange, data: Data, config: ConfigFile) -> Member:
+    async def main(settings: Config) -> Member:
+        from gateway.app.stores import open_stores
+
+        async with open_stores(settings) as stores:
+            return await stores.members.change((await stores.accounts.find(account)).id, member, change)
+
+    return run(main(target(data, config)))
+
+
+def _described(member: Member) -> dict[str, Any]:
+    return {
+        "member": member.id,
+        "email": member.email,
+        "name": member.name,
+        "subject": member.subject,
+        "role": member.role.value,
+        "status": member.status,
+        "created_at": member.created_at.isoformat(timespec="seconds"),
+    }
+
+
+def _a(role: Role) -> str:
+    return f"an {role.value}" if role in (Role.OWNER, Role.ADMIN) else f"a {role.value}"
