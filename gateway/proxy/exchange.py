@@ -119,7 +119,8 @@ class Exchange:
         self._now_ms = now_ms
         self._missing = missing
         self._trusted_proxies = trusted_proxies
-        self._room = BodyRoom(bodies_bytes_max, body_bytes_max)
+        self._room = BodyRoom(bodies_bytes_max)
+        self._control_room = BodyRoom(bodies_bytes_max)  # apart: who has no key must not keep out who has one
         self._counting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._auto_tier = auto_tier
         self.is_stopping = False
@@ -146,7 +147,7 @@ class Exchange:
             self._restrict(request, caller.restrictions)
         if request.get(b"content-encoding") not in (None, b"identity"):
             raise InvalidRequest("Send the request body without a Content-Encoding.", param=None)
-        share = self._room.share_for(request)
+        share = self._room.share_for(request, self._body_bytes_max)
         try:
             if share is not None:
                 await share.fill()
@@ -176,7 +177,7 @@ class Exchange:
         if self.is_stopping:
             raise ShuttingDown(retry_after_s=1)
         if isinstance(target, Control):
-            await self._control.serve(request, (b"x-gateway-request-id", request_id.encode()))
+            await self._serve_control(request, request_id)
             return
         caller = self._known(request.head) or await self._authenticate(request.head)
         admit_caller(caller, self._controls())
@@ -188,6 +189,16 @@ class Exchange:
             await self._relay.free(request, b"x-gateway-request-id: %b\r\n" % request_id.encode())
         else:
             await self._sessions.serve(request, caller, request_id, partial(self._may_go_on, request.head))
+
+    async def _serve_control(self, request: Request, request_id: str) -> None:
+        share = self._control_room.share_for(request, self._control.body_bytes_max)
+        try:
+            if share is not None:
+                await share.fill()
+            await self._control.serve(request, (b"x-gateway-request-id", request_id.encode()))
+        finally:
+            if share is not None:
+                share.leave()
 
     # --- who and what ----------------------------------------------------------------------------------------------
 

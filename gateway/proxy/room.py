@@ -12,16 +12,15 @@ SMALL_BYTES_MAX = 64 * 1024
 
 
 class BodyRoom:
-    def __init__(self, bytes_max: int, body_bytes_max: int) -> None:
+    def __init__(self, bytes_max: int) -> None:
         self._bytes_left = bytes_max
-        self._body_bytes_max = body_bytes_max
 
-    def share_for(self, request: Request) -> "Share | None":
+    def share_for(self, request: Request, body_bytes_max: int) -> "Share | None":
         """An empty share for the body of `request`; None if that is small, or too large to be read at all."""
         size = request.received_bytes if request.complete else request.length
         if size is None:
-            size = self._body_bytes_max
-        return Share(self, request, size) if SMALL_BYTES_MAX < size <= self._body_bytes_max else None
+            size = body_bytes_max
+        return Share(self, request, size) if SMALL_BYTES_MAX < size <= body_bytes_max else None
 
     def take(self, size_bytes: int) -> None:
         """Raises `Overloaded` when there is not so much left."""

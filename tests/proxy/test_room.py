@@ -1,12 +1,13 @@
 """What bounds all callers together: the sum of large bodies; and what the key of the upstream cannot hide in."""
 
+import asyncio
 import gzip
 from contextlib import AsyncExitStack
 
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import Running
 from tests.proxy.prices import CHAT, ask_of
-from tests.proxy.stack import UPSTREAM_KEY, until
+from tests.proxy.stack import PATIENCE_S, UPSTREAM_KEY, until
 from tests.proxy.wire import Client, ScriptedUpstream, answer, ask, read_message, request
 
 
@@ -47,6 +48,23 @@ async def test_a_large_chunked_body_takes_room_for_what_came_and_gives_it_back(
     async with running(openai.url, edge={"bodies_bytes_max": 300_000}) as stack:
         for _ in range(3):
             assert (await ask(stack.address, chunked.replace(b"KEY", stack.key.encode()))).status == 200
+
+
+async def test_bodies_for_the_control_plane_have_a_room_of_their_own(running: Running, openai: SimulatedOpenAI) -> None:
+    body = ask_of(CHAT, messages=[{"role": "user", "content": "word " * 30_000}])
+    page = request("/billing/nothing", "", b"a" * 150_000)
+    async with (
+        running(openai.url, edge={"bodies_bytes_max": 200_000}) as stack,
+        Client.connect(stack.address) as client,
+    ):
+        client.writer.write(page[:-1])
+        async with asyncio.timeout(PATIENCE_S):
+            while (refused := await ask(stack.address, page)).status == 404:  # not all of it has arrived
+                pass
+        assert refused.status == 503
+        assert (await ask(stack.address, request(CHAT, stack.key, body))).status == 200
+        assert (await client.ask(page[-1:])).status == 404
+        assert (await ask(stack.address, page)).status == 404
 
 
 async def test_the_upstreams_key_hides_neither_in_a_reason_nor_in_a_compressed_error(running: Running) -> None:

@@ -20,11 +20,11 @@ class Handover:
 
     def __init__(self, make_protocol: Callable[[], asyncio.Protocol], *, body_bytes_max: int) -> None:
         self._make_protocol = make_protocol
-        self._body_bytes_max = body_bytes_max
+        self.body_bytes_max = body_bytes_max
 
     async def serve(self, request: Request, added: Header) -> None:
         """Have `request`, with one more header field, answered; raises the `GatewayError` that refuses it."""
-        body = await request.read_body(self._body_bytes_max)
+        body = await request.read_body(self.body_bytes_max)
         protocol = self._make_protocol()
         line = Line(request, protocol)
         protocol.connection_made(line)
