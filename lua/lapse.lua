@@ -1,7 +1,7 @@
 --[[ lapse: ends a hold whose lease has run out: charges its last renewed progress, releases the rest, and appends what
      is known of the call to the outbox.
-     KEYS   1 shard  2 account  3 hold  4 leases  5 outbox
-     ARGV   1 epoch  2 request_id  3 account_id
+     KEYS   1 shard  2 account  3 hold  4 leases  5 outbox  6… caps, one for each level the hold is counted in
+     ARGV   1 epoch  2 request_id  3 account_id …: day and month for each key of caps
      Reply  {"LAPSED", event_id} | {"LIVE"} | {"ENDED", state} | {"CONFLICT"} | {"MISSING"} | {"UNLOADED"}
             | {"EPOCH", current}
      Safe to retry: a lapsed hold answers with the first event id. A lease without its hold is dropped, and so is a hold

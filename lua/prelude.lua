@@ -27,10 +27,12 @@ local function decimal(number) return string.format("%.0f", number) end
 
 local function refuse(what) return redis.error_reply("TOLLGATE " .. what) end
 
-local function now_ms()
+local function clock_us()
   local time = call("TIME")
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  return time[1] * 1000000 + time[2]
 end
+
+local function now_ms() return math.floor(clock_us() / 1000) end
 
 -- balance, held of an account loaded under `epoch`; else nil and the reply to give.
 local function read_account(key, epoch)
@@ -46,7 +48,7 @@ end
 local HOLD = "^(%d+) (%l+) (%S*) (%d+) (%S*) (%d+) ()"
 local OPEN = "^(%d+) (%S*) (.*)$" -- progress, usage, terms
 local ENDED = "^(%-?%d+) (%S*)$" -- cost (in total), event id of the last event
-local REFUSED = "^(%l+) (%d+) (%-?%d+)$" -- bound, needed, available
+local REFUSED = "^([%l_]+) (%d+) (%-?%d+) ?(%d*)$" -- bound, needed, available, wait in ms
 
 local function is_word(text) return find(text, "^%S*$") end
 
@@ -66,9 +68,9 @@ end
 
 -- What the state of a hold has beside the six words.
 local function rest_of(hold, pattern)
-  local first, second, third = match(string.sub(hold.line, hold.rest_at), pattern)
+  local first, second, third, fourth = match(string.sub(hold.line, hold.rest_at), pattern)
   if not first then unreadable() end
-  return first, second, third
+  return first, second, third, fourth
 end
 
 local function line_of(hold, state, rest)
@@ -76,8 +78,22 @@ local function line_of(hold, state, rest)
     .. hold.amount .. " " .. rest
 end
 
--- Where an ending finds what it needs: the KEYS of capture, void and lapse, in this order.
+-- Where an ending finds what it needs: the KEYS of capture, void and lapse, in this order; then one for each level of
+-- caps that the hold stands in, of which the last ARGV, in pairs, name the day and the month ("" where there is none).
 local SHARD, ACCOUNT, HOLD_KEY, LEASES, OUTBOX = 1, 2, 3, 4, 5
+
+-- The new values of a level's counters when `credits` are added (or taken off) and `calls` are open more (or less): fields
+-- and values for HSET. What another epoch counted, or what was never counted, is left alone: it will be counted anew.
+local function recounted(key, epoch, day, month, credits, calls)
+  local found = call("HMGET", key, "epoch", "open", day, month)
+  local writes = {}
+  if found[1] ~= epoch then return writes end
+  local open, of_day, of_month = whole(found[2]), whole(found[3]), whole(found[4])
+  if open and calls ~= 0 then writes[1], writes[2] = "open", math.max(open + calls, 0) end
+  if of_day then writes[#writes + 1], writes[#writes + 2] = day, math.max(of_day + credits, 0) end
+  if of_month then writes[#writes + 1], writes[#writes + 2] = month, math.max(of_month + credits, 0) end
+  return writes
+end
 
 --[[ Ends a hold: appends its event, leaves a tombstone, moves the account's money. Returns balance, held, event id; or
      nil and the reply to give, and then nothing was written: the append, the only write that can fail, comes first.
@@ -89,6 +105,12 @@ local function finish(hold, ending, ...)
   local debit, request_id, seq = ending.debit, ARGV[2], whole(ending.seq)
   if not seq or not within(seq + 1) then return nil, refuse("seq is not a whole number below 2^53") end
   if not within(balance - debit) then return nil, refuse("balance would pass 2^53") end
+  local writes_of, calls, named_at = {}, ending.phase == "end" and -1 or 0, #ARGV - 2 * (#KEYS - OUTBOX)
+  for index = OUTBOX + 1, #KEYS do
+    local day, month = ARGV[named_at + 1], ARGV[named_at + 2]
+    writes_of[index] = recounted(KEYS[index], hold.epoch, day, month, debit - ending.release, calls)
+    named_at = named_at + 2
+  end
 
   local event_id = hold.epoch .. "-" .. decimal(seq + 1)
   call("XADD", KEYS[OUTBOX], event_id, "phase", ending.phase, "kind", ending.kind,
@@ -97,6 +119,9 @@ local function finish(hold, ending, ...)
   -- Written anew: it loses its terms, and the time to live that an earlier ending was given.
   call("SET", KEYS[HOLD_KEY], line_of(hold, ending.state, ending.cost .. " " .. event_id))
   call("ZREM", KEYS[LEASES], request_id)
+  for index = OUTBOX + 1, #KEYS do
+    if #writes_of[index] > 0 then call("HSET", KEYS[index], unpack(writes_of[index])) end
+  end
   -- Only a hand that changed `held` makes it fall short of a hold; it never goes below zero.
   local release = math.min(ending.release, held)
   if release ~= 0 then held = call("HINCRBY", KEYS[ACCOUNT], "held", -release) end

@@ -1,9 +1,11 @@
 --[[ reserve: sets credit aside for a call, if every bound allows it, and opens a lease. All or nothing.
-     KEYS   1 shard  2 account  3 hold  4 leases
+     KEYS   1 shard  2 account  3 hold  4 leases  5… caps, one for each level that has some
      ARGV   1 epoch  2 request_id  3 account_id  4 amount  5 lease_ms  6 refusal_ttl_ms  7 fingerprint  8 attempt
-            9 terms
-     Reply  {"RESERVED", amount, balance, held} | {"REFUSED", bound, needed, available} | {"ENDED", state}
-            | {"REBUILDING", ms} | {"UNLOADED"} | {"CONFLICT"} | {"EPOCH", current}
+            9 terms; with caps 10 tokens and for each key of caps: level, day, day's limit, month, month's limit,
+            concurrent, requests a minute, tokens a minute; "" where there is no such cap
+     Reply  {"RESERVED", amount, balance, held, …} | {"REFUSED", bound, needed, available, wait_ms} | {"ENDED", state}
+            | {"REBUILDING", ms} | {"UNLOADED"} | {"UNCOUNTED"} | {"CONFLICT"} | {"EPOCH", current}
+            …: for each key of caps, when the hold is taken anew: the requests and the tokens left now, -1 for no limit
      Safe to retry: an open hold answers RESERVED again, a refusal is remembered for refusal_ttl_ms and is decided anew
      only for a higher attempt. An id with another account or fingerprint is a CONFLICT. ]]
 local epoch, request_id, account_id = ARGV[1], ARGV[2], ARGV[3]
@@ -23,8 +25,8 @@ if known and known.epoch == epoch then
   if known.account ~= account_id or known.fingerprint ~= fingerprint then return {"CONFLICT"} end
   if known.state == "refused" then
     if attempt <= (whole(known.attempt) or unreadable()) then
-      local bound, needed, available = rest_of(known, REFUSED)
-      return {"REFUSED", bound, whole(needed), whole(available)}
+      local bound, needed, available, wait_ms = rest_of(known, REFUSED)
+      return {"REFUSED", bound, whole(needed), whole(available), whole(wait_ms) or 0}
     end
   elseif known.state == "open" then
     local balance, held = read_account(KEYS[2], epoch)
@@ -35,7 +37,8 @@ if known and known.epoch == epoch then
   end
 end
 
-local now = now_ms()
+local now_us = clock_us()
+local now = math.floor(now_us / 1000)
 local ready_at = whole(shard[2])
 if ready_at and now < ready_at then return {"REBUILDING", ready_at - now} end
 local balance, held = read_account(KEYS[2], epoch)
@@ -44,16 +47,79 @@ if not balance then return held end
 -- Every bound is looked at before anything is taken; the first that does not allow the call is named.
 local available = balance - held
 if not within(available) then return refuse("available credit is beyond 2^53") end
-local bound, needed
-if amount > available then bound, needed = "balance", amount end
+local bound, needed, wait_ms = nil, amount, 0
+if amount > available then bound = "balance" end
+
+local reply, taken = {"RESERVED", amount, balance, held}, {}
+if #KEYS > 4 and not bound then
+  local MINUTE_US, WORDS, FIRST_KEY, FIRST_WORD = 60000000, 8, 5, 11
+  local tokens = whole(ARGV[10])
+  if not tokens or tokens < 0 or #ARGV ~= FIRST_WORD - 1 + WORDS * (#KEYS - 4) then return refuse("caps are untold") end
+
+  -- A rate is the time by which all that was taken has flowed off (GCRA): it may lie a minute ahead, and no more.
+  -- Returns what is left; or nil, how much there is room for, and when there is room enough.
+  local function take_rate(writes, field, stored, limit, asked)
+    if not limit then return -1 end
+    local full_us = math.max(stored - now_us, 0)
+    if asked > limit or limit == 0 then return nil, math.floor((MINUTE_US - full_us) * limit / MINUTE_US), 0 end
+    full_us = full_us + math.floor(asked * MINUTE_US / limit)
+    local room = math.floor((MINUTE_US - full_us) * limit / MINUTE_US)
+    if full_us > MINUTE_US then return nil, room + asked, math.ceil((full_us - MINUTE_US) / 1000) end
+    writes[#writes + 1], writes[#writes + 2] = field, now_us + full_us
+    return room
+  end
+
+  -- What one level allows: the fields and values to write, if it does; else the bound that does not.
+  local function take(key, at)
+    local level, writes = ARGV[at], {}
+    local day, day_limit, month, month_limit = ARGV[at + 1], whole(ARGV[at + 2]), ARGV[at + 3], whole(ARGV[at + 4])
+    local concurrent = whole(ARGV[at + 5])
+    local found = call("HMGET", key, "epoch", "open", day, month, "requests", "tokens")
+    if day_limit or month_limit or concurrent then
+      local open, of_day, of_month = whole(found[2]), whole(found[3]), whole(found[4])
+      if found[1] ~= epoch or not open or (day_limit and not of_day) or (month_limit and not of_month) then
+        return nil, "UNCOUNTED"
+      end
+      if day_limit and of_day + amount > day_limit then return nil, level .. "_day", amount, day_limit - of_day, 0 end
+      if month_limit and of_month + amount > month_limit then
+        return nil, level .. "_month", amount, month_limit - of_month, 0
+      end
+      if concurrent and open >= concurrent then return nil, level .. "_concurrent", 1, concurrent - open, 0 end
+      writes[1], writes[2] = "open", open + 1
+      if day_limit then writes[3], writes[4] = day, of_day + amount end
+      if month_limit then writes[#writes + 1], writes[#writes + 2] = month, of_month + amount end
+    end
+    local left, room, wait = take_rate(writes, "requests", whole(found[5]) or 0, whole(ARGV[at + 6]), 1)
+    if not left then return nil, level .. "_requests", 1, room, wait end
+    reply[#reply + 1] = left
+    left, room, wait = take_rate(writes, "tokens", whole(found[6]) or 0, whole(ARGV[at + 7]), tokens)
+    if not left then return nil, level .. "_tokens", tokens, room, wait end
+    reply[#reply + 1] = left
+    return writes
+  end
+
+  for index = FIRST_KEY, #KEYS do
+    local room
+    taken[index], bound, needed, room, wait_ms = take(KEYS[index], FIRST_WORD + WORDS * (index - FIRST_KEY))
+    if bound == "UNCOUNTED" then return {"UNCOUNTED"} end
+    if bound then
+      available = room
+      break
+    end
+  end
+end
 
 -- Written anew: what stands under the id is a refusal, or a hold of an earlier epoch, and lends this one nothing.
 local hold = {epoch = epoch, account = account_id, attempt = ARGV[8], fingerprint = fingerprint, amount = ARGV[4]}
 if bound then
-  local rest = bound .. " " .. decimal(needed) .. " " .. decimal(available)
+  local rest = bound .. " " .. decimal(needed) .. " " .. decimal(available) .. " " .. decimal(wait_ms)
   call("SET", KEYS[3], line_of(hold, "refused", rest), "PX", ARGV[6])
-  return {"REFUSED", bound, needed, available}
+  return {"REFUSED", bound, needed, available, wait_ms}
 end
 call("SET", KEYS[3], line_of(hold, "open", "0 {} " .. ARGV[9]))
 call("ZADD", KEYS[4], now + lease_ms, request_id)
-return {"RESERVED", amount, balance, call("HINCRBY", KEYS[2], "held", ARGV[4])}
+for index, writes in pairs(taken) do
+  if #writes > 0 then call("HSET", KEYS[index], unpack(writes)) end
+end
+reply[4] = call("HINCRBY", KEYS[2], "held", ARGV[4])
+return reply

@@ -1,8 +1,8 @@
 --[[ restore: registers a hold again that Redis has lost, unchecked: its call is running, or has run. A hold whose lapse
      Postgres has is registered as lapsed, with what that charged, so that its late settlement corrects it.
-     KEYS   1 shard  2 account  3 hold  4 leases
+     KEYS   1 shard  2 account  3 hold  4 leases  5… caps, one for each level the hold is counted in
      ARGV   1 epoch  2 request_id  3 account_id  4 amount  5 lease_ms  6 fingerprint  7 attempt  8 terms
-            9 lapsed_cost ("" for an open hold)
+            9 lapsed_cost ("" for an open hold)  10… day and month for each key of caps
      Reply  {"RESTORED"} | {"ALREADY"} | {"CONFLICT"} | {"UNLOADED"} | {"EPOCH", current}
      Safe to retry: what stands under the id in this epoch is never touched; another account's is a CONFLICT. ]]
 local epoch, request_id, account_id = ARGV[1], ARGV[2], ARGV[3]
@@ -31,5 +31,9 @@ else
   call("SET", KEYS[3], line_of(hold, "open", "0 {} " .. ARGV[8]))
   call("ZADD", KEYS[4], now_ms() + lease_ms, request_id)
   call("HINCRBY", KEYS[2], "held", ARGV[4])
+  for index = 5, #KEYS do
+    local writes = recounted(KEYS[index], epoch, ARGV[2 * index], ARGV[2 * index + 1], amount, 1)
+    if #writes > 0 then call("HSET", KEYS[index], unpack(writes)) end
+  end
 end
 return {"RESTORED"}

@@ -6,14 +6,14 @@ It knows the epoch of each shard and nothing else: no money is counted here. Eve
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from gateway.adapters.redis_link import Argument, RedisLink, RedisScriptError
 from gateway.adapters.scripts import Scripts
-from gateway.adapters.stored_holds import owner_of
-from gateway.core.holds import Balance, Hold, HoldState, Settlement
+from gateway.adapters.stored_holds import owner_of, terms_of
+from gateway.core.holds import Balance, Hold, HoldState, Settlement, Terms
 from gateway.core.money import MicroCredits
 from gateway.core.shards import SHARD_KEYS, SHARDS, ShardKeys, shard_of
 from gateway.core.usage import Usage
@@ -35,6 +35,10 @@ class CreditsError(Exception):
 
 class AccountUnloaded(CreditsError):
     """The account's balance must first be loaded into Redis."""
+
+
+class CapsUncounted(CreditsError):
+    """What a capped account, member or key has used must first be counted into Redis."""
 
 
 class ShardCold(CreditsError):
@@ -68,17 +72,28 @@ class CreditGap(CreditsError):
 class Reserved(msgspec.Struct, frozen=True, gc=False):
     held: MicroCredits  # by this hold
     balance: Balance  # after it
+    left: tuple[int, ...] = ()  # for each level with caps: requests and tokens of this minute; -1 for no limit
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False):
     bound: str
-    needed: MicroCredits
-    available: MicroCredits
+    needed: int  # µcr, or what the bound counts
+    available: int
+    wait_ms: int = 0  # until a rate has room for this call
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False):
     balance: Balance
     event_id: EventId
+
+
+class Expired(NamedTuple):
+    """A hold whose lease has run out."""
+
+    shard: int
+    request_id: str
+    account_id: str  # "" if there is no such hold
+    terms: Terms | None  # of an open one
 
 
 class ShardState(msgspec.Struct, frozen=True):
@@ -103,7 +118,7 @@ class Credits:
         self._epochs[shard] = max(self._epochs[shard], epoch)
 
     async def reserve(self, hold: Hold) -> Reserved | Refused:
-        """Set `hold.amount` aside. Raises AccountUnloaded, ShardCold, ShardRebuilding, HoldConflict.
+        """Set `hold.amount` aside. Raises AccountUnloaded, CapsUncounted, ShardCold, HoldConflict.
 
         A hold that has ended is a HoldConflict too: its request was served, and must not be served for the same money.
         """
@@ -113,7 +128,7 @@ class Credits:
         reply = await self._run(
             "reserve",
             shard,
-            (keys.shard, keys.account(terms.account_id), keys.hold(hold.request_id), keys.leases),
+            (keys.shard, keys.account(terms.account_id), keys.hold(hold.request_id), keys.leases, *hold.cap_keys),
             hold.request_id,
             terms.account_id,
             hold.amount,
@@ -122,12 +137,13 @@ class Credits:
             hold.fingerprint,
             hold.attempt,
             _json(terms),
+            *((hold.tokens, *hold.cap_words) if hold.cap_keys else ()),
         )
         word = reply[0]
         if word == b"RESERVED":
-            return Reserved(reply[1], Balance(reply[2], reply[3]))
+            return Reserved(reply[1], Balance(reply[2], reply[3]), tuple(reply[4:]))
         if word == b"REFUSED":
-            return Refused(reply[1].decode(), reply[2], reply[3])
+            return Refused(reply[1].decode(), reply[2], reply[3], reply[4])
         raise _error(reply, hold.request_id)
 
     async def renew(
@@ -164,18 +180,24 @@ class Credits:
         request_id, account_id = settlement.request_id, settlement.terms.account_id
         shard = shard_of(account_id)
         keys = _ending_keys(SHARD_KEYS[shard], account_id, request_id)
+        if settlement.terms.counted:
+            cap_keys, windows = _caps_of(settlement.terms)
+            keys, arguments = keys + cap_keys, arguments + windows
         reply = await self._run(script, shard, keys, request_id, account_id, *arguments)
         if reply[0] != done:
             raise _error(reply, request_id)
         return Settled(Balance(reply[1], reply[2]), _event_id(reply[3]))
 
-    async def lapse(self, shard: int, request_id: str, account_id: str) -> EventId | HoldState:
+    async def lapse(
+        self, shard: int, request_id: str, account_id: str, terms: Terms | None = None
+    ) -> EventId | HoldState:
         """End a hold whose lease has run out: its event, or the state it is in (OPEN: its lease was renewed).
 
         Raises HoldMissing (its lease is then dropped), AccountUnloaded, ShardCold, HoldConflict.
         """
         keys = _ending_keys(SHARD_KEYS[shard], account_id, request_id)
-        reply = await self._run("lapse", shard, keys, request_id, account_id)
+        cap_keys, windows = _caps_of(terms) if terms is not None else ((), ())
+        reply = await self._run("lapse", shard, keys + cap_keys, request_id, account_id, *windows)
         if reply[0] == b"LAPSED":
             return _event_id(reply[1])
         if reply[0] == b"LIVE":
@@ -184,8 +206,8 @@ class Credits:
             return HoldState(reply[1].decode())
         raise _error(reply, request_id)
 
-    async def expired(self, limit: int) -> list[tuple[int, str, str]]:
-        """Holds whose lease has run out by Redis' clock: shard, request id, account id ("" if there is no such hold).
+    async def expired(self, limit: int) -> list[Expired]:
+        """Holds whose lease has run out by Redis' clock.
 
         At most `limit` of each shard, the longest expired first.
         """
@@ -195,16 +217,18 @@ class Credits:
             self._link.command(b"ZRANGEBYSCORE", keys.leases, b"-inf", now_ms, b"LIMIT", 0, limit)
             for keys in SHARD_KEYS
         ]
-        found: list[tuple[int, str, str]] = []
+        found: list[Expired] = []
         for shard, request_ids in enumerate(await asyncio.gather(*ranges)):
             found += await self._with_owners(shard, [request_id.decode() for request_id in request_ids])
         return found
 
-    async def _with_owners(self, shard: int, request_ids: list[str]) -> list[tuple[int, str, str]]:
+    async def _with_owners(self, shard: int, request_ids: list[str]) -> list[Expired]:
         if not request_ids:
             return []
         lines = await self._link.command(b"MGET", *map(SHARD_KEYS[shard].hold, request_ids))
-        return [(shard, each, owner_of(line)) for each, line in zip(request_ids, lines, strict=True)]
+        return [
+            Expired(shard, each, owner_of(line), terms_of(line)) for each, line in zip(request_ids, lines, strict=True)
+        ]
 
     async def grant(self, account_id: str, credit_seq: int, amount: MicroCredits) -> bool:
         """Apply one credit movement; False if it was applied before. Raises CreditGap, AccountUnloaded, ShardCold."""
@@ -243,10 +267,11 @@ class Credits:
         terms = hold.terms
         shard = shard_of(terms.account_id)
         keys = SHARD_KEYS[shard]
+        cap_keys, windows = _caps_of(terms)
         reply = await self._run(
             "restore",
             shard,
-            (keys.shard, keys.account(terms.account_id), keys.hold(hold.request_id), keys.leases),
+            (keys.shard, keys.account(terms.account_id), keys.hold(hold.request_id), keys.leases, *cap_keys),
             hold.request_id,
             terms.account_id,
             hold.amount,
@@ -255,6 +280,7 @@ class Credits:
             hold.attempt,
             _json(terms),
             b"" if lapsed_cost is None else lapsed_cost,
+            *windows,
         )
         if reply[0] in (b"RESTORED", b"ALREADY"):
             return bool(reply[0] == b"RESTORED")
@@ -317,6 +343,15 @@ def _ending_keys(keys: ShardKeys, account_id: str, request_id: str) -> tuple[byt
     return keys.shard, keys.account(account_id), keys.hold(request_id), keys.leases, keys.outbox
 
 
+def _caps_of(terms: Terms) -> tuple[tuple[bytes, ...], tuple[str, ...]]:
+    """The keys of the counters that a hold stands in, and for each the names of its day and its month there."""
+    keys = SHARD_KEYS[shard_of(terms.account_id)]
+    return (
+        tuple(keys.caps(counted.level, terms.id_of(counted.level)) for counted in terms.counted),
+        tuple(name for counted in terms.counted for name in (counted.day, counted.month)),
+    )
+
+
 def _event_id(text: bytes) -> EventId:
     epoch, _, seq = text.partition(b"-")
     return int(epoch), int(seq)
@@ -333,6 +368,7 @@ def _error(reply: list[Any], what: str) -> CreditsError:
 
 _ERRORS: dict[bytes, type[CreditsError]] = {
     b"UNLOADED": AccountUnloaded,
+    b"UNCOUNTED": CapsUncounted,
     b"MISSING": HoldMissing,
     b"CONFLICT": HoldConflict,
 }

@@ -47,3 +47,12 @@ def owner_of(line: bytes | None) -> str:
     """The account of a hold; "" if there is none, or the line cannot be read."""
     words = (line or b"").split(b" ", 3)
     return words[2].decode() if len(words) > 3 else ""
+
+
+def terms_of(line: bytes | None) -> Terms | None:
+    """The terms of an open hold; None if there is none, or the line cannot be read."""
+    try:
+        hold = read_hold(line or b"")
+        return hold.opened()[2] if hold.state is HoldState.OPEN else None
+    except (ValueError, msgspec.DecodeError):
+        return None

@@ -86,6 +86,9 @@ class Hold(msgspec.Struct, frozen=True, gc=False):
     fingerprint: str
     terms: Terms
     attempt: int = 1  # 2 when the exact bound is tried after the cheap one was refused
+    tokens: int = 0  # that the call may use: for the rate
+    cap_keys: tuple[bytes, ...] = ()  # of Redis, one for each level with caps
+    cap_words: tuple[str | int, ...] = ()  # what the reserve script is told of each
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from gateway.adapters.credits import AccountUnloaded, Credits, HoldConflict, HoldMissing, ShardCold
+from gateway.adapters.credits import AccountUnloaded, Credits, Expired, HoldConflict, HoldMissing, ShardCold
 from gateway.adapters.redis_link import RedisScriptError
 from gateway.core.holds import HoldState
 
@@ -24,27 +24,27 @@ class Sweeper:
         """Lapse what has run out; returns how many holds were ended. Raises `RedisUnavailable`: nothing to undo."""
         cold: set[int] = set()
         ended = 0
-        for shard, request_id, account_id in await self._credits.expired(self._batch_max):
-            if shard in cold:
+        for hold in await self._credits.expired(self._batch_max):
+            if hold.shard in cold:
                 continue
             try:
-                ended += await self._lapse(shard, request_id, account_id)
+                ended += await self._lapse(hold)
             except ShardCold:
-                cold.add(shard)  # until it is rebuilt; its leases wait
+                cold.add(hold.shard)  # until it is rebuilt; its leases wait
             except (AccountUnloaded, HoldConflict, RedisScriptError) as error:
                 # One hold that cannot be ended must not keep the others.
-                log.error("hold not lapsed", request_id=request_id, account_id=account_id, error=str(error))
+                log.error("hold not lapsed", request_id=hold.request_id, account_id=hold.account_id, error=str(error))
         return ended
 
-    async def _lapse(self, shard: int, request_id: str, account_id: str) -> bool:
+    async def _lapse(self, hold: Expired) -> bool:
         try:
-            state = await self._credits.lapse(shard, request_id, account_id)
+            state = await self._credits.lapse(*hold)
         except HoldMissing:
             return False
         except AccountUnloaded:
-            await self._load_account(account_id)
-            state = await self._credits.lapse(shard, request_id, account_id)
+            await self._load_account(hold.account_id)
+            state = await self._credits.lapse(*hold)
         if isinstance(state, HoldState):
             return False
-        log.warning("hold lapsed", request_id=request_id, account_id=account_id, event_id=state)
+        log.warning("hold lapsed", request_id=hold.request_id, account_id=hold.account_id, event_id=state)
         return True

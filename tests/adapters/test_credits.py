@@ -9,7 +9,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from gateway.adapters.credits import AccountUnloaded, Credits, HoldMissing, Reserved, Settled, ShardCold
+from gateway.adapters.credits import AccountUnloaded, Credits, Expired, HoldMissing, Reserved, Settled, ShardCold
 from gateway.adapters.redis_link import RedisLink, RedisUnavailable
 from gateway.adapters.scripts import Scripts
 from gateway.core.holds import Balance, Hold, HoldState, Outcome, Settlement, Terms
@@ -176,8 +176,9 @@ async def test_expired_leases_are_told_with_their_accounts(credits: Credits, lin
     await credits.reserve(live)
     await credits.reserve(over)
     await link.command(b"ZADD", SHARD_KEYS[shard].leases, 0, over.request_id, 1, "lost")
-    assert await credits.expired(10) == [(shard, over.request_id, terms.account_id), (shard, "lost", "")]
-    assert await credits.expired(1) == [(shard, over.request_id, terms.account_id)]
+    expired = Expired(shard, over.request_id, terms.account_id, terms)
+    assert await credits.expired(10) == [expired, Expired(shard, "lost", "", None)]
+    assert await credits.expired(1) == [expired]
     with pytest.raises(HoldMissing):
         await credits.lapse(shard, "lost", "")
     assert await credits.lapse(shard, live.request_id, terms.account_id) is HoldState.OPEN
