@@ -134,6 +134,10 @@ class Workers:
                 await self._has_posted.wait()
         except TimeoutError:
             log.warning("stopped with events unposted; the next start posts them")
+        await self.close()
+
+    async def close(self) -> None:
+        """Close what the workers reach the outside with."""
         if self._stripe is not None:
             await self._stripe.close()
         await self._notices.close()

@@ -219,3 +219,4 @@ async def open_stack(
             yield stack
         finally:
             await stack.workers.poster.close()
+            await stack.workers.close()
