@@ -1,4 +1,4 @@
-"""Clamps: writes an output limit into a call's body, by the least change, so that upstream keeps to what is allowed."""
+"""Clamps: writes into a call's body what it may be, by the least change, so that upstream keeps to what is allowed."""
 
 import re
 
@@ -40,6 +40,22 @@ def with_output_limit(call: Call, limit: int) -> Call:
     else:
         body = _lowered(call, limit)
     return msgspec.structs.replace(call, body=body, output_limit=limit)
+
+
+def with_model(call: Call, model: str) -> Call:
+    """`call` made to another model."""
+    return msgspec.structs.replace(call, model=model, body=_with_text(call.body, "model", model))
+
+
+def with_service_tier(call: Call, tier: str) -> Call:
+    """`call` in that service tier."""
+    return msgspec.structs.replace(call, service_tier=tier, body=_with_text(call.body, "service_tier", tier))
+
+
+def _with_text(body: bytes, name: str, value: str) -> bytes:
+    fields = _decode_fields(body)
+    fields[name] = msgspec.Raw(msgspec.json.encode(value))
+    return msgspec.json.encode(fields)
 
 
 def _added(body: bytes, field: bytes) -> bytes:

@@ -204,6 +204,18 @@ class BillingUnavailable(GatewayError):
     status, code, retryable = 503, "billing_unavailable", True
 
 
+class ModelUnavailable(GatewayError):
+    """The model provider fails for this model right now; nothing was charged."""
+
+    status, code, retryable = 503, "model_unavailable", True
+
+
+class ModelBrownedOut(GatewayError):
+    """This model is reduced for now; nothing was charged."""
+
+    status, code, retryable = 503, "model_browned_out", True
+
+
 class Overloaded(GatewayError):
     """This gateway holds as many large requests as it can; try again in a moment."""
 

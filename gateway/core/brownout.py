@@ -1,0 +1,141 @@
+"""Brownouts: an operator's, or a rule's, deliberate reduction of one model or family, by levels and for a time. Pure.
+
+A level does what those below it do. What a rerouted call is spared is the reduction of the model that it does not use.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from enum import IntEnum
+from fnmatch import fnmatchcase
+from hashlib import sha256
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.core.callers import Caller
+from gateway.core.calls import Call, Endpoint
+from gateway.core.clamps import with_model, with_output_limit, with_service_tier
+from gateway.core.errors import ModelBrownedOut
+
+DEFAULT_TIER = "default"
+LOW_PRIORITY = "low"
+
+# A client that is told to come back much later gives up; the end of a brownout is a guess besides.
+RETRY_AFTER_S_MAX = 300
+
+
+class Level(IntEnum):
+    NORMAL = 0
+    SHED = 1  # a share of the accounts and keys of low priority are refused
+    TRIM = 2  # output is capped, and served in the default tier
+    REROUTE = 3  # callers who allow it get a cheaper model
+    REFUSE = 4
+
+
+class Brownout(msgspec.Struct, frozen=True):
+    """One brownout as it was decided; `models` is a model or a pattern of a family."""
+
+    models: str
+    level: Level
+    shed_percent: int  # of low-priority accounts
+    output_tokens: int  # of each choice
+    reroute_to: str  # a model; "": nobody is rerouted
+    reason: str
+    author: str
+    set_at_ms: int
+    expires_at_ms: int
+    banner: str = ""  # what callers are told instead of the reason
+
+    @property
+    def text(self) -> str:
+        """What callers are told."""
+        end = datetime.fromtimestamp(self.expires_at_ms // 1000, UTC).isoformat().replace("+00:00", "Z")
+        return f"{self.models} is reduced: {(self.banner or self.reason).rstrip('.')}. Until {end}."
+
+    def retry_after_s(self, now_ms: int) -> int:
+        return min(max(-((now_ms - self.expires_at_ms) // 1000), 1), RETRY_AFTER_S_MAX)
+
+    def spares(self, model: str) -> bool:
+        """Whether the model is the way out of this brownout: a family may hold the very model that is rerouted to."""
+        return self.level == Level.REROUTE and model == self.reroute_to
+
+    def sheds(self, account_id: str) -> bool:
+        """Whether the account is of the share that is shed: always the same in one brownout, another in the next."""
+        drawn = sha256(f"{self.models} {self.set_at_ms} {account_id}".encode()).digest()
+        return int.from_bytes(drawn[:8]) % 100 < self.shed_percent
+
+
+class Trimmed(NamedTuple):
+    """A call that may be made during brownouts, and the header lines that tell what was changed."""
+
+    call: Call
+    lines: bytes = b""
+
+
+class Brownouts(msgspec.Struct, frozen=True):
+    """The brownouts in force."""
+
+    brownouts: tuple[Brownout, ...]
+
+    def of(self, model: str, sold_as: str) -> Brownout | None:
+        """The one that holds for `model`: the severest, and of those the one that names it most closely.
+
+        A snapshot or alias is `sold_as` its family, and shares its fate. Nor is a model reduced that calls are rerouted to
+        by that very brownout.
+        """
+        holding = [
+            each
+            for each in self.brownouts
+            if (fnmatchcase(model, each.models) or fnmatchcase(sold_as, each.models)) and not each.spares(model)
+        ]
+        return max(holding, key=lambda each: (each.level, len(each.models)), default=None)
+
+    def trim(self, call: Call, sold_as: str, caller: Caller, *, accepts_reroute: bool, now_ms: int) -> Trimmed:
+        """The call as it may be made now; raises `ModelBrownedOut`."""
+        brownout = self.of(call.model, sold_as)
+        if brownout is None:
+            return Trimmed(call)
+        if brownout.level == Level.REROUTE and accepts_reroute and brownout.reroute_to:
+            return self._rerouted(call, caller, brownout, now_ms)
+        return _reduced(call, caller, brownout, now_ms)
+
+    def _rerouted(self, call: Call, caller: Caller, brownout: Brownout, now_ms: int) -> Trimmed:
+        model = brownout.reroute_to
+        if caller.restrictions is not None:
+            caller.restrictions.check_model(model)
+        lines = b"x-gateway-rerouted: from=%b, to=%b\r\n" % (_word(call.model), _word(model))
+        trimmed = Trimmed(with_model(call, model))
+        there = self.of(model, model)
+        if there is not None:
+            trimmed = _reduced(trimmed.call, caller, there, now_ms)
+        return Trimmed(trimmed.call, lines + trimmed.lines)
+
+
+def _reduced(call: Call, caller: Caller, brownout: Brownout, now_ms: int) -> Trimmed:
+    is_shed = caller.priority == LOW_PRIORITY and brownout.sheds(caller.account_id)
+    if brownout.level >= Level.REFUSE or (brownout.level >= Level.SHED and is_shed):
+        raise ModelBrownedOut(brownout.text, param="model", retry_after_s=brownout.retry_after_s(now_ms))
+    if brownout.level < Level.TRIM:
+        return Trimmed(call)
+    lines = b"x-gateway-brownout: level=%d\r\n" % brownout.level
+    trimmed = with_output_limit(call, brownout.output_tokens)
+    if trimmed is not call:
+        lines += b"x-gateway-output-limit: %d\r\n" % brownout.output_tokens
+    if call.service_tier is not None and call.service_tier != DEFAULT_TIER and call.endpoint in _TIERED:
+        trimmed = with_service_tier(trimmed, DEFAULT_TIER)
+        lines += b"x-gateway-service-tier: %b\r\n" % DEFAULT_TIER.encode()
+    return Trimmed(trimmed, lines)
+
+
+_TIERED = frozenset({Endpoint.CHAT, Endpoint.RESPONSES})
+
+
+def _word(model: str) -> bytes:
+    """A model's name for a header line: whatever a caller wrote, it stays one line."""
+    return "".join(each if each.isascii() and each.isprintable() else "?" for each in model[:128]).encode()
+
+
+def brownouts_in_force(brownouts: Iterable[Brownout], now_ms: int) -> Brownouts | None:
+    """Those that have not expired; None if there are none, so that a request has one thing to look at."""
+    live = tuple(each for each in brownouts if each.level > Level.NORMAL and each.expires_at_ms > now_ms)
+    return Brownouts(live) if live else None

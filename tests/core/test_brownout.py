@@ -1,0 +1,132 @@
+import msgspec
+import pytest
+
+from gateway.core.brownout import Brownout, Brownouts, Level, Trimmed, brownouts_in_force
+from gateway.core.callers import Caller, Restrictions
+from gateway.core.calls import Call, Endpoint, parse
+from gateway.core.errors import ModelBrownedOut, ModelNotAllowed
+
+NOW_MS = 1_000_000
+ANYBODY = Caller("account", "key")
+LOW = Caller("account", "key", priority="low")
+
+
+def brownout(level: Level, models: str = "gpt-4o", **settings: object) -> Brownout:
+    plain = Brownout(models, level, 100, 500, "gpt-4o-mini", "too slow", "ann", NOW_MS, NOW_MS + 60_000)
+    return msgspec.structs.replace(plain, **settings)
+
+
+def chat(**fields: object) -> Call:
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]} | fields
+    return parse(Endpoint.CHAT, msgspec.json.encode(body))
+
+
+def trim(call: Call, *brownouts: Brownout, caller: Caller = ANYBODY, accepts_reroute: bool = False) -> Trimmed:
+    in_force = brownouts_in_force(brownouts, NOW_MS)
+    assert in_force is not None
+    return in_force.trim(
+        call, call.model.removesuffix("-2024-08-06"), caller, accepts_reroute=accepts_reroute, now_ms=NOW_MS
+    )
+
+
+def sent(trimmed: Trimmed) -> dict[str, object]:
+    body: dict[str, object] = msgspec.json.decode(trimmed.call.body)
+    return body
+
+
+def test_level_1_sheds_low_priority_only_and_tells_when_to_come_back() -> None:
+    assert trim(chat(), brownout(Level.SHED)).call == chat()
+    with pytest.raises(ModelBrownedOut) as refusal:
+        trim(chat(), brownout(Level.SHED), caller=LOW)
+    assert refusal.value.retry_after_s == 60
+    assert "too slow" in refusal.value.message
+
+
+def test_the_share_that_is_shed_is_as_large_as_it_says_and_stays_the_same() -> None:
+    half, later = brownout(Level.SHED, shed_percent=50), brownout(Level.SHED, shed_percent=50, set_at_ms=NOW_MS + 1)
+    accounts = [f"account-{number}" for number in range(1000)]
+
+    shed = {each for each in accounts if half.sheds(each)}
+    assert 430 <= len(shed) <= 570
+    assert shed == {each for each in accounts if half.sheds(each)}
+    assert shed != {each for each in accounts if later.sheds(each)}
+
+
+def test_level_2_caps_output_and_forces_the_default_tier() -> None:
+    trimmed = trim(chat(max_tokens=4000, service_tier="priority"), brownout(Level.TRIM))
+
+    assert sent(trimmed)["max_tokens"] == trimmed.call.output_limit == 500
+    assert sent(trimmed)["service_tier"] == trimmed.call.service_tier == "default"
+    assert b"x-gateway-output-limit: 500\r\n" in trimmed.lines
+    assert b"x-gateway-brownout: level=2\r\n" in trimmed.lines
+
+
+def test_level_2_leaves_alone_what_is_small_already() -> None:
+    assert trim(chat(max_tokens=10), brownout(Level.TRIM)).call == chat(max_tokens=10)
+
+
+def test_level_2_sheds_too() -> None:
+    with pytest.raises(ModelBrownedOut):
+        trim(chat(), brownout(Level.TRIM), caller=LOW)
+
+
+def test_level_3_reroutes_only_callers_who_allow_it() -> None:
+    rerouted = trim(chat(max_tokens=4000), brownout(Level.REROUTE), accepts_reroute=True)
+    stayed = trim(chat(max_tokens=4000), brownout(Level.REROUTE))
+
+    assert sent(rerouted)["model"] == rerouted.call.model == "gpt-4o-mini"
+    assert rerouted.call.output_limit == 4000
+    assert rerouted.lines == b"x-gateway-rerouted: from=gpt-4o, to=gpt-4o-mini\r\n"
+    assert (stayed.call.model, stayed.call.output_limit) == ("gpt-4o", 500)
+
+
+def test_a_call_is_rerouted_once_and_reduced_as_the_other_model_is() -> None:
+    back = brownout(Level.REROUTE, "gpt-4o-mini", reroute_to="gpt-4o", output_tokens=7)
+    trimmed = trim(chat(), brownout(Level.REROUTE), back, accepts_reroute=True)
+
+    assert (trimmed.call.model, trimmed.call.output_limit) == ("gpt-4o-mini", 7)
+    with pytest.raises(ModelBrownedOut):
+        trim(chat(), brownout(Level.REROUTE), brownout(Level.REFUSE, "gpt-4o-mini"), accepts_reroute=True)
+
+
+def test_a_key_is_not_rerouted_to_a_model_that_it_may_not_use() -> None:
+    caller = Caller("account", "key", restrictions=Restrictions(models=("gpt-4o",)))
+
+    with pytest.raises(ModelNotAllowed):
+        trim(chat(), brownout(Level.REROUTE), caller=caller, accepts_reroute=True)
+
+
+def test_level_4_refuses_everybody_with_the_banner() -> None:
+    with pytest.raises(ModelBrownedOut) as refusal:
+        trim(chat(), brownout(Level.REFUSE, banner="Back at noon."), accepts_reroute=True)
+    assert refusal.value.message == "gpt-4o is reduced: Back at noon. Until 1970-01-01T00:17:40Z."
+
+
+def test_a_family_is_browned_out_by_its_pattern_and_the_severest_holds() -> None:
+    both = Brownouts((brownout(Level.TRIM, "gpt-4o*"), brownout(Level.REFUSE, "gpt-4*"), brownout(Level.SHED)))
+
+    holding = [both.of(model, model) for model in ("gpt-4o", "gpt-4", "o3")]
+    assert [each.models if each else None for each in holding] == ["gpt-4*", "gpt-4*", None]
+
+
+def test_a_snapshot_shares_the_fate_of_its_family() -> None:
+    with pytest.raises(ModelBrownedOut):
+        trim(chat(model="gpt-4o-2024-08-06"), brownout(Level.REFUSE))
+
+
+def test_a_family_is_rerouted_to_one_of_its_own() -> None:
+    family = brownout(Level.REROUTE, "gpt-4o*")
+
+    assert trim(chat(), family, accepts_reroute=True).call.model == "gpt-4o-mini"
+    assert trim(chat(model="gpt-4o-mini"), family).call == chat(model="gpt-4o-mini")
+
+
+def test_an_expired_brownout_concerns_nobody() -> None:
+    assert brownouts_in_force([brownout(Level.REFUSE)], NOW_MS + 59_999) is not None
+    assert brownouts_in_force([brownout(Level.REFUSE)], NOW_MS + 60_000) is None
+
+
+def test_a_model_that_a_caller_spells_with_line_breaks_stays_on_one_line() -> None:
+    call = chat(model="gpt-4o\r\nx-credits-cost: 0")
+
+    assert trim(call, brownout(Level.REROUTE, "gpt-4o*"), accepts_reroute=True).lines.count(b"\r\n") == 1
