@@ -6,6 +6,7 @@ headers that only the settlement knows.
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import structlog
 
@@ -157,7 +158,8 @@ class Relay:
 
     async def _exchange(self, request: Request, call: Call, opening: bytes, watch: Watch, ended: Ended) -> Relayed:
         start = self._start_of_head(request.head, call.strip_usage_event)
-        answer = await self._pool.ask(request.head.method, start, call.body)
+        inform = partial(self._inform, request)
+        answer = await self._pool.ask(request.head.method, start, call.body, on_interim=inform)
         ended.status = answer.status
         ended.upstream_request_id = answer.fields.get(b"x-request-id", b"").decode("latin-1")
         self._require_accepted(answer)
@@ -261,9 +263,14 @@ class Relay:
     async def _send(self, request: Request, body: bytes | AsyncIterator[bytes] | None, *, is_edited: bool) -> Answer:
         start = self._start_of_head(request.head, is_edited)
         try:
-            return await self._pool.ask(request.method, start, body, length=request.length)
+            inform = partial(self._inform, request)
+            return await self._pool.ask(request.method, start, body, length=request.length, on_interim=inform)
         except UpstreamFailed as error:
             raise self._explained(error) from error
+
+    def _inform(self, request: Request, status: int, reason: bytes, travelling: Headers) -> None:
+        """Pass an interim answer on (RFC 9110 §15.2)."""
+        request.inform(status, redacted(self._key, reason), self._caller_lines(travelling))
 
     def _explained(self, error: UpstreamFailed) -> GatewayError:
         """What the caller is told of an upstream that did not answer."""

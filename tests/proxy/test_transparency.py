@@ -9,7 +9,18 @@ from gateway.core.keys import SHOWN_LENGTH
 from tests.proxy.conftest import Running
 from tests.proxy.http1.wire import upstream as socket_upstream
 from tests.proxy.stack import UPSTREAM_KEY, Stack
-from tests.proxy.wire import Client, Fields, Received, ScriptedUpstream, answer, ask, events, read_head, request
+from tests.proxy.wire import (
+    Client,
+    Fields,
+    Received,
+    ScriptedUpstream,
+    answer,
+    ask,
+    events,
+    read_head,
+    read_message,
+    request,
+)
 
 CHAT = "/v1/chat/completions"
 BODY = b'{"model":"gpt-4o-mini",  "messages":[{"role":"user","content":"h\\u00e9 \xc3\xa9"}],"max_tokens":5 ,"x":1e400}'
@@ -107,6 +118,22 @@ async def test_an_error_of_upstream_comes_back_as_it_was(scripted: Stack, upstre
     assert foreign(got) == fields
     assert got.body == b'{"error": {"message":"slow down"}}'
     assert (await scripted.line()).outcome == "void"
+
+
+async def test_interim_answers_come_back_before_the_answer_they_announce(
+    scripted: Stack, upstream: ScriptedUpstream
+) -> None:
+    interim = b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\nlink: </b>\r\n\r\n"
+    upstream.answer = interim + answer(ANSWER)
+    calls = (request(CHAT, scripted.key, BODY), request("/v1/models", scripted.key, method="GET"))
+    for call in calls:
+        async with Client.connect(scripted.address) as client:
+            client.writer.write(call)
+            assert await client.reader.readexactly(len(interim)) == interim
+            got = await read_message(client.reader)
+            assert (got.status, got.body) == (200, ANSWER)
+    old = await ask(scripted.address, calls[0].replace(b" HTTP/1.1", b" HTTP/1.0"))
+    assert (old.status, old.body) == (200, ANSWER)
 
 
 async def test_a_stream_passes_byte_for_byte(scripted: Stack, upstream: ScriptedUpstream) -> None:

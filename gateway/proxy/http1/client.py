@@ -24,7 +24,7 @@ from gateway.proxy.http1.errors import (
 )
 from gateway.proxy.http1.headers import Headers, encode
 from gateway.proxy.http1.limits import Buffers, Timeouts
-from gateway.proxy.http1.link import Link
+from gateway.proxy.http1.link import Link, OnInterim
 from gateway.proxy.http1.switch import SwitchLink
 from gateway.proxy.http1.ticks import Ticker
 from gateway.proxy.http1.tunnel import SWITCH_LINES
@@ -118,11 +118,17 @@ class Pool:
         return b"%b %b HTTP/1.1\r\n%b%b" % (method, target, encode(headers), self._host_line)
 
     async def ask(
-        self, method: bytes, start: bytes, body: bytes | AsyncIterator[bytes] | None, *, length: int | None = None
+        self,
+        method: bytes,
+        start: bytes,
+        body: bytes | AsyncIterator[bytes] | None,
+        *,
+        length: int | None = None,
+        on_interim: OnInterim | None = None,
     ) -> Answer:
         """Send the request whose head starts so; return its answer when the head of it is there.
 
-        An iterated body is sent chunked, or as it is when its `length` is known.
+        An iterated body is sent chunked, or as it is when its `length` is known. `on_interim` hears of each 1xx.
         Raises ConnectFailed or PoolExhausted (nothing was sent), HeadTimeout, Unanswered, AnswerBroken, and what
         `body` raises.
         """
@@ -138,13 +144,13 @@ class Pool:
         link = self._take()
         if link is not None:
             try:
-                return await link.ask(method, head, body, length)
+                return await link.ask(method, head, body, length, on_interim)
             except Unanswered:
                 if method not in _IDEMPOTENT or not (body is None or isinstance(body, bytes)):
                     raise
         link = Link(self, asyncio.get_running_loop())
         await self._connect(link)
-        return await link.ask(method, head, body, length)
+        return await link.ask(method, head, body, length, on_interim)
 
     async def switch(self, target: bytes, headers: Headers) -> tuple[Answer, SwitchLink]:
         """Ask for a WebSocket on a connection of its own; returns the answer, and the link to take over if it is 101.
@@ -155,7 +161,7 @@ class Pool:
         self.requests += 1
         link = SwitchLink(self, asyncio.get_running_loop())
         await self._connect(link)
-        return await link.ask(b"GET", head, None, None), link
+        return await link.ask(b"GET", head, None, None, None), link
 
     def _take(self) -> Link | None:
         idle = self._idle

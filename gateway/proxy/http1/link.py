@@ -2,7 +2,7 @@
 
 import asyncio
 import select
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -14,6 +14,8 @@ from gateway.proxy.http1.headers import Headers, survey
 
 if TYPE_CHECKING:
     from gateway.proxy.http1.client import Pool
+
+OnInterim = Callable[[int, bytes, Headers], None]  # gets status, reason and the headers that travel on of a 1xx
 
 _JOINED_BYTES_MAX = 64 * 1024
 # A hang-up (elsewhere than on Linux only POLLHUP, which needs no asking for), or bytes that nobody has asked for.
@@ -38,6 +40,7 @@ class Link(asyncio.Protocol):
         "_keep",
         "_loop",
         "_method",
+        "_on_interim",
         "_parser",
         "_pieces",
         "_poll",
@@ -72,6 +75,7 @@ class Link(asyncio.Protocol):
         self._upload: asyncio.Task[None] | None = None
         self._writable: asyncio.Event | None = None  # while too much of an upload is buffered
         self._method = b""
+        self._on_interim: OnInterim | None = None
         self._reason = b""
         self._headers: Headers = []
         self._head_bytes = 0
@@ -89,12 +93,18 @@ class Link(asyncio.Protocol):
     # --- asking --------------------------------------------------------------------------------------------------
 
     async def ask(
-        self, method: bytes, head: bytes, body: bytes | AsyncIterator[bytes] | None, length: int | None
+        self,
+        method: bytes,
+        head: bytes,
+        body: bytes | AsyncIterator[bytes] | None,
+        length: int | None,
+        on_interim: OnInterim | None,
     ) -> Answer:
         """Send a request; return its answer once its head is there. Raises UpstreamFailed, and what `body` raises."""
         asking: asyncio.Future[Answer] = self._loop.create_future()
         self._asking = asking
         self._method = method
+        self._on_interim = on_interim
         self._began = False
         self._since = self._ticker.now
         if body is None:
@@ -327,6 +337,8 @@ class Link(asyncio.Protocol):
         if 100 <= status < 200 and status != 101:
             check_interim(headers)
             self._interim = True
+            if self._on_interim is not None:
+                self._on_interim(status, reason, survey(headers)[1])
             return
         if len(headers) > self._pool.buffers.header_count_max:
             raise AnswerBroken("malformed: too many headers")
@@ -334,6 +346,7 @@ class Link(asyncio.Protocol):
         self._delimited = delimited(self._method, status, parser.get_http_version(), headers, fields)
         self._keep = parser.should_keep_alive()
         self._head_bytes = self._wire_bytes = 0
+        self._on_interim = None  # it leads to the request
         self._answer = answer = Answer(self, status, reason, headers, fields, travelling)
         if self._delimited is Delimited.BY_HEAD:
             self._done = True

@@ -134,6 +134,11 @@ class Request(Inbound):
 
     # --- the answer ----------------------------------------------------------------------------------------------
 
+    def inform(self, status: int, reason: bytes, lines: bytes) -> None:
+        """Send an interim answer (1xx), which HTTP/1.0 does not know; the answer itself has not begun."""
+        if not self.gone and not self.head.is_http10:
+            self._connection.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, lines))
+
     def start(self, status: int, reason: bytes, lines: bytes, *, length: int | None) -> None:
         """Begin the answer, with these header lines.
 
@@ -215,7 +220,7 @@ class Request(Inbound):
 
     def _head(self, status: int, reason: bytes, lines: bytes, length: int | None) -> bytes:
         assert not self.started, "an answer begins once"
-        assert status >= 200, "interim answers are not relayed"
+        assert status >= 200, "an interim answer is none"
         is_bodiless = status in _BODILESS or self.method == b"HEAD"
         framing = b""
         if length is not None:
