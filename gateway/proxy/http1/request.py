@@ -224,7 +224,7 @@ class Request(Inbound):
         is_bodiless = status in _BODILESS or self.method == b"HEAD"
         framing = b""
         if length is not None:
-            if status != 204:
+            if status != 204 and (length or status != 304):  # whose length is that of what it stands for, not its own
                 framing = b"Content-Length: %d\r\n" % length
             self._delimited, self._left_bytes = _LENGTH, length
         elif self.head.is_http10:

@@ -106,7 +106,7 @@ def unchunked(body: bytes) -> bytes:
     ("answer", "relayed_as"),
     [
         (b"HTTP/1.1 204 No\r\nX: 1\r\n\r\n", b"HTTP/1.1 204 No\r\nX: 1\r\n"),
-        (b"HTTP/1.1 304 Same\r\nETag: a\r\n\r\n", b"HTTP/1.1 304 Same\r\nETag: a\r\n"),
+        (b"HTTP/1.1 304 Same\r\nETag: a\r\n\r\n", b"HTTP/1.1 304 Same\r\nETag: a\r\nConnection: close\r\n\r\n"),
         (b"HTTP/1.1 100 Go\r\n\r\nHTTP/1.1 103 Hint\r\nX: 1\r\n\r\n" + OK, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"),
         (
             b"HTTP/1.1 426 Upgrade\r\nUpgrade: x\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n",
