@@ -13,12 +13,14 @@ import msgspec
 import stripe
 
 from gateway.adapters.stripe_objects import (
+    BalanceMovement,
     Cause,
     Customer,
     Session,
     Told,
     id_of,
     read_dispute,
+    read_movement,
     read_payment,
     read_refund,
     read_session,
@@ -201,6 +203,25 @@ class Stripe:
             disputes = await self._client.disputes.list_async(params)
             found |= {id_of(each.payment_intent) async for each in disputes.auto_paging_iter()}
         return found - {""}
+
+    async def balance_movements(self, since_s: int, until_s: int) -> AsyncIterator[BalanceMovement]:
+        """What moved the balance in [since, until), newest first."""
+        params: Any = {"created": {"gte": since_s, "lt": until_s}, "limit": PAGE, "expand": ["data.source"]}
+        with _errors():
+            async for each in (await self._client.balance_transactions.list_async(params)).auto_paging_iter():
+                yield read_movement(each)
+
+    async def movements_of_payout(self, payout_id: str) -> AsyncIterator[BalanceMovement]:
+        """What a payout paid out, itself included."""
+        params: Any = {"payout": payout_id, "limit": PAGE, "expand": ["data.source"]}
+        with _errors():
+            async for each in (await self._client.balance_transactions.list_async(params)).auto_paging_iter():
+                yield read_movement(each)
+
+    async def is_automatic(self, payout_id: str) -> bool:
+        """Of an automatic payout Stripe tells what is in it."""
+        with _errors():
+            return bool((await self._client.payouts.retrieve_async(payout_id)).automatic)
 
 
 @contextmanager

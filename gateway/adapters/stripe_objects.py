@@ -38,6 +38,19 @@ class Cause(msgspec.Struct, frozen=True):
     is_open: bool
 
 
+class BalanceMovement(msgspec.Struct, frozen=True):
+    """A balance transaction: what moved Stripe's balance of ours. Cents; negative is out of it."""
+
+    id: str
+    category: str  # Stripe's reporting category: charge, refund, dispute, payout, fee …
+    amount_cents: int
+    net_cents: int  # less Stripe's fee
+    currency: str
+    intent_id: str  # "" for what no payment caused
+    source_id: str
+    created_s: int
+
+
 class Told(msgspec.Struct, frozen=True):
     """An event, as far as its handling needs it; what its object says is not believed."""
 
@@ -152,3 +165,18 @@ def read_dispute(found: stripe.Dispute) -> Dispute:
 def metadata_of(found: Any, name: str) -> str:
     kept = found.metadata
     return "" if kept is None else str(kept.to_dict().get(name, ""))
+
+
+def read_movement(movement: stripe.BalanceTransaction) -> BalanceMovement:
+    """`source` must be expanded: it names the payment."""
+    source = movement.source
+    return BalanceMovement(
+        id=movement.id,
+        category=movement.reporting_category,
+        amount_cents=movement.amount,
+        net_cents=movement.net,
+        currency=movement.currency,
+        intent_id=id_of(getattr(source, "payment_intent", None)),
+        source_id=id_of(source),
+        created_s=movement.created,
+    )

@@ -29,6 +29,7 @@ from gateway.config.sections import (
     Poster,
     Purchases,
     Realtime,
+    Reconcile,
     Redis,
     SettlementConfig,
     Stripe,
@@ -81,6 +82,8 @@ class Config(BaseSettings):
     stripe: Stripe
     purchases: Purchases
     notify: Notify
+    openai_admin_key: str = Field("", repr=False, validation_alias="OPENAI_ADMIN_KEY")
+    reconcile: Reconcile
 
     @field_validator("upstream_url")
     @classmethod

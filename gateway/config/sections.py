@@ -173,6 +173,20 @@ class Purchases(Section):
     refund_days_max: int = Positive
 
 
+class Reconcile(Section):
+    after_hour_utc: int = Field(ge=1, le=23)
+    check_ms: int = Positive
+    retry_s: int = Positive
+    days_back: int = Field(ge=1, le=31)
+    late_days: int = Field(ge=0, le=31)
+    samples: int = Positive
+    seed: str
+    mismatch_ppm_max: int = Field(ge=0, lt=1_000_000)
+    margin_percent_min: int = Field(ge=0)
+    openai_timeout_ms: int = Positive
+    openai_attempts_max: int = Field(ge=1, le=10)
+
+
 def checked_scheme(url: str, *schemes: str) -> str:
     """The URL, if it is empty or has one of these schemes; raises ValueError."""
     if url and split_url(url).scheme not in schemes:

@@ -1,0 +1,44 @@
+-- The ledger's side of a reconciliation, and its reports. Days are UTC, of recorded_at.
+
+-- name: outstanding
+-- Customers' balances, what they were ever given or sold (less what was taken back), and what their calls were charged.
+SELECT (SELECT coalesce(sum(amount), 0)::bigint FROM balance WHERE bucket IN ('promo', 'paid', 'debt')) AS balances,
+       (SELECT coalesce(sum(entry.amount), 0)::bigint FROM entry
+        JOIN transfer ON transfer.id = entry.transfer_id AND transfer.recorded_at = entry.recorded_at
+        WHERE entry.bucket IN ('promo', 'paid', 'debt') AND transfer.request_id IS NULL) AS granted,
+       (SELECT coalesce(sum(charged), 0)::bigint FROM call_usage) AS debited
+
+-- name: sample
+-- The same calls for the same seed: in the order of a hash that nobody can choose beforehand.
+SELECT request_id::text, phase, rate_version, rate_key, usage, cost, rounding FROM call_usage
+WHERE recorded_at >= $1 AND recorded_at < $2 AND rate_key <> ''
+ORDER BY md5($3::text || request_id::text), phase LIMIT $4
+
+-- name: payments
+-- What the books have of these payments. A refund that we decided on may not be at Stripe yet.
+SELECT payment_intent_id, amount_cents, currency, is_live, bonus, posted_paid, posted_tax, posted_fees,
+       posted_refunded + posted_withdrawn AS posted_returned,
+       coalesce((SELECT json_object_agg(refund.id, cents) FROM refund
+                 WHERE purchase_id = purchase.id AND refund.state <> 'refused'), '{}')::text AS refunds
+FROM purchase WHERE payment_intent_id = ANY($1::text[]) AND posted_paid > 0
+
+-- name: topped_up
+-- The payments whose top-ups were recorded on that day.
+SELECT DISTINCT purchase.payment_intent_id FROM transfer
+JOIN purchase_transfer ON purchase_transfer.transfer_id = transfer.id
+JOIN purchase ON purchase.id = purchase_transfer.purchase_id
+WHERE transfer.kind = 'top_up' AND transfer.recorded_at >= $1 AND transfer.recorded_at < $2
+
+-- name: keep
+INSERT INTO reconciliation (day, agrees, report) VALUES ($1, $2, $3::text::jsonb)
+
+-- name: newest
+-- The newest report, of one day or of all.
+SELECT report::text, recorded_at FROM reconciliation WHERE $1::date IS NULL OR day = $1 ORDER BY id DESC LIMIT 1
+
+-- name: due
+-- The newest of the days from $1 to $2 on which the ledger was in use, and that has no whole report yet.
+SELECT max(day)::date FROM generate_series($1::timestamp, $2::timestamp, interval '1 day') AS day
+WHERE NOT EXISTS (
+    SELECT FROM reconciliation WHERE reconciliation.day = day.day::date AND (report ->> 'is_whole')::boolean
+) AND EXISTS (SELECT FROM transfer WHERE recorded_at < (day.day + interval '1 day') AT TIME ZONE 'UTC')

@@ -1,0 +1,102 @@
+"""A day at Stripe beside the same payments in our books: what came in, what it cost, what went back, what was paid out.
+
+A payment's sums are compared as they stand now, so a day's edges cannot cut them apart. Nothing is written.
+"""
+
+from datetime import date, timedelta
+
+from gateway.adapters.provider_costs import day_start
+from gateway.adapters.reconciliation import BookedPayment, ReconciliationReads
+from gateway.adapters.stripe import Stripe, StripeRefused, StripeUnavailable
+from gateway.adapters.stripe_objects import BalanceMovement
+from gateway.core.reconciliation import Check, DayCosts, PaymentSums, compare, not_checked, payment_checks
+from gateway.core.topups import Freeze, Mismatch, facts_of
+
+
+class StripeDay:
+    """`late_days`: how long before its top-up a payment may have been made, if we were away."""
+
+    label = "Stripe's balance transactions"
+
+    def __init__(
+        self, stripe: Stripe, books: ReconciliationReads, *, freeze: Freeze, late_days: int, ppm_max: int
+    ) -> None:
+        self._stripe = stripe
+        self._books = books
+        self._freeze: Freeze = freeze
+        self._late = timedelta(days=late_days)
+        self._ppm_max = ppm_max
+
+    async def checks(self, of: DayCosts) -> tuple[Check, ...]:
+        """Raises `LedgerUnavailable`."""
+        try:
+            return await self._checks(of.day)
+        except (StripeUnavailable, StripeRefused) as error:
+            return (not_checked("payments at Stripe", f"Stripe: {error}", is_outage=True),)
+
+    async def _checks(self, day: date) -> tuple[Check, ...]:
+        start, end = day_start(day), day_start(day + timedelta(days=1))
+        charges: dict[str, BalanceMovement] = {}
+        of_day: set[str] = set()
+        payouts: list[BalanceMovement] = []
+        async for movement in self._stripe.balance_movements(
+            int((start - self._late).timestamp()), int(end.timestamp())
+        ):
+            if movement.category == "charge":
+                charges[movement.intent_id] = movement
+            if movement.created_s >= start.timestamp():
+                of_day.add(movement.intent_id)
+                if movement.category == "payout":
+                    payouts.append(movement)
+        topped_up = await self._books.topped_up(day)
+        asked = (of_day | topped_up) - {""}
+        booked = await self._books.payments(asked)
+        at_stripe = {
+            intent: await self._sums(intent, charges.get(intent), booked.get(intent))
+            for intent in sorted(asked)
+            if intent in of_day or intent in charges
+        }
+        in_books = {intent: each.sums for intent, each in booked.items()}
+        return (
+            *payment_checks(at_stripe, in_books, ppm_max=self._ppm_max),
+            await self._payouts(payouts),
+        )
+
+    async def _sums(self, intent: str, charge: BalanceMovement | None, booked: BookedPayment | None) -> PaymentSums:
+        """What Stripe has of a payment: by its balance transaction alone, if the books have no more."""
+        fee = 0 if charge is None else charge.amount_cents - charge.net_cents
+        received = 0 if charge is None else charge.amount_cents
+        alone = PaymentSums(received, fee, 0)
+        if booked is None or booked.sums == alone:
+            return alone
+        payment = await self._stripe.payment(intent)
+        if charge is None:
+            received, fee = payment.received_cents, payment.fee_cents
+        shown = {each.ours for each in payment.refunds}
+        promised = sum(cents for name, cents in booked.refunds.items() if name not in shown)
+        try:
+            facts = facts_of(payment, booked.order, tax_cents=booked.tax, promised_cents=promised, freeze=self._freeze)
+        except Mismatch:
+            return PaymentSums(received, fee, 0)
+        disputes_fee = sum(each.fee_cents for each in payment.disputes)
+        return PaymentSums(received, fee + disputes_fee, facts.refunded + facts.withdrawn)
+
+    async def _payouts(self, payouts: list[BalanceMovement]) -> Check:
+        """A payout is made of balance transactions, each of which is Stripe's own or of a payment that we have."""
+        paid = known = off = 0
+        notes = []
+        for payout in payouts:
+            if not await self._stripe.is_automatic(payout.source_id):
+                notes.append(f"{payout.source_id} was made by hand: Stripe does not tell what is in it")
+                continue
+            parts = [each async for each in self._stripe.movements_of_payout(payout.source_id) if each.id != payout.id]
+            ours = await self._books.payments({each.intent_id for each in parts} - {""})
+            nets = sum(each.net_cents for each in parts if not each.intent_id or each.intent_id in ours)
+            paid -= payout.net_cents
+            known += nets
+            if rest := -payout.net_cents - nets:
+                off += abs(rest)
+                notes.insert(0, f"{payout.source_id}: {rest} cents of it are not in the books")
+        return compare(
+            "payouts made of booked payments", "cents", paid, known, off=off, ppm_max=self._ppm_max, notes=notes
+        )

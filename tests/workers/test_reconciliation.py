@@ -1,0 +1,223 @@
+"""A day reconciled with real stores, the simulated Stripe and the simulated OpenAI: each planted lie is found, and by
+the check that is there for it.
+
+Days are not over in these tests: the day is today, and all of it happened a moment ago.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import msgspec
+import pytest
+from stripe import StripeClient
+
+from gateway.adapters.reconciliation import ReconciliationReads
+from gateway.app.reconcile import open_reconciliation
+from gateway.core.reconciliation import Check, Report, Verdict
+from gateway.core.shards import SHARD_KEYS, shard_of
+from gateway.sandbox.openai import SimulatedOpenAI
+from tests.proxy.conftest import openai
+from tests.proxy.stack import Stack, open_stack
+from tests.sandbox.stripe.parties import connected
+from tests.shop import ENVIRONMENT, Shop, open_shop
+
+__all__ = ["openai"]
+
+TODAY = datetime.now(UTC).date()
+STRIPE = ["payments at Stripe", "received through Stripe", "fees through Stripe", "returned through Stripe"]
+PAYOUTS = "payouts made of booked payments"
+LEDGER = ["outstanding = granted - debited", "Redis against Postgres", "sampled prices recomputed"]
+MARGIN = "models that bring 400 % of their cost"
+OPENAI = ["tokens at OpenAI", "cost at OpenAI"]
+SHADOW = "shadow against real"
+
+
+@pytest.fixture
+async def shop(
+    database_url: str, redis_url: str, tmp_path: Path, openai: SimulatedOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Shop]:
+    """A day on which credit was bought and calls were made."""
+    for name, value in (ENVIRONMENT | {"OPENAI_ADMIN_KEY": "sk-admin"}).items():
+        monkeypatch.setenv(name, value)
+
+    @asynccontextmanager
+    async def running(upstream_url: str, **sections: dict[str, Any]) -> AsyncIterator[Stack]:
+        opened = open_stack(database_url, redis_url, upstream_url, tmp_path / "spool", **sections)
+        async with opened as stack, stack.running_gateway():
+            yield stack
+
+    async with open_shop(running, openai) as shop:
+        await shop.bought("starter", key="one")
+        await shop.bought("professional", key="two")
+        for _ in range(3):
+            await call(shop)
+        await shop.stack.lines()
+        yield shop
+
+
+@pytest.fixture
+async def client(shop: Shop) -> AsyncIterator[StripeClient]:
+    async with connected(shop.simulated.url) as client:
+        yield client
+
+
+async def call(shop: Shop, model: str = "gpt-4o") -> None:
+    async with shop.stack.client() as client:
+        await client.chat.completions.create(model=model, messages=[{"role": "user", "content": "Hello there."}])
+
+
+async def report(shop: Shop, **settings: Any) -> Report:
+    changed = shop.stack.config.reconcile.model_copy(update=settings)
+    config = shop.stack.config.model_copy(update={"reconcile": changed})
+    async with open_reconciliation(config, shop.stack.stores) as reconciliation:
+        return await reconciliation.of(TODAY)
+
+
+def found(report: Report, name: str) -> Check:
+    (check,) = [check for check in report.checks if check.name == name]
+    return check
+
+
+def wrong(report: Report) -> list[str]:
+    return [check.name for check in report.mismatches]
+
+
+async def test_a_clean_day_agrees_with_everybody(shop: Shop) -> None:
+    seen = await report(shop)
+    assert wrong(seen) == []
+    assert seen.outages == ()
+    assert [check.name for check in seen.checks] == [*STRIPE, PAYOUTS, *LEDGER, MARGIN, *OPENAI, SHADOW]
+    assert (found(seen, STRIPE[0]).expected, found(seen, STRIPE[1]).found) == (2, 5500)
+    assert found(seen, LEDGER[2]).expected == 3
+    assert found(seen, OPENAI[0]).expected > 0
+    assert found(seen, OPENAI[1]).expected > 0
+    assert found(seen, SHADOW).verdict is Verdict.NOT_CHECKED
+    assert [each.model for each in seen.margins] == ["gpt-4o"]
+
+
+async def test_refunds_disputes_and_payouts_of_the_day_agree_too(shop: Shop, client: StripeClient) -> None:
+    third = await shop.bought("starter", key="three")
+    made = await shop.parts.refunds.create(third, 1_000_000_000, key="r", reason="asked for")
+    shop.simulated.order("charges/dispute", await shop.charge_of(await shop.bought("starter", key="four")))
+    await shop.settle()
+    shop.simulated.order("payouts/create", even_pending=True)
+    assert made.state == "made"
+    seen = await report(shop)
+    assert wrong(seen) == []
+    assert found(seen, STRIPE[3]).expected > 100
+    assert found(seen, PAYOUTS).expected > 0
+
+
+async def test_a_payment_that_the_books_never_saw_is_found(shop: Shop) -> None:
+    told = await shop.buy(key="lost")
+    shop.pay(told)  # and no event is ever handled
+    seen = await report(shop)
+    assert wrong(seen) == [STRIPE[0]]
+    assert (found(seen, STRIPE[0]).expected, found(seen, STRIPE[0]).found) == (3, 2)
+
+
+async def test_a_payout_of_money_that_the_books_do_not_have_is_found(shop: Shop) -> None:
+    shop.pay(await shop.buy(key="lost"))
+    shop.simulated.order("payouts/create", even_pending=True)
+    seen = await report(shop)
+    assert wrong(seen) == [STRIPE[0], PAYOUTS]
+
+
+async def test_a_top_up_without_a_balance_transaction_is_found(shop: Shop) -> None:
+    """As if Stripe had never been paid: the books name a payment that it does not have."""
+    told = await shop.buy(key="forged")
+    bought = await shop.parts.purchases.find(told["id"])
+    assert bought is not None
+    paid = await shop.parts.stripe.payment(await shop.intent_of(await shop.bought(key="real")))
+    forged = msgspec.structs.replace(paid, intent_id="pi_forged", purchase_id=bought.id)
+    assert await shop.parts.purchases.post(bought, forged, tax_cents=0)
+    await shop.stack.stores.crediter.step()
+    seen = await report(shop)
+    assert wrong(seen) == [STRIPE[0]]
+    assert found(seen, STRIPE[0]).notes == ("pi_forged is in the books and not at Stripe",)
+
+
+@pytest.mark.parametrize(
+    ("column", "name"),
+    [("posted_tax", STRIPE[1]), ("posted_fees", STRIPE[2]), ("posted_refunded", STRIPE[3])],
+)
+async def test_wrong_cents_are_found_by_what_they_are(shop: Shop, column: str, name: str) -> None:
+    await shop.stack.stores.pool.execute(
+        f"UPDATE purchase SET {column} = {column} + 100000000 WHERE package = 'starter'"
+    )
+    seen = await report(shop)
+    assert wrong(seen) == [name]
+    assert abs(found(seen, name).difference) == 10
+
+
+async def test_a_doctored_balance_in_redis_is_found(shop: Shop) -> None:
+    account = shop.account.id
+    key = SHARD_KEYS[shard_of(account)].account(account)
+    await shop.stack.stores.link.command(b"HINCRBY", key, b"balance", 1)
+    seen = await report(shop)
+    assert wrong(seen) == ["Redis against Postgres"]
+    assert account in found(seen, "Redis against Postgres").notes[0]
+
+
+async def alter(database_url: str, sql: str, *arguments: str) -> None:
+    """Only the owner of the tables can do it, and has to switch off what protects them."""
+    owner = await asyncpg.connect(database_url)
+    try:
+        await owner.execute("ALTER TABLE call_usage DISABLE TRIGGER keep_rows")
+        await owner.execute(sql, *arguments)
+    finally:
+        await owner.close()
+
+
+async def test_an_altered_usage_line_is_found(shop: Shop, database_url: str) -> None:
+    line = (await shop.stack.lines())[0]
+    sql = "UPDATE call_usage SET cost = cost + 1 WHERE request_id = $1::text::uuid"
+    await alter(database_url, sql, line.request_id)
+    seen = await report(shop)
+    assert wrong(seen) == ["sampled prices recomputed"]
+    assert line.request_id in found(seen, "sampled prices recomputed").notes[0]
+
+
+async def test_the_seed_alone_chooses_the_sample(shop: Shop, database_url: str) -> None:
+    await alter(database_url, "UPDATE call_usage SET cost = cost + 1")  # so that each is named when it is looked at
+    reads = ReconciliationReads(shop.stack.stores.pool)
+    chosen = [(await reads.wrong_prices(TODAY, seed=str(seed), count=1))[1][0] for seed in range(20)]
+    again = [(await reads.wrong_prices(TODAY, seed=str(seed), count=1))[1][0] for seed in range(20)]
+    assert chosen == again
+    assert len(set(chosen)) == 3
+
+
+async def test_a_changed_balance_in_postgres_is_found(shop: Shop, database_url: str) -> None:
+    sql = "UPDATE balance SET amount = amount + 7 WHERE bucket = 'paid' AND account_id = $1::text::uuid"
+    await alter(database_url, sql, shop.account.id)
+    seen = await report(shop)
+    assert set(wrong(seen)) == {"outstanding = granted - debited", "Redis against Postgres"}
+    assert found(seen, "outstanding = granted - debited").difference == 7
+
+
+async def test_tokens_that_openai_counts_and_we_did_not_meter_are_found(shop: Shop, openai: SimulatedOpenAI) -> None:
+    """Somebody used the upstream's key past the gateway."""
+    headers = {"Authorization": f"Bearer {shop.stack.config.upstream_key}"}
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello there."}]}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(f"{openai.url}/v1/chat/completions", json=body) as answer,
+    ):
+        assert answer.status == 200
+    seen = await report(shop)
+    assert wrong(seen) == OPENAI
+    assert found(seen, OPENAI[0]).notes[0].startswith("gpt-4o: ")
+
+
+async def test_a_margin_below_the_target_is_found(shop: Shop) -> None:
+    for _ in range(20):
+        await call(shop, "gpt-4o")
+    await shop.stack.lines()
+    seen = await report(shop, margin_percent_min=500)
+    assert wrong(seen) == ["models that bring 500 % of their cost"]
+    assert found(seen, "models that bring 500 % of their cost").notes[0].startswith("gpt-4o: 400 %")
