@@ -58,4 +58,6 @@ UPDATE account_review SET closed_at = now() WHERE cause = $1 AND closed_at IS NU
 -- name: release
 UPDATE account SET status = 'active', changed_at = clock_timestamp()
 WHERE id = $1::uuid AND status = 'in_review'
-  AND NOT EXISTS (SELECT FROM account_review WHERE account_id = $1::uuid AND closed_at IS NULL)
+  AND NOT EXISTS (
+      SELECT FROM account_review
+      WHERE account_id = $1::uuid AND member_id IS NULL AND key_id IS NULL AND closed_at IS NULL)

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from gateway.adapters import schema
 from gateway.adapters.accounts import Accounts
 from gateway.adapters.adjustments import Adjustments
+from gateway.adapters.audit_log import AuditLog
 from gateway.adapters.credit_outbox import CreditOutbox
 from gateway.adapters.credits import Credits
 from gateway.adapters.database import LedgerUnavailable, Pool, open_pool
@@ -25,6 +26,7 @@ from gateway.adapters.provider_costs import ProviderCosts
 from gateway.adapters.recovery import Recovery
 from gateway.adapters.redis_link import RedisLink, RedisUnavailable
 from gateway.adapters.redis_settings import weaknesses
+from gateway.adapters.reviews import Reviews
 from gateway.adapters.scripts import Scripts
 from gateway.adapters.seals import Seals
 from gateway.adapters.statements import Statements
@@ -63,7 +65,9 @@ class Stores:
         self.adjustments = Adjustments(pool, self.ledger, now_ms=now_ms)
         self.provider_costs = ProviderCosts(pool, self.ledger, now_ms=now_ms)
         self.dead_letters = DeadLetters(pool, self.ledger)
+        self.audit_log = AuditLog(pool)
         self.notices = Notices(pool, load_words(config))
+        self.reviews = Reviews(pool, self.notices, self.audit_log)
         self.outbox = Outbox(redis)
         self.recovery = Recovery(
             pool, self.ledger, self.credits, self.outbox, link, grace_ms=config.holds.rebuild_grace_ms

@@ -10,6 +10,7 @@ from gateway.app.notices import NoticeParts
 from gateway.app.payments import stripe_parts
 from gateway.app.sources import now, now_ms
 from gateway.app.stores import Stores
+from gateway.app.watching import WatchParts
 from gateway.config import Config
 from gateway.loops import every
 from gateway.web.metrics import counters, gauges
@@ -55,6 +56,7 @@ class Workers:
         self.bookkeeper = Bookkeeper(stores.provider_costs, stores.statements, now=now)
         self._stripe = stripe_parts(config, stores)
         self._notices = NoticeParts(config, stores.notices)
+        self._watch = WatchParts(config, stores)
         self._letters_open = 0
         self._is_stopping = False
         self._has_posted = asyncio.Event()
@@ -64,6 +66,7 @@ class Workers:
         return [
             *(self._stripe.loops() if self._stripe is not None else []),
             *self._notices.loops(),
+            *self._watch.loops(),
             every(workers.rebuild_check_ms / 1000, "rebuild", self.rebuilder.step),
             self._post(),
             every(workers.sweep_ms / 1000, "sweep", self.sweeper.step),
@@ -87,6 +90,7 @@ class Workers:
         if self._stripe is not None:
             yield from self._stripe.metrics()
         yield from self._notices.metrics()
+        yield from self._watch.metrics()
         yield from gauges(
             {
                 "tollgate_posting_lag_seconds": ("Age of the last posted event.", lambda: poster.lag_s),

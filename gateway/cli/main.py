@@ -5,12 +5,14 @@ import sys
 import typer
 
 from gateway.adapters.accounts import AccountError
+from gateway.adapters.audit_log import ChangeRefused
 from gateway.adapters.credits import CreditsError
 from gateway.adapters.database import LedgerUnavailable
 from gateway.adapters.dead_letters import DeadLetterError
 from gateway.adapters.notices import NoticeError
 from gateway.adapters.provider_costs import BillRefused
 from gateway.adapters.redis_link import RedisScriptError, RedisUnavailable
+from gateway.adapters.reviews import ReviewError
 from gateway.adapters.schema import SchemaError
 from gateway.adapters.statements import NoStatement, NotYetSealed
 from gateway.cli import (
@@ -22,6 +24,7 @@ from gateway.cli import (
     notices,
     purchases,
     rates,
+    reviews,
     run,
     sandbox,
     statements,
@@ -50,6 +53,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(members.app, name="members")
 app.add_typer(notices.app, name="notices")
 app.add_typer(rates.app, name="rates")
+app.add_typer(reviews.app, name="reviews")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(purchases.app, name="purchases")
 app.add_typer(purchases.refunds, name="refunds")
@@ -61,12 +65,14 @@ EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 REFUSED = (
     CommandFailed,
     AccountError,
+    ChangeRefused,
     BillRefused,
     CostUnknown,
     NoStatement,
     NotYetSealed,
     DeadLetterError,
     NoticeError,
+    ReviewError,
     LedgerUnavailable,
     RedisUnavailable,
     RedisScriptError,

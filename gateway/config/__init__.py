@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 
 from gateway.config.sections import (
+    Anomaly,
     Callers,
     Database,
     Disconnect,
@@ -84,6 +85,7 @@ class Config(BaseSettings):
     notify: Notify
     openai_admin_key: str = Field("", repr=False, validation_alias="OPENAI_ADMIN_KEY")
     reconcile: Reconcile
+    anomaly: Anomaly
 
     @field_validator("upstream_url")
     @classmethod

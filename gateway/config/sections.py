@@ -6,6 +6,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, field_validator, model_validator
 
+from gateway.core.anomaly import Width
 from gateway.core.sessions import Selling
 
 
@@ -185,6 +186,19 @@ class Reconcile(Section):
     margin_percent_min: int = Field(ge=0)
     openai_timeout_ms: int = Positive
     openai_attempts_max: int = Field(ge=1, le=10)
+
+
+class Anomaly(Section):
+    mode: Literal["review", "notify", "off"]
+    width: Width
+    watch_ms: int = Field(gt=0, le=5000)
+    hour_times: int = Positive
+    hour_credits_min: int = Field(ge=0)
+    day_times: int = Positive
+    day_credits_min: int = Field(ge=0)
+    known_min: int = Positive
+    burst_credits: int = Field(ge=0)
+    burst_minutes: int = Field(gt=0, le=60)
 
 
 def checked_scheme(url: str, *schemes: str) -> str:

@@ -4,13 +4,16 @@ Usual is the mean of the hours, or days, in which anything was spent, so that ni
 morning look like an attack. Who has spent too seldom to have a usual is judged by the burst rule alone.
 """
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal
 
 import msgspec
 
 from gateway.core.money import MicroCredits, format_credits
+
+# What is put in review when something trips: the whole account, the key's member, or the key alone.
+Width = Literal["account", "member", "key"]
 
 
 class Rule(StrEnum):
@@ -34,6 +37,7 @@ class Rules(msgspec.Struct, frozen=True):
     hour: Bound
     day: Bound
     known_min: int  # hours, or days, with spending that it takes to have a usual
+    width: Width = "key"
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -80,14 +84,15 @@ class Verdict(msgspec.Struct, frozen=True):
         return f"{spent}{'' if self.rule is Rule.BURST else usual}; {_rounded(self.limit)} are let pass"
 
 
-# What is put in review when something trips: the whole account, the key's member, or the key alone.
-Width = Literal["account", "member", "key"]
-
-
 def judge(subject: Subject, spending: Spending, rules: Rules) -> Verdict | None:
-    """The first rule that this spending breaks, or None."""
+    """The first rule that this spending breaks, or None.
+
+    Nobody is put in review because only a part of them spends unusually: work moves from one key to another.
+    """
     if rules.burst and subject.key_id is not None and spending.burst > rules.burst:
         return Verdict(Rule.BURST, spending.burst, rules.burst, 0, rules.burst_minutes)
+    if _widened(subject, rules.width) != subject:
+        return None
     return _beyond(Rule.HOUR, 60, spending.hour, rules.hour, rules.known_min) or _beyond(
         Rule.DAY, 24 * 60, spending.day, rules.day, rules.known_min
     )
@@ -101,17 +106,20 @@ def _beyond(rule: Rule, minutes: int, window: Window, bound: Bound, known_min: i
     return Verdict(rule, window.spent, limit, window.usual_sum // window.known, minutes)
 
 
-def widen(tripped: Collection[Subject], width: Width) -> list[Subject]:
+def widen(tripped: Mapping[Subject, Verdict], width: Width) -> dict[Subject, Verdict]:
     """What of one account is put in review for what tripped: nothing twice, and nothing wider than it must be.
 
     An account trips together with its key, of course; it is the key that did it.
     """
-    widened = {_widened(subject, width) for subject in tripped}
+    widened: dict[Subject, Verdict] = {}
+    for subject, verdict in tripped.items():
+        wide = _widened(subject, width)
+        widened[wide] = tripped.get(wide) or widened.get(wide, verdict)
     keys = {each for each in widened if each.key_id is not None}
     members = {each for each in widened if each.key_id is None and each.member_id is not None}
     members -= {Subject(key.account_id, key.member_id) for key in keys}
-    chosen = keys | members or widened
-    return sorted(chosen, key=lambda each: (each.member_id or "", each.key_id or ""))
+    chosen = keys | members or widened.keys()
+    return {subject: verdict for subject, verdict in widened.items() if subject in chosen}
 
 
 def _widened(subject: Subject, width: Width) -> Subject:

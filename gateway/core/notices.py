@@ -19,6 +19,7 @@ class Kind(StrEnum):
     DAYS_LEFT = "days_left"
     SOFT_CAP = "soft_cap"
     IN_REVIEW = "in_review"
+    UNUSUAL = "unusual"
     RELEASED = "released"
     RECHARGE_PAUSED = "recharge_paused"
     PAYMENT_FAILED = "payment_failed"
@@ -38,6 +39,7 @@ FIELDS: dict[Kind, frozenset[str]] = {
     Kind.DAYS_LEFT: frozenset({"available", "days", "below", "per_day"}),
     Kind.SOFT_CAP: frozenset({"name", "used", "cap", "percent", "resets_at"}),
     Kind.IN_REVIEW: frozenset({"reference", "subject", "rule", "figures"}),
+    Kind.UNUSUAL: frozenset({"subject", "rule", "figures"}),
     Kind.RELEASED: frozenset({"reference", "subject", "reason"}),
     Kind.RECHARGE_PAUSED: frozenset({"reason"}),
     Kind.PAYMENT_FAILED: frozenset({"amount", "reason"}),

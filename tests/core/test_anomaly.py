@@ -46,6 +46,20 @@ def test_a_burst_is_of_one_key_and_not_of_an_account_with_many() -> None:
     assert tripped(ACCOUNT, Spending(burst=1001)) is None
 
 
+@pytest.mark.parametrize(
+    ("width", "judged"),
+    [
+        ("account", {ACCOUNT}),
+        ("member", {ACCOUNT, MEMBER, LOOSE_KEY}),
+        ("key", {ACCOUNT, MEMBER, KEY, LOOSE_KEY}),
+    ],
+)
+def test_what_is_not_put_in_review_alone_is_not_judged_alone(width: Width, judged: set[Subject]) -> None:
+    rules = Rules(burst=1000, burst_minutes=10, hour=Bound(5, 100), day=Bound(3, 200), known_min=3, width=width)
+    spending = Spending(hour=Window(10_000, 300, 3))
+    assert {each for each in (ACCOUNT, MEMBER, KEY, LOOSE_KEY) if judge(each, spending, rules)} == judged
+
+
 def test_without_a_burst_rule_no_burst_trips() -> None:
     rules = Rules(burst=0, burst_minutes=10, hour=Bound(5, 100), day=Bound(3, 200), known_min=3)
     assert judge(KEY, Spending(burst=10**15), rules) is None
@@ -107,12 +121,15 @@ def test_a_verdict_is_told_in_credits_and_words() -> None:
 def test_no_more_is_put_in_review_than_did_it_unless_told_so(
     trips: list[Subject], width: Width, reviewed: list[Subject]
 ) -> None:
-    assert widen(trips, width) == reviewed
+    verdicts = {subject: Verdict(Rule.HOUR, 1, 0, 0, number) for number, subject in enumerate(trips)}
+    chosen = widen(verdicts, width)
+    assert set(chosen) == set(reviewed)
+    assert all(chosen[subject] == verdicts[subject] for subject in chosen if subject in verdicts)
 
 
 @given(st.lists(subjects, min_size=1), widths)
 def test_whatever_trips_something_is_reviewed_and_nothing_of_it_twice(trips: list[Subject], width: Width) -> None:
-    reviewed = widen(trips, width)
+    reviewed = widen({subject: Verdict(Rule.HOUR, 1, 0, 0, 60) for subject in trips}, width)
     assert reviewed
     for each in reviewed:
         assert each.key_id is None or Subject(each.account_id, each.member_id) not in reviewed or not each.member_id

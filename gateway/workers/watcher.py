@@ -1,0 +1,50 @@
+"""Watches what is spent: unusual spending is put in review within seconds, and low balances are warned of."""
+
+from typing import Literal
+
+import structlog
+
+from gateway.adapters.reviews import Reviews
+from gateway.adapters.spending import SpendingBook
+from gateway.core.anomaly import Rules, Spending, Subject, Verdict, judge, widen
+
+log = structlog.get_logger(__name__)
+
+Mode = Literal["review", "notify", "off"]
+
+
+class Watcher:
+    def __init__(self, spending: SpendingBook, reviews: Reviews, *, mode: Mode, rules: Rules) -> None:
+        self._spending = spending
+        self._reviews = reviews
+        self._mode = mode
+        self._rules = rules
+        self.opened_total = 0
+
+    async def step(self) -> int:
+        """Roll up what was posted and judge who spent; returns whether there is more."""
+        rolled = await self._spending.roll()
+        if rolled.account_ids and not rolled.is_behind and self._mode != "off":
+            for _, spent in await self._spending.of(rolled.account_ids, self._rules.burst_minutes):
+                await self._judge(spent)
+        return int(rolled.is_behind)
+
+    async def _judge(self, spent: dict[Subject, Spending]) -> None:
+        verdicts = {
+            subject: verdict
+            for subject, spending in spent.items()
+            if (verdict := judge(subject, spending, self._rules)) is not None
+        }
+        for subject, verdict in widen(verdicts, self._rules.width).items():
+            await self._act(subject, verdict)
+
+    async def _act(self, subject: Subject, verdict: Verdict) -> None:
+        told = {"account_id": subject.account_id, "member_id": subject.member_id, "key_id": subject.key_id}
+        if self._mode == "notify":
+            if await self._reviews.mention(subject, verdict):
+                log.warning("unusual spending", figures=verdict.text(), **told)
+            return
+        reference = await self._reviews.open(subject, verdict)
+        if reference is not None:
+            self.opened_total += 1
+            log.warning("put in review", reference=reference, figures=verdict.text(), **told)
