@@ -9,6 +9,7 @@ from pathlib import Path
 from prometheus_client.core import Metric
 
 from gateway.adapters.callers import CallerDirectory
+from gateway.adapters.controls import ControlsFollower
 from gateway.adapters.journal import Journal, JournalFull
 from gateway.adapters.ledger_pages import LedgerPages
 from gateway.adapters.tokens import Tokenizer
@@ -18,7 +19,6 @@ from gateway.app.stores import Stores
 from gateway.config import Config, ConfigError
 from gateway.core.errors import GatewayError
 from gateway.core.holds import Settlement
-from gateway.core.policy import Controls
 from gateway.core.schedule import Schedule
 from gateway.loops import every
 from gateway.proxy.exchange import Exchange
@@ -39,6 +39,7 @@ from gateway.web.api_ledger import LedgerApi
 from gateway.web.metrics import counters, gauges, tally_metrics
 from gateway.web.public import protocol_of, public_app, public_runner
 from gateway.web.statements import StatementRoutes
+from gateway.web.status import StatusRoute
 
 
 class Gateway:
@@ -59,6 +60,9 @@ class Gateway:
             poll_s=config.callers.poll_ms / 1000,
             clock=time.monotonic,
             now_ms=now_ms,
+        )
+        self.controls = ControlsFollower(
+            stores.pool, read_timeout_s=config.controls.read_timeout_ms / 1000, now_ms=now_ms
         )
         self.leases = Leases(
             stores.credits,
@@ -94,12 +98,16 @@ class Gateway:
         self._stripe = stripe_parts(config, stores)
         self._public = public_runner(
             public_app(
-                is_ready=lambda: not self.ready.missing,
                 body_bytes_max=edge.control_body_bytes_max,
                 routes=[
+                    *StatusRoute(
+                        self.callers.authenticate,
+                        is_ready=lambda: not self.ready.missing,
+                        controls=self.controls.snapshot,
+                    ).routes(),
                     *LedgerApi(self.callers.authenticate, LedgerPages(stores.pool), now=now).routes(),
                     *StatementRoutes(self.callers.authenticate, stores.statements).routes(),
-                    *(self._stripe.routes(self.callers.authenticate) if self._stripe else ()),
+                    *(self._stripe.routes(self.callers.authenticate, self.controls.snapshot) if self._stripe else ()),
                 ],
             )
         )
@@ -119,7 +127,7 @@ class Gateway:
             body_bytes_max=config.edge.body_bytes_max,
             bodies_bytes_max=config.edge.bodies_bytes_max,
             auto_tier=config.estimate.auto_service_tier,
-            controls=Controls,
+            controls=self.controls.snapshot,
             new_id=RequestIds(),
             now_ms=now_ms,
             missing=lambda: self.ready.missing,
@@ -130,6 +138,7 @@ class Gateway:
 
     async def start(self, host: str, port: int, listener: socket.socket | None = None) -> str:
         """Listen for the public; returns "host:port". Raises OSError."""
+        await self.controls.step()  # nothing is served that is switched off
         await self._public.setup()
         return await self.server.start(host, port, sock=listener)
 
@@ -141,6 +150,7 @@ class Gateway:
         settlement = self._config.settlement
         return [
             self.callers.run(),
+            every(self._config.controls.poll_ms / 1000, "follow controls", self.controls.step),
             # Looked at often enough that a renewal, due at half the lease, is never too late.
             every(min(1.0, self._config.holds.renew_ms / 4000), "renew", self.leases.renew_due),
             every(settlement.position_poll_ms / 1000, "follow", self._follower.step),

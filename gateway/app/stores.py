@@ -17,6 +17,7 @@ from gateway.adapters.credit_outbox import CreditOutbox
 from gateway.adapters.credits import Credits
 from gateway.adapters.database import LedgerUnavailable, Pool, open_pool
 from gateway.adapters.dead_letters import DeadLetters
+from gateway.adapters.flags import FlagDesk
 from gateway.adapters.keys import Keys
 from gateway.adapters.ledger import Ledger
 from gateway.adapters.members import Members
@@ -64,6 +65,8 @@ class Stores:
         self.statements = Statements(pool, now=now)
         self.adjustments = Adjustments(pool, self.ledger, now_ms=now_ms)
         self.provider_costs = ProviderCosts(pool, self.ledger, now_ms=now_ms)
+        self.audit_log = AuditLog(pool)
+        self.flags = FlagDesk(pool, self.audit_log, now_ms=now_ms)
         self.dead_letters = DeadLetters(pool, self.ledger)
         self.audit_log = AuditLog(pool)
         self.notices = Notices(pool, load_words(config))

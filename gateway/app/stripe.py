@@ -1,7 +1,7 @@
 """What deals with Stripe, built out of the configuration: for the gateway its routes, for the workers their steps."""
 
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 
 import structlog
@@ -16,6 +16,7 @@ from gateway.app.stores import Stores
 from gateway.config import Config, ConfigError
 from gateway.core.money import MicroCredits
 from gateway.core.packages import Packages, PackagesError, load_packages
+from gateway.core.policy import Controls
 from gateway.loops import every
 from gateway.resources import shipped
 from gateway.web.checkout import Checkout
@@ -97,7 +98,7 @@ class StripeParts:
     async def _name_of(self, account_id: str) -> str:
         return (await self._stores.accounts.find(account_id)).name
 
-    def routes(self, authenticate: Authenticate) -> list[web.AbstractRouteDef]:
+    def routes(self, authenticate: Authenticate, controls: Callable[[], Controls]) -> list[web.AbstractRouteDef]:
         """The paths of purchases and of Stripe's webhook."""
         config = self._config
         secrets = tuple(filter(None, (each.strip() for each in config.stripe_webhook_secrets.split(","))))
@@ -110,10 +111,7 @@ class StripeParts:
         checkout = Checkout(
             self.purchases, self.stripe, packages, pages, self._name_of, per_hour_max=config.purchases.per_hour_max
         )
-        selling = config.purchases
-        offered = PurchaseRoutes(
-            authenticate, self.purchases, checkout, packages, is_open=selling.enabled, banner=selling.banner
-        )
+        offered = PurchaseRoutes(authenticate, self.purchases, checkout, packages, controls=controls, now_ms=now_ms)
         webhook = StripeWebhook(self.inbox, secrets, tolerance_s=config.stripe.signature_tolerance_s, now_s=time.time)
         return [*offered.routes(), *webhook.routes()]
 

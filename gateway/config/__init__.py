@@ -21,6 +21,7 @@ from pydantic_settings import (
 from gateway.config.sections import (
     Anomaly,
     Callers,
+    Controls,
     Database,
     Disconnect,
     Edge,
@@ -70,6 +71,7 @@ class Config(BaseSettings):
     redis: Redis
     database: Database
     callers: Callers
+    controls: Controls
     edge: Edge
     upstream: Upstream
     disconnect: Disconnect

@@ -56,6 +56,11 @@ class Callers(Section):
     stale_s_max: int = Field(ge=0)
 
 
+class Controls(Section):
+    poll_ms: int = Field(gt=0, le=500)
+    read_timeout_ms: int = Positive
+
+
 class Edge(Section):
     connections_max: int = Positive
     head_bytes_max: int = Positive
@@ -168,8 +173,6 @@ class Notify(Section):
 
 
 class Purchases(Section):
-    enabled: bool
-    banner: str
     per_hour_max: int = Positive
     refund_days_max: int = Positive
 

@@ -216,6 +216,24 @@ class ModelBrownedOut(GatewayError):
     status, code, retryable = 503, "model_browned_out", True
 
 
+class Maintenance(GatewayError):
+    """This gateway is down for maintenance."""
+
+    status, code, retryable = 503, "maintenance", True
+
+
+class EndpointOff(GatewayError):
+    """This endpoint is switched off for now."""
+
+    status, code, retryable = 503, "endpoint_off", True
+
+
+class PurchasesClosed(GatewayError):
+    """Credits cannot be bought right now."""
+
+    status, code, retryable = 503, "purchases_closed", True
+
+
 class Overloaded(GatewayError):
     """This gateway holds as many large requests as it can; try again in a moment."""
 

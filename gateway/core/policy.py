@@ -10,10 +10,31 @@ import msgspec
 from gateway.core.callers import Caller
 from gateway.core.calls import Call
 from gateway.core.errors import AccountInReview, AccountSuspended
+from gateway.core.flags import Flag, Flags
+from gateway.core.flags import in_force as flags_in_force
 
 
 class Controls(msgspec.Struct, frozen=True):
-    """What operators and breakers have decided, at one moment: read by every request, without waiting."""
+    """What operators and breakers have decided, at one moment: read by every request, without waiting.
+
+    What is None does not concern anybody, so that a request of a quiet day looks at each part once.
+    """
+
+    flags: Flags | None = None
+
+
+class Decisions(msgspec.Struct, frozen=True):
+    """All that operators have decided, also what has expired: what the snapshots are made of as time goes by."""
+
+    flags: tuple[Flag, ...] = ()
+
+    def at(self, now_ms: int) -> Controls:
+        return Controls(flags=flags_in_force(self.flags, now_ms))
+
+    def next_expiry_ms(self, now_ms: int) -> int | None:
+        """When the snapshot of `now_ms` is no longer right, if nobody decides anything."""
+        ends = (each.expires_at_ms for each in self.flags)
+        return min((end for end in ends if end is not None and end > now_ms), default=None)
 
 
 class Admitted(NamedTuple):

@@ -142,9 +142,7 @@ class Exchange:
         if self.is_stopping:
             raise ShuttingDown(retry_after_s=1)
         caller = self._known(request.head) or await self._authenticate(request.head)
-        admit_caller(caller, self._controls())
-        if caller.restrictions is not None:
-            self._restrict(request, caller.restrictions)
+        self._admit(request, caller)
         if request.get(b"content-encoding") not in (None, b"identity"):
             raise InvalidRequest("Send the request body without a Content-Encoding.", param=None)
         share = self._room.share_for(request, self._body_bytes_max)
@@ -180,9 +178,7 @@ class Exchange:
             await self._serve_control(request, request_id)
             return
         caller = self._known(request.head) or await self._authenticate(request.head)
-        admit_caller(caller, self._controls())
-        if caller.restrictions is not None:
-            self._restrict(request, caller.restrictions)
+        self._admit(request, caller)
         if request.gone:  # while its key was looked up
             return
         if isinstance(target, Free):
@@ -230,15 +226,31 @@ class Exchange:
     async def _authenticate(self, head: RequestHead) -> Caller:
         return await self._callers.authenticate(self._authorization(head))
 
+    def _admit(self, request: Request, caller: Caller) -> None:
+        """Raises the `GatewayError` that refuses this request, whatever its call."""
+        self._check_controls(request.head, caller)
+        if caller.restrictions is not None:
+            self._restrict(request, caller.restrictions)
+
+    def _check_controls(self, head: RequestHead, caller: Caller) -> None:
+        controls = self._controls()
+        admit_caller(caller, controls)
+        if controls.flags is not None:
+            controls.flags.check_request(caller.account_id, head.path.decode("latin-1"), self._now_ms())
+
     async def _may_go_on(self, head: RequestHead) -> bool:
-        """Whether the caller of a session may still call: its key can be revoked meanwhile, its account suspended."""
+        """Whether a session may: its key can be revoked meanwhile, its account suspended, its endpoint switched off."""
         try:
             caller = self._known(head) or await self._authenticate(head)
         except Unauthenticated:
             return False
         except BillingUnavailable:  # nobody can tell now
             return True
-        return caller.status == "active"
+        try:
+            self._check_controls(head, caller)
+        except GatewayError:
+            return False
+        return True
 
     def _restrict(self, request: Request, restrictions: Restrictions) -> None:
         head = request.head

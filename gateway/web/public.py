@@ -12,7 +12,6 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from gateway import __version__
 from gateway.core.errors import BodyTooLarge, GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 
 log = structlog.get_logger(__name__)
@@ -23,18 +22,10 @@ REQUEST_ID = "x-gateway-request-id"
 ADDED_HEADERS_MAX = 4
 
 
-def public_app(
-    *, is_ready: Callable[[], bool], body_bytes_max: int, routes: Iterable[web.AbstractRouteDef] = ()
-) -> web.Application:
+def public_app(*, body_bytes_max: int, routes: Iterable[web.AbstractRouteDef] = ()) -> web.Application:
     """The application, with every path of it."""
-
-    async def status(_: web.Request) -> web.Response:
-        return web.json_response(
-            {"status": "ok" if is_ready() else "unavailable", "banners": [], "version": __version__}
-        )
-
     app = web.Application(middlewares=[_tell_errors], client_max_size=body_bytes_max)
-    app.add_routes([web.get("/api/status", status), *routes])
+    app.add_routes(routes)
     app.on_response_prepare.append(_finish_head)
     return app
 

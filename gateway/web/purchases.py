@@ -14,7 +14,7 @@ from gateway.core.callers import Caller
 from gateway.core.errors import BillingUnavailable, GatewayError, InvalidRequest
 from gateway.core.money import format_credits
 from gateway.core.packages import Package, Packages
-from gateway.core.policy import inactive
+from gateway.core.policy import Controls, inactive
 from gateway.core.topups import UCR_PER_CENT, PurchaseState
 from gateway.web.checkout import Checkout, TooMany
 
@@ -22,12 +22,6 @@ log = structlog.get_logger(__name__)
 
 KEY_LENGTH_MAX = 200
 LISTED_MAX = 100
-
-
-class PurchasesClosed(GatewayError):
-    """Credits cannot be bought right now."""
-
-    status, code, retryable = 503, "purchases_closed", True
 
 
 class PaymentsUnavailable(GatewayError):
@@ -74,15 +68,15 @@ class PurchaseRoutes:
         checkout: Checkout,
         packages: Packages,
         *,
-        is_open: bool,
-        banner: str,
+        controls: Callable[[], Controls],
+        now_ms: Callable[[], int],
     ) -> None:
         self._authenticate = authenticate
         self._purchases = purchases
         self._checkout = checkout
         self._packages = packages
-        self._is_open = is_open
-        self._banner = banner
+        self._controls = controls
+        self._now_ms = now_ms
 
     def routes(self) -> list[web.AbstractRouteDef]:
         return [
@@ -95,8 +89,9 @@ class PurchaseRoutes:
     async def buy(self, request: web.Request) -> web.Response:
         """Begin a purchase; asked again with the same key, the same one is told."""
         caller = await self._caller(request)
-        if not self._is_open:
-            raise PurchasesClosed(self._banner or None, retry_after_s=300)
+        flags = self._controls().flags
+        if flags is not None:
+            flags.check_purchase(caller.account_id, self._now_ms())
         key = request.headers.get("Idempotency-Key", "")
         if not 0 < len(key) <= KEY_LENGTH_MAX or not key.isprintable():
             raise InvalidRequest(

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from gateway.adapters.audit_log import Signature
+from gateway.core.flags import PURCHASE, Scope
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import Running, logs, openai, running
@@ -147,3 +149,15 @@ async def test_an_unpaid_page_ends_as_expired_and_a_debit_counts_when_it_arrives
 async def test_the_portal_is_the_accounts_own(shop: Shop) -> None:
     status, told = await shop.ask("POST", "/api/purchases/portal")
     assert (status, told["url"].startswith(shop.simulated.url)) == (201, True)
+
+
+async def test_nothing_is_sold_while_purchases_are_switched_off(shop: Shop) -> None:
+    signature = Signature("ann", "the price list changes")
+    await shop.stack.stores.flags.set(PURCHASE, False, Scope(), signature)
+    await shop.stack.gateway.controls.step()
+    status, told = await shop.ask("POST", "/api/purchases", {"package": "starter"}, Idempotency_Key="one")
+    assert (status, told["error"]["code"]) == (503, "purchases_closed")
+    assert "the price list changes" in told["error"]["message"]
+    await shop.stack.stores.flags.clear(PURCHASE, signature)
+    await shop.stack.gateway.controls.step()
+    await shop.buy()
