@@ -19,6 +19,7 @@ from gateway.proxy.http1.tunnel import Surrendered
 if TYPE_CHECKING:
     from gateway.proxy.http1.server import Server
 
+_BACKLOG_BLOCKS_MAX = 64
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -115,6 +116,8 @@ class Connection(asyncio.Protocol):
         elif self._current is None or self._reader.arriving is not self._current:
             self._backlog.append(data)
             self._backlog_bytes += len(data)
+            if len(self._backlog) == _BACKLOG_BLOCKS_MAX:  # in little blocks, they take more than the bytes in them
+                self._backlog = [b"".join(self._backlog)]
             if self._backlog_bytes > self._server.limits.request_buffer_bytes_max:
                 self._pause_reading()
             return

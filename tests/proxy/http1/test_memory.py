@@ -3,10 +3,12 @@
 import asyncio
 import os
 import sys
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from gateway.proxy.http1.inbound import Inbound
 from tests.proxy.http1.wire import Script, read_head, upstream
 
 CONNECTIONS = 24
@@ -120,3 +122,17 @@ def test_fast_clients_are_held_back_for_an_upstream_that_reads_nothing() -> None
     grown_bytes, sent_bytes = asyncio.run(upload())
     assert sent_bytes > CONNECTIONS * BYTES_MAX
     assert grown_bytes < CONNECTIONS * BYTES_MAX
+
+
+def test_a_body_that_comes_in_little_pieces_takes_little_more_than_its_bytes() -> None:
+    body = Inbound()
+    pieces = [bytes((number % 251, number % 241)) for number in range(100_000)]
+    tracemalloc.start()
+    try:
+        for piece in pieces:
+            body.receive(piece)
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert body.buffered_bytes == 200_000
+    assert held_bytes < 250_000
