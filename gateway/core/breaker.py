@@ -96,6 +96,7 @@ class BreakerPolicy(msgspec.Struct, frozen=True):
     timeout_weight: float = 1.0
     throttled_weight: float = 0.5
     unreachable_weight: float = 1.0
+    enabled: bool = True  # False: none ever opens
 
     def failures(self, counts: Counts) -> float:
         """The failures among them, by weight."""
@@ -171,6 +172,8 @@ def trips(buckets: Buckets, now_ms: int, policy: BreakerPolicy) -> Cause:
     take seconds, so of calls that are still under way the best is hoped: else a breaker that has just closed would open
     by a tenth of failures, before the first success is there.
     """
+    if not policy.enabled:
+        return Cause.NONE
     newest = now_ms // policy.bucket_ms
     total, streak, unbroken = NOTHING, 0.0, True
     for number in range(newest, newest - policy.buckets, -1):

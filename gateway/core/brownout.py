@@ -80,8 +80,7 @@ class Brownouts(msgspec.Struct, frozen=True):
     def of(self, model: str, sold_as: str) -> Brownout | None:
         """The one that holds for `model`: the severest, and of those the one that names it most closely.
 
-        A snapshot or alias is `sold_as` its family, and shares its fate. Nor is a model reduced that calls are rerouted to
-        by that very brownout.
+        A snapshot or alias is `sold_as` its family, and shares its fate.
         """
         holding = [
             each

@@ -32,6 +32,14 @@ class Charge(StrEnum):
     NOTHING = "nothing"
 
 
+class Fault(StrEnum):
+    """How upstream failed to answer."""
+
+    UNREACHABLE = "unreachable"  # no connection
+    TIMEOUT = "timeout"
+    BROKEN = "broken"  # the connection, before the answer was there
+
+
 UNREAD = Reading()  # of an answer that nobody read; never changed
 
 
@@ -44,6 +52,7 @@ class Ended(msgspec.Struct):
     caller_gone: bool = False
     reading: Reading = UNREAD
     upstream_request_id: str = ""
+    fault: Fault | None = None
 
 
 class Ending(msgspec.Struct, frozen=True):

@@ -54,7 +54,7 @@ class SharedBreaker:
         self._fleet: dict[int, Counts] = {}
         self._alone: dict[int, Counts] = {}  # what no answer of the fleet has confirmed
         self._fresh = [0] * len(NOTHING)  # since the last report
-        self.used_ms = 0
+        self._used_ms = 0
 
     @property
     def refuses(self) -> bool:
@@ -63,6 +63,10 @@ class SharedBreaker:
     def left_ms(self, now_ms: int) -> int:
         """How much of its time an open breaker has left."""
         return max(0, self.breaker.until_ms - now_ms) if self.breaker.state is State.OPEN else 0
+
+    def is_idle(self, now_ms: int) -> bool:
+        """Whether there is nothing to tell of it, nor to hear: closed, and not called for as long as calls count."""
+        return not self.refuses and not any(self._fresh) and now_ms - self._used_ms > self._policy.window_ms
 
     # --- what happens --------------------------------------------------------------------------------------------
 
@@ -98,7 +102,7 @@ class SharedBreaker:
         """What to tell the fleet now; then `adopt` its answer, or `miss` it, before the next."""
         counts, self._fresh = Counts(*self._fresh), [0] * len(NOTHING)
         if counts != NOTHING:
-            self.used_ms = now_ms
+            self._used_ms = now_ms
         self._alone = self._with(self._alone, now_ms, counts)
         self._reported = self.breaker
         return Report(self._base_version, self.breaker, now_ms - self.breaker.changed_ms, self.left_ms(now_ms), counts)

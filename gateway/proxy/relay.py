@@ -13,7 +13,7 @@ import structlog
 from gateway.core.callers import Caller
 from gateway.core.calls import Call
 from gateway.core.encodings import CorruptEncoding
-from gateway.core.endings import Ended
+from gateway.core.endings import Ended, Fault
 from gateway.core.errors import GatewayError, UpstreamBroken, UpstreamRejected, UpstreamTimeout, UpstreamUnreachable
 from gateway.core.meter import Meter, TailMeter
 from gateway.core.stream_meters import stream_meter
@@ -148,6 +148,7 @@ class Relay:
         except (UpstreamFailed, GatewayError) as failure:
             error = failure if isinstance(failure, GatewayError) else self._explained(failure)
             ended.cut = not isinstance(error, UpstreamUnreachable)  # which heard nothing of the call
+            ended.fault = _fault(failure)
             self._tally.refused(error.code)
             lines = JSON + encode(error.headers()) + opening
             return Relayed(ended).answer_with(request, error.status, None, lines, error.body())
@@ -341,6 +342,15 @@ class Relay:
         if b"\nx-gateway-" in lower or b"\nx-credits-" in lower or b"\nx-rate-card" in lower:
             lines = encode([field for field in travelling if not field[0].lower().startswith(OWN_HEADERS)])
         return redacted(self._key, lines) if self._key and self._key in lines else lines
+
+
+def _fault(failure: UpstreamFailed | GatewayError) -> Fault | None:
+    """None: upstream is not to blame."""
+    if isinstance(failure, ConnectFailed):
+        return Fault.UNREACHABLE
+    if isinstance(failure, HeadTimeout):
+        return Fault.TIMEOUT
+    return Fault.BROKEN if isinstance(failure, AnswerBroken) else None
 
 
 def _write(request: Request, data: bytes) -> None:

@@ -114,6 +114,8 @@ def test_a_fleet_that_hears_of_everything_decides_as_one_gateway_does(steps: lis
         for gateway in fleet:
             gateway.adopt(store.sync(gateway.report(now_ms), now_ms), now_ms, 0.5)
         alone.judge(now_ms, 0.5)
+        alone.report(now_ms)
+        alone.miss()
         assert {gateway.breaker.state for gateway in fleet} == {alone.breaker.state}
 
 

@@ -1,0 +1,36 @@
+"""Signals: what the end of one call tells a breaker. A caller's own mistake, and its leaving, tell nothing."""
+
+from gateway.core.breaker import Signal
+from gateway.core.endings import Ended, Fault
+
+THROTTLED = 429
+
+_OF_FAULT = {
+    Fault.UNREACHABLE: Signal.UNREACHABLE,
+    Fault.TIMEOUT: Signal.TIMEOUT,
+    Fault.BROKEN: Signal.ERROR,
+}
+
+
+def model_signal(ended: Ended) -> Signal:
+    """What the call says about its model."""
+    if ended.fault is not None:
+        return _OF_FAULT[ended.fault]
+    if ended.status == THROTTLED:
+        return Signal.THROTTLED
+    if ended.status >= 500:
+        return Signal.ERROR
+    if not 200 <= ended.status < 300:
+        return Signal.NEUTRAL
+    if ended.reading.failed:
+        return Signal.ERROR
+    if ended.cut and not ended.reading.complete:
+        return Signal.NEUTRAL if ended.caller_gone else Signal.ERROR
+    return Signal.OK
+
+
+def upstream_signal(ended: Ended) -> Signal:
+    """What it says about the upstream as a whole: whether it is there. What it answers is its models' matter."""
+    if ended.fault is Fault.UNREACHABLE:
+        return Signal.UNREACHABLE
+    return Signal.OK if ended.status else Signal.NEUTRAL

@@ -1,0 +1,204 @@
+"""The breakers of one gateway: what its calls ask and tell, and the loop that agrees with the fleet beside them.
+
+A call costs a few look-ups and additions in memory; Redis is spoken to by `step` alone, for all models at once. Callers
+are never used to find out whether upstream is back: while a breaker is not closed they are refused, and probes ask.
+"""
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Protocol
+
+import structlog
+
+from gateway.adapters.breakers import BreakerStore
+from gateway.adapters.redis_link import RedisScriptError, RedisUnavailable
+from gateway.core.breaker import BreakerPolicy, Signal, State
+from gateway.core.calls import Endpoint
+from gateway.core.endings import Ended
+from gateway.core.errors import ModelUnavailable
+from gateway.core.shared_breaker import SharedBreaker
+from gateway.core.signals import model_signal, upstream_signal
+
+log = structlog.get_logger(__name__)
+
+UPSTREAM = "upstream"  # the breaker of all models together
+
+# A half-open breaker may close within a second or so, or not: this long, and as long again for some callers.
+HALF_OPEN_RETRY_S = 2
+# Of a model that only other gateways have called: what most models answer to.
+_USUAL_ENDPOINT = Endpoint.RESPONSES
+
+
+class Prober(Protocol):
+    async def model_answers(self, model: str, endpoint: Endpoint) -> bool: ...
+
+    async def upstream_answers(self) -> bool: ...
+
+
+class Breakers:
+    def __init__(
+        self,
+        store: BreakerStore,
+        prober: Prober,
+        policy: BreakerPolicy,
+        *,
+        probe_lease_ms: int,
+        gateway_id: str,
+        clock_ms: Callable[[], int],
+        chance: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._prober = prober
+        self._policy = policy
+        self._probe_lease_ms = probe_lease_ms
+        self._gateway_id = gateway_id
+        self._clock_ms = clock_ms
+        self._chance = chance
+        self._shared: dict[str, SharedBreaker] = {}
+        self._refusing: dict[str, SharedBreaker] = {}
+        self._endpoints: dict[str, Endpoint] = {}
+        self._probing: dict[str, asyncio.Task[None]] = {}
+        self.probes: Counter[tuple[str, bool]] = Counter()  # by breaker and whether it was answered
+        self.openings: Counter[str] = Counter()
+
+    # --- calls ---------------------------------------------------------------------------------------------------
+
+    def check(self, model: str) -> None:
+        """Raises `ModelUnavailable` unless the model's breaker, and the upstream's, are closed."""
+        if self._refusing:
+            for name in (UPSTREAM, model):
+                if name in self._refusing:
+                    raise self._refusal(self._refusing[name])
+
+    def begin(self, model: str, endpoint: Endpoint) -> int:
+        """A call goes upstream; returns when, for `ended`."""
+        shared = self._shared.get(model)
+        if shared is None:
+            shared = self._follow(model)
+            self._endpoints[model] = endpoint
+        shared.begin()
+        self._shared[UPSTREAM].begin() if UPSTREAM in self._shared else self._follow(UPSTREAM).begin()
+        return self._clock_ms()
+
+    def ended(self, model: str, ended: Ended, began_ms: int) -> None:
+        """That call is over."""
+        self._record(model, model_signal(ended), began_ms)
+        self._record(UPSTREAM, upstream_signal(ended), began_ms)
+
+    def states(self) -> Iterator[tuple[str, State]]:
+        for name, shared in self._shared.items():
+            yield name, shared.breaker.state
+
+    # --- the loop ------------------------------------------------------------------------------------------------
+
+    async def step(self) -> int:
+        """Tell the fleet what was counted and decided here, hear what holds, and probe where that is due."""
+        self._finish_probes()
+        noted = await self._noted()
+        for name, state in noted.items():
+            if state is not State.CLOSED and name not in self._shared:
+                self._follow(name)
+        now_ms = self._clock_ms()
+        self._forget_idle(now_ms)
+        await asyncio.gather(*(self._sync(name, shared, now_ms) for name, shared in self._shared.items()))
+        await self._note(noted)
+        for name, shared in self._refusing.items():
+            if shared.breaker.state is State.HALF_OPEN and name not in self._probing:
+                self._probing[name] = asyncio.create_task(self._probe(name, shared), name=f"probe {name}")
+        return 0
+
+    async def close(self) -> None:
+        """Give up the probes that are under way."""
+        for task in self._probing.values():
+            task.cancel()
+        await asyncio.gather(*self._probing.values(), return_exceptions=True)
+
+    async def _sync(self, name: str, shared: SharedBreaker, now_ms: int) -> None:
+        shared.tick(now_ms)
+        try:
+            standing = await self._store.sync(name, shared.report(now_ms))
+        except RedisUnavailable:
+            shared.miss()
+        except RedisScriptError as error:
+            log.error("a breaker cannot be shared", breaker=name, error=str(error))
+            shared.miss()
+        else:
+            shared.adopt(standing, self._clock_ms(), self._chance())
+        self._watch(name, shared)
+
+    async def _noted(self) -> dict[str, State]:
+        try:
+            return await self._store.opened()
+        except RedisUnavailable:
+            return {}
+
+    async def _note(self, noted: dict[str, State]) -> None:
+        news = {name: state for name, state in self.states() if noted.get(name, State.CLOSED) is not state}
+        if news:
+            with suppress(RedisUnavailable):
+                await self._store.note(news)
+
+    # --- probes --------------------------------------------------------------------------------------------------
+
+    async def _probe(self, name: str, shared: SharedBreaker) -> None:
+        token = f"{self._gateway_id}-{self._clock_ms()}"
+        try:
+            if not await self._store.lease_probe(name, shared.breaker.version, token, self._probe_lease_ms):
+                return
+        except RedisUnavailable:
+            pass  # alone: one at a time
+        if name == UPSTREAM:
+            answered = await self._prober.upstream_answers()
+        else:
+            answered = await self._prober.model_answers(name, self._endpoints.get(name, _USUAL_ENDPOINT))
+        self.probes[name, answered] += 1
+        shared.probed(answered, self._clock_ms(), self._chance())
+        self._watch(name, shared)
+        with suppress(RedisUnavailable):
+            await self._store.end_probe(name, token)
+
+    def _finish_probes(self) -> None:
+        """Let go of those that are over; what went wrong with one that nobody foresaw is raised here."""
+        for name, task in list(self._probing.items()):
+            if task.done():
+                del self._probing[name]
+                task.result()
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _follow(self, name: str) -> SharedBreaker:
+        shared = self._shared[name] = SharedBreaker(self._policy)
+        return shared
+
+    def _record(self, name: str, signal: Signal, began_ms: int) -> None:
+        shared = self._shared.get(name)
+        if shared is None:  # forgotten during a call that took longer than anybody remembers
+            return
+        shared.record(signal, began_ms)
+        if signal is not Signal.OK and signal is not Signal.NEUTRAL:
+            shared.judge(self._clock_ms(), self._chance())
+            self._watch(name, shared)
+
+    def _watch(self, name: str, shared: SharedBreaker) -> None:
+        """Keep the list of those that refuse, and tell the operator of what has changed."""
+        was_refusing = name in self._refusing
+        if shared.refuses and not was_refusing:
+            self._refusing[name] = shared
+            self.openings[name] += 1
+            log.warning("breaker opened", breaker=name, cause=shared.breaker.cause, openings=shared.breaker.openings)
+        elif was_refusing and not shared.refuses:
+            del self._refusing[name]
+            log.info("breaker closed", breaker=name)
+
+    def _forget_idle(self, now_ms: int) -> None:
+        idle = [name for name, shared in self._shared.items() if shared.is_idle(now_ms)]
+        for name in idle:
+            del self._shared[name]
+
+    def _refusal(self, shared: SharedBreaker) -> ModelUnavailable:
+        """Each caller is told another time, so that they do not come back all at once."""
+        left_s = math.ceil(shared.left_ms(self._clock_ms()) / 1000) or HALF_OPEN_RETRY_S
+        return ModelUnavailable(retry_after_s=left_s + int(self._chance() * (left_s + 1)), param="model")
