@@ -17,7 +17,9 @@ from gateway.adapters.schema import SchemaError
 from gateway.adapters.statements import NoStatement, NotYetSealed
 from gateway.cli import (
     accounts,
+    audit_log,
     books,
+    flags,
     keys,
     ledger,
     members,
@@ -48,7 +50,9 @@ app = typer.Typer(
 run.register(app)
 ledger.register(app)
 app.add_typer(accounts.app, name="accounts")
+app.add_typer(audit_log.app, name="audit-log")
 app.add_typer(books.app, name="books")
+app.add_typer(flags.app, name="flags")
 app.add_typer(keys.app, name="keys")
 app.add_typer(members.app, name="members")
 app.add_typer(notices.app, name="notices")

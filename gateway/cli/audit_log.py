@@ -1,0 +1,40 @@
+"""`tollgate audit-log …`: who changed what, and why."""
+
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from gateway.adapters.audit_log import Logged
+from gateway.cli.target import AsJson, ConfigFile, Data, run, show, table, target
+from gateway.config import Config
+
+app = typer.Typer(help="The audit log: every operator's change.", no_args_is_help=True)
+
+
+@app.command("show")
+def show_log(
+    count: Annotated[int, typer.Option(min=1, max=1000, help="How many lines.")] = 20,
+    before: Annotated[int | None, typer.Option(help="Only lines before this number, to page on.")] = None,
+    subject: Annotated[str | None, typer.Option(help="Only changes of this: a flag's name, an account's id.")] = None,
+    author: Annotated[str | None, typer.Option(help="Only this author's.")] = None,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the newest changes. --json has what was before and after."""
+
+    async def main(settings: Config) -> list[Logged]:
+        from gateway.app.stores import open_stores
+
+        async with open_stores(settings) as stores:
+            return await stores.audit_log.page(before_id=before, subject=subject, author=author, count=count)
+
+    lines = run(main(target(data, config)))
+    rows = [
+        (each.id, each.at.strftime("%m-%d %H:%M:%S"), each.author, each.action, each.subject, each.reason)
+        for each in lines
+    ]
+    columns = ("no", "at (UTC)", "by", "action", "subject", "why")
+    values: list[dict[str, Any]] = msgspec.to_builtins(lines)
+    show(as_json, values, table("audit log", columns, rows, right=("no",)) if lines else "nothing was changed yet")
