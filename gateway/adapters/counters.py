@@ -7,6 +7,7 @@ import msgspec
 from gateway.adapters.credits import ShardCold
 from gateway.adapters.redis_link import RedisLink
 from gateway.adapters.scripts import Scripts
+from gateway.core.caps import Holder
 from gateway.core.money import MicroCredits
 from gateway.core.posting import Position
 from gateway.core.shards import SHARD_KEYS, shard_of
@@ -18,14 +19,6 @@ KEPT_MS = 2 * 86_400_000
 
 class OutboxAhead(Exception):
     """The outbox does not follow on what was read of Postgres: it must be read again."""
-
-
-class Holder(NamedTuple):
-    """Whose calls are counted together."""
-
-    account_id: str
-    level: str  # account, member, key
-    id: str
 
 
 class Charged(NamedTuple):

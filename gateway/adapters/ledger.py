@@ -282,6 +282,7 @@ def _usage_row(line: Line) -> tuple[Any, ...]:
         settlement.status,
         settlement.upstream_request_id,
         settlement.event_at_ms,
+        terms.member_id,
     )
 
 

@@ -43,18 +43,18 @@ SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::smallint[], $4::uuid[], $5:
 -- name: insert_usage
 INSERT INTO call_usage (
     request_id, phase, account_id, key_id, endpoint, model, rate_version, rate_key, outcome, usage, held, cost, charged,
-    rounding, flags, status, upstream_request_id, event_at
+    rounding, flags, status, upstream_request_id, event_at, member_id
 )
 SELECT request_id, phase, account_id, key_id, endpoint, model, rate_version, rate_key, outcome, usage, held, cost,
        charged, rounding, string_to_array(flags, ','), status, upstream_request_id,
-       'epoch'::timestamptz + event_at_ms * interval '1 millisecond'
+       'epoch'::timestamptz + event_at_ms * interval '1 millisecond', member_id
 FROM unnest(
     $1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
     $10::jsonb[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::text[], $16::smallint[],
-    $17::text[], $18::bigint[]
+    $17::text[], $18::bigint[], $19::text[]
 ) AS given (
     request_id, phase, account_id, key_id, endpoint, model, rate_version, rate_key, outcome, usage, held, cost, charged,
-    rounding, flags, status, upstream_request_id, event_at_ms
+    rounding, flags, status, upstream_request_id, event_at_ms, member_id
 )
 
 -- name: add_to_balances

@@ -13,6 +13,7 @@ from gateway.adapters.controls import ControlsFollower
 from gateway.adapters.journal import Journal, JournalFull
 from gateway.adapters.ledger_pages import LedgerPages
 from gateway.adapters.tokens import Tokenizer
+from gateway.app.caps import CapParts
 from gateway.app.payments import stripe_parts
 from gateway.app.sources import RequestIds, new_request_id, now, now_ms
 from gateway.app.stores import Stores
@@ -64,9 +65,11 @@ class Gateway:
         self.controls = ControlsFollower(
             stores.pool, read_timeout_s=config.controls.read_timeout_ms / 1000, now_ms=now_ms
         )
+        self.caps = CapParts(config, stores)
         self.leases = Leases(
             stores.credits,
             stores.recovery.load_account,
+            self.caps.counting.count,
             renew_s=config.holds.renew_ms / 1000,
             clock=time.monotonic,
         )
@@ -116,6 +119,7 @@ class Gateway:
         )
         self.exchange = Exchange(
             callers=self.callers,
+            caps=self.caps.directory,
             cards=cards,
             leases=self.leases,
             settlements=self.settlements,
@@ -140,6 +144,7 @@ class Gateway:
         """Listen for the public; returns "host:port". Raises OSError."""
         await self.controls.step()  # nothing is served that is switched off
         await self._public.setup()
+        await self.caps.start()
         return await self.server.start(host, port, sock=listener)
 
     def _edge_refused(self, error: GatewayError) -> list[tuple[bytes, bytes]]:
@@ -151,6 +156,7 @@ class Gateway:
         return [
             self.callers.run(),
             every(self._config.controls.poll_ms / 1000, "follow controls", self.controls.step),
+            *self.caps.loops(),
             # Looked at often enough that a renewal, due at half the lease, is never too late.
             every(min(1.0, self._config.holds.renew_ms / 4000), "renew", self.leases.renew_due),
             every(settlement.position_poll_ms / 1000, "follow", self._follower.step),

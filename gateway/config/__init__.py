@@ -21,6 +21,7 @@ from pydantic_settings import (
 from gateway.config.sections import (
     Anomaly,
     Callers,
+    CapsConfig,
     Controls,
     Database,
     Disconnect,
@@ -72,6 +73,7 @@ class Config(BaseSettings):
     database: Database
     callers: Callers
     controls: Controls
+    caps: CapsConfig
     edge: Edge
     upstream: Upstream
     disconnect: Disconnect

@@ -61,6 +61,13 @@ class Controls(Section):
     read_timeout_ms: int = Positive
 
 
+class CapsConfig(Section):
+    policies: str
+    poll_ms: int = Field(gt=0, le=500)
+    count_ms: int = Positive
+    count_batch_max: int = Positive
+
+
 class Edge(Section):
     connections_max: int = Positive
     head_bytes_max: int = Positive

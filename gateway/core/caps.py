@@ -33,6 +33,14 @@ class Level(StrEnum):
     KEY = "key"
 
 
+class Holder(NamedTuple):
+    """One account, member or key with caps: whose calls are counted together."""
+
+    account_id: str
+    level: str
+    id: str
+
+
 class Excess(StrEnum):
     """What becomes of a call that asks for more than it may have."""
 

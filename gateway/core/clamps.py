@@ -5,6 +5,9 @@ import re
 import msgspec
 
 from gateway.core.calls import Call, Endpoint
+from gateway.core.caps import Bounds, Excess
+from gateway.core.errors import OutputLimitTooHigh
+from gateway.core.rates import ModelRates
 
 # What a body is given that names no limit. The newer name of chat is the one that every model takes. A completion
 # without one is 16 tokens long upstream, and a limit would make it longer.
@@ -21,6 +24,22 @@ _NAMES: dict[Endpoint, tuple[str, ...]] = {
 _LIMIT = re.compile(rb'"(?:max_tokens|max_completion_tokens|max_output_tokens)"\s*+:\s*+(\d++)')
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def keep_output(call: Call, row: ModelRates, bounds: Bounds) -> Call:
+    """`call` within its cap on output; raises `OutputLimitTooHigh` where that is not to be clamped, or cannot be."""
+    cap = bounds.output_tokens
+    if cap is None or (row.output_tokens_max if call.output_limit is None else call.output_limit) * call.choices <= cap:
+        return call
+    limit = cap // call.choices
+    if limit < 1 or (call.output_limit is not None and bounds.on_output is Excess.REFUSE):
+        raise OutputLimitTooHigh(
+            f"This call asks for up to {call.choices * (call.output_limit or row.output_tokens_max)} output tokens; "
+            f"{cap} are allowed in one call.",
+            param=_NAMES[call.endpoint][-1],
+            allowed=cap,
+        )
+    return with_output_limit(call, limit)
 
 
 def with_output_limit(call: Call, limit: int) -> Call:

@@ -88,6 +88,13 @@ def estimate_exact(
     return _estimate(call, row, card, content, tokens, basis, auto_tier)
 
 
+def estimate_limited(
+    estimate: Estimate, call: Call, row: ModelRates, card: RateCard, *, auto_tier: str = DEFAULT_TIER
+) -> Estimate:
+    """Bound the cost of `call`, whose output limit was lowered since `estimate`; its input is what it was."""
+    return _estimate(call, row, card, glance(call), estimate.input_tokens_max, estimate.basis, auto_tier)
+
+
 def affordable_output_limit(
     available: MicroCredits,
     estimate: Estimate,

@@ -9,37 +9,38 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, Protocol
-from weakref import WeakValueDictionary
+from typing import Protocol
 
 import msgspec
 import structlog
 
-from gateway.adapters.credits import Refused, Settled
-from gateway.adapters.tokens import BadVocabulary, Tokenizer
+from gateway.adapters.credits import Settled
+from gateway.adapters.tokens import Tokenizer
 from gateway.core.addresses import Address, Network, client_address
 from gateway.core.callers import Caller, Restrictions
-from gateway.core.calls import Call, Endpoint, parse
+from gateway.core.calls import Endpoint, parse
+from gateway.core.caps import Bounds
+from gateway.core.clamps import keep_output
 from gateway.core.endings import Charge, Ended, ending
 from gateway.core.errors import (
     BillingUnavailable,
     GatewayError,
-    InsufficientCredits,
     InvalidRequest,
     ModelNotFound,
     ShuttingDown,
     Unauthenticated,
 )
-from gateway.core.estimate import Estimate, affordable_output_limit, estimate_cheap, estimate_exact, texts_to_count
-from gateway.core.holds import Hold, Settlement, Terms
+from gateway.core.estimate import estimate_cheap
+from gateway.core.holds import Settlement
 from gateway.core.keys import credential_of
 from gateway.core.money import format_credits
 from gateway.core.policy import Controls, admit, admit_caller
-from gateway.core.rates import ModelRates, RateCard, UnsoldTier
+from gateway.core.rates import UnsoldTier
 from gateway.core.routes import Control, Free, Own, Route, Session, route
 from gateway.core.schedule import Schedule
 from gateway.core.sessions import model_asked
 from gateway.core.usage import at_least
+from gateway.core.windows import opened_ms
 from gateway.proxy.http1.framing import RequestHead
 from gateway.proxy.http1.handover import Handover
 from gateway.proxy.http1.headers import encode
@@ -48,6 +49,7 @@ from gateway.proxy.leases import Leases, OpenHold
 from gateway.proxy.pricing import Priced, count_delivered, progress_of, settlement_of
 from gateway.proxy.realtime import Sessions
 from gateway.proxy.relay import JSON, Relay
+from gateway.proxy.reserving import Reserving, Wanted, limit_line, rate_lines
 from gateway.proxy.room import BodyRoom
 from gateway.proxy.settlements import Settlements
 from gateway.proxy.subprotocols import offered_keys
@@ -70,16 +72,10 @@ class Callers(Protocol):
     async def authenticate(self, authorization: bytes | None) -> Caller: ...
 
 
-class Wanted(NamedTuple):
-    """A call that was read and estimated, and is not held yet."""
+class CapsOf(Protocol):
+    """What bounds the calls of a caller that are opened at a time, without waiting; raises `BillingUnavailable`."""
 
-    caller: Caller
-    call: Call
-    card: RateCard
-    row: ModelRates
-    estimate: Estimate
-    fingerprint: str  # of the body as it came, in hex
-    lines: bytes  # header lines of what admission changed
+    def bounds(self, caller: Caller, time_ms: int) -> Bounds: ...
 
 
 class Exchange:
@@ -87,6 +83,7 @@ class Exchange:
         self,
         *,
         callers: Callers,
+        caps: CapsOf,
         cards: Schedule,
         leases: Leases,
         settlements: Settlements,
@@ -105,6 +102,7 @@ class Exchange:
         trusted_proxies: tuple[Network, ...] = (),
     ) -> None:
         self._callers = callers
+        self._caps = caps
         self._cards = cards
         self._leases = leases
         self._settlements = settlements
@@ -121,7 +119,7 @@ class Exchange:
         self._trusted_proxies = trusted_proxies
         self._room = BodyRoom(bodies_bytes_max)
         self._control_room = BodyRoom(bodies_bytes_max)  # apart: who has no key must not keep out who has one
-        self._counting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._reserving = Reserving(leases, tokenizer, auto_tier=auto_tier)
         self._auto_tier = auto_tier
         self.is_stopping = False
 
@@ -149,8 +147,9 @@ class Exchange:
         try:
             if share is not None:
                 await share.fill()
-            wanted = await self._read(request, caller, target)
-            opened, priced = await self._reserve(wanted, request_id)
+            wanted = await self._read(request, request_id, caller, target)
+            opened, wanted = await self._reserving.reserve(wanted, self._now_ms())
+            priced = Priced(request_id, wanted.call, wanted.card, wanted.row, wanted.estimate, opened.hold.terms)
             watch = Watch(priced.call.model, self._tokenizer)
             opened.progress = partial(progress_of, priced, watch)
             try:
@@ -262,73 +261,31 @@ class Exchange:
         forwarded_for = [value.decode("latin-1") for name, value in request.head.headers if name.lower() == FORWARDED]
         return client_address(request.peer, forwarded_for, self._trusted_proxies)
 
-    async def _read(self, request: Request, caller: Caller, target: Endpoint) -> Wanted:
+    async def _read(self, request: Request, request_id: str, caller: Caller, target: Endpoint) -> Wanted:
         """Parse and estimate; raises the `GatewayError` that refuses the call."""
         body = await request.read_body(self._body_bytes_max)
+        bounds = self._caps.bounds(caller, opened_ms(request_id))
         if len(body) <= LARGE_BODY_BYTES:
-            return self._estimated(caller, target, body)
-        return await asyncio.to_thread(self._estimated, caller, target, body)
+            return self._estimated(request_id, caller, bounds, target, body)
+        return await asyncio.to_thread(self._estimated, request_id, caller, bounds, target, body)
 
-    def _estimated(self, caller: Caller, target: Endpoint, body: bytes) -> Wanted:
+    def _estimated(self, request_id: str, caller: Caller, bounds: Bounds, target: Endpoint, body: bytes) -> Wanted:
         now_ms = self._now_ms()
         call, lines = admit(caller, parse(target, body), self._controls(), now_ms)
         card = self._cards.at(now_ms)
         row = card.find(call.model)
         if row is None:
             raise ModelNotFound(f"The model {call.model[:128]!r} does not exist or has no price here.", param="model")
+        if bounds.models:
+            bounds.allow_model(call.model, row.model)
+        kept = keep_output(call, row, bounds)
+        limited_by = "" if kept is call else "cap"
         try:
-            estimate = estimate_cheap(call, row, card, auto_tier=self._auto_tier)
+            estimate = estimate_cheap(kept, row, card, auto_tier=self._auto_tier)
         except UnsoldTier as error:
             raise InvalidRequest(str(error), param="service_tier") from error
-        return Wanted(caller, call, card, row, estimate, hashlib.sha256(body).hexdigest(), lines)
-
-    # --- the hold --------------------------------------------------------------------------------------------------
-
-    async def _reserve(self, wanted: Wanted, request_id: str) -> tuple[OpenHold, Priced]:
-        """Reserve under the cheap bound; the text is tokenised, for another attempt, only if that is refused."""
-        caller, call, card, row, estimate = wanted.caller, wanted.call, wanted.card, wanted.row, wanted.estimate
-        terms = Terms(
-            account_id=caller.account_id,
-            key_id=caller.key_id,
-            endpoint=call.endpoint,
-            model=row.model,
-            rate_version=card.version,
-            opened_at_ms=self._now_ms(),
-        )
-        reply = await self._leases.open(Hold(request_id, estimate.amount, wanted.fingerprint, terms))
-        if isinstance(reply, Refused):
-            # One at a time for each account: its own calls wait for each other, and hold up nobody else's.
-            async with self._counting.setdefault(caller.account_id, asyncio.Lock()):
-                estimate = await self._estimate_exact(call, row, card, estimate)
-            reply = await self._leases.open(Hold(request_id, estimate.amount, wanted.fingerprint, terms, attempt=2))
-        if isinstance(reply, Refused):
-            raise self._insufficient(call, row, card, estimate, reply)
-        return reply, Priced(request_id, call, card, row, estimate, terms)
-
-    async def _estimate_exact(self, call: Call, row: ModelRates, card: RateCard, cheap: Estimate) -> Estimate:
-        texts = await asyncio.to_thread(texts_to_count, call)
-        try:
-            counted = await self._tokenizer.count(call.model, texts)
-        except BadVocabulary as error:
-            log.error("text cannot be counted; the bound by its bytes stands", error=str(error))
-            return cheap
-        return await asyncio.to_thread(estimate_exact, call, row, card, counted.tokens, auto_tier=self._auto_tier)
-
-    def _insufficient(
-        self, call: Call, row: ModelRates, card: RateCard, estimate: Estimate, refused: Refused
-    ) -> InsufficientCredits:
-        affordable = affordable_output_limit(refused.available, estimate, call, row, card, auto_tier=self._auto_tier)
-        needed, available = format_credits(refused.needed), format_credits(max(refused.available, 0))
-        return InsufficientCredits(
-            f"This call may cost up to {needed} credits and {available} are available. "
-            + (f"An output limit of {affordable} tokens would fit." if affordable else "Top up the account."),
-            bound=refused.bound,
-            needed=needed,
-            available=available,
-            affordable_output_tokens=affordable,
-            needed_ucr=refused.needed,
-            available_ucr=refused.available,
-        )
+        fingerprint = hashlib.sha256(body).hexdigest()
+        return Wanted(request_id, caller, bounds, kept, card, row, estimate, fingerprint, lines, limited_by)
 
     # --- the end ---------------------------------------------------------------------------------------------------
 
@@ -343,8 +300,13 @@ class Exchange:
         return settlement
 
     def _opening_lines(self, opened: OpenHold, wanted: Wanted) -> bytes:
+        lines = wanted.lines
+        if wanted.limited_by:
+            lines += limit_line(wanted)
+        if opened.reserved.left:
+            lines += rate_lines(wanted.bounds, opened.reserved.left)
         return b"%bx-gateway-request-id: %b\r\nx-credits-held: %b\r\nx-rate-card: %b\r\n" % (
-            wanted.lines,
+            lines,
             opened.hold.request_id.encode(),
             format_credits(opened.hold.amount).encode(),
             opened.hold.terms.rate_version.encode(),

@@ -9,6 +9,7 @@ import structlog
 
 from gateway.adapters.credits import (
     AccountUnloaded,
+    CapsUncounted,
     Credits,
     CreditsError,
     HoldConflict,
@@ -19,7 +20,7 @@ from gateway.adapters.credits import (
 from gateway.adapters.database import LedgerUnavailable
 from gateway.adapters.redis_link import RedisScriptError, RedisUnavailable
 from gateway.core.errors import BillingUnavailable
-from gateway.core.holds import Balance, Hold
+from gateway.core.holds import Hold
 from gateway.core.money import MicroCredits
 from gateway.core.shards import shard_of
 from gateway.core.usage import Usage
@@ -28,9 +29,10 @@ log = structlog.get_logger(__name__)
 
 Progress = tuple[MicroCredits, Usage]
 LoadAccount = Callable[[str], Awaitable[None]]
+CountCaps = Callable[[Hold], Awaitable[None]]
 
-# A reserve may find its account not loaded, and once more after a rebuild; a third time is a fault.
-ATTEMPTS_MAX = 3
+# A reserve may find its account not loaded and its caps not counted, and both once more after a rebuild.
+ATTEMPTS_MAX = 5
 
 
 def no_progress() -> Progress:
@@ -40,21 +42,28 @@ def no_progress() -> Progress:
 class OpenHold:
     """One open hold, owned by the call that opened it until it is settled."""
 
-    __slots__ = ("balance", "hold", "progress", "renew_at")
+    __slots__ = ("hold", "progress", "renew_at", "reserved")
 
-    def __init__(self, hold: Hold, balance: Balance, renew_at: float) -> None:
+    def __init__(self, hold: Hold, reserved: Reserved, renew_at: float) -> None:
         self.hold = hold
-        self.balance = balance  # just after the reserve
+        self.reserved = reserved
         self.renew_at = renew_at
         self.progress: Callable[[], Progress] = no_progress
 
 
 class Leases:
     def __init__(
-        self, credits: Credits, load_account: LoadAccount, *, renew_s: float, clock: Callable[[], float]
+        self,
+        credits: Credits,
+        load_account: LoadAccount,
+        count_caps: CountCaps,
+        *,
+        renew_s: float,
+        clock: Callable[[], float],
     ) -> None:
         self._credits = credits
         self._load_account = load_account
+        self._count_caps = count_caps
         self._renew_s = renew_s
         self._clock = clock
         # Every lease is as long, so the order of opening or renewal is the order in which they are due.
@@ -68,8 +77,8 @@ class Leases:
         try:
             try:
                 reply = await self._credits.reserve(hold)
-            except AccountUnloaded:
-                reply = await self._reserve_loaded(hold)
+            except (AccountUnloaded, CapsUncounted) as missing:
+                reply = await self._reserve_prepared(hold, missing)
         except (RedisScriptError, HoldConflict) as error:
             log.error("Redis refuses a hold", request_id=hold.request_id, error=str(error))
             raise BillingUnavailable(retry_after_s=1) from error
@@ -77,19 +86,25 @@ class Leases:
             raise BillingUnavailable(retry_after_s=1) from error
         if isinstance(reply, Refused):
             return reply
-        opened = OpenHold(hold, reply.balance, self._clock() + self._renew_s)
+        opened = OpenHold(hold, reply, self._clock() + self._renew_s)
         self._open[hold.request_id] = opened
         return opened
 
-    async def _reserve_loaded(self, hold: Hold) -> Reserved | Refused:
+    async def _reserve_prepared(self, hold: Hold, missing: AccountUnloaded | CapsUncounted) -> Reserved | Refused:
         for _ in range(ATTEMPTS_MAX - 2):
-            await self._load_account(hold.terms.account_id)
+            await self._prepare(hold, missing)
             try:
                 return await self._credits.reserve(hold)
-            except AccountUnloaded:  # rebuilt meanwhile
-                pass
-        await self._load_account(hold.terms.account_id)
+            except (AccountUnloaded, CapsUncounted) as still:
+                missing = still
+        await self._prepare(hold, missing)
         return await self._credits.reserve(hold)
+
+    async def _prepare(self, hold: Hold, missing: AccountUnloaded | CapsUncounted) -> None:
+        if isinstance(missing, AccountUnloaded):
+            await self._load_account(hold.terms.account_id)
+        else:
+            await self._count_caps(hold)
 
     def close(self, opened: OpenHold) -> None:
         """The hold has ended, or is left to lapse: it is renewed no more."""

@@ -8,12 +8,12 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from gateway.adapters.counters import Charged, Counters, Holder, OutboxAhead, Used
+from gateway.adapters.counters import Charged, Counters, OutboxAhead, Used
 from gateway.adapters.credits import CapsUncounted, Credits, Refused, Reserved
 from gateway.adapters.redis_link import RedisLink, RedisScriptError
 from gateway.adapters.scripts import Scripts
 from gateway.core.callers import Caller
-from gateway.core.caps import Caps, CapsByLevel, bounds_of
+from gateway.core.caps import Caps, CapsByLevel, Holder, bounds_of
 from gateway.core.holds import Hold, HoldState, Outcome, Settlement, Terms
 from gateway.core.ids import uuid7
 from gateway.core.posting import Position

@@ -185,6 +185,8 @@ SECTIONS: dict[str, dict[str, Any]] = {
     # Long enough for a busy machine; tests of an absent Redis say their own.
     "redis": {"command_timeout_ms": 3000, "reconnect_backoff_ms_max": 50},
     "holds": {"rebuild_grace_ms": 100},
+    # No cap but those that a test sets.
+    "caps": {"policies": "none", "poll_ms": 20},
     "edge": {"drain_s": 1, "head_timeout_ms": 1000, "body_idle_timeout_ms": 1000},
     "upstream": {"connect_timeout_ms": 1000, "head_timeout_ms": 2000, "body_idle_timeout_ms": 1000},
     "disconnect": {"drain_s": 5},

@@ -1,0 +1,142 @@
+"""Counting: sets the counters of capped holders in Redis to what Postgres, the outbox and the open holds say.
+
+A call waits for it only when Redis has no counter of its window. Whoever sees a holder's caps for the first time has it
+counted once more a little later: by then every gateway knows them, and no call is opened any more that tells nothing.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import NamedTuple
+
+from gateway.adapters.counters import Charged, Counters, OutboxAhead
+from gateway.adapters.credits import Credits, ShardCold
+from gateway.adapters.database import LedgerUnavailable, Pool, load_queries, outages
+from gateway.core.caps import Holder
+from gateway.core.holds import Hold
+from gateway.core.posting import Position
+from gateway.core.shards import shard_of
+from gateway.core.windows import UTC_NAME, Windows, id_bound, opened_ms, windows_at
+
+# By then every gateway follows what was set, and most calls that were opened without have ended.
+SETTLED_S = 5.0
+ATTEMPTS_MAX = 3
+# A call is posted after its window's beginning, give or take what clocks differ.
+SKEW = timedelta(hours=1)
+
+
+class Kept(NamedTuple):
+    """What is kept of a holder: the windows that have caps, in its account's time zone."""
+
+    time_zone: str
+    has_day: bool
+    has_month: bool
+
+
+class CapCounting:
+    """`clock` gives seconds of any monotonic clock. A step counts at most `batch_max` holders."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        credits: Credits,
+        counters: Counters,
+        *,
+        batch_max: int,
+        clock: Callable[[], float],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._pool = pool
+        self._credits = credits
+        self._counters = counters
+        self._batch_max = batch_max
+        self._clock = clock
+        self._now_ms = now_ms
+        self._sql = load_queries("caps")
+        self._counting: dict[Holder, asyncio.Task[None]] = {}
+        self._due: dict[Holder, tuple[float, Kept]] = {}  # in the order in which they are due
+
+    def settle(self, holder: Holder, kept: Kept) -> None:
+        """Have a holder counted anew in a little while."""
+        self._due.pop(holder, None)
+        self._due[holder] = self._clock() + SETTLED_S, kept
+
+    async def step(self) -> int:
+        """Count what is due; returns how many holders. What fails is due again later."""
+        now = self._clock()
+        due: list[tuple[Holder, Kept]] = []
+        for holder, (at, kept) in self._due.items():
+            if at > now or len(due) == self._batch_max:
+                break
+            due.append((holder, kept))
+        for holder, kept in due:
+            self.settle(holder, kept)  # it stays due unless all goes well
+            if await self._count(holder, windows_at(self._now_ms(), kept.time_zone), kept):
+                self._due.pop(holder, None)
+        return len(due)
+
+    async def count(self, hold: Hold) -> None:
+        """Count what a hold is counted in, once however many ask. Raises ShardCold or RedisUnavailable."""
+        terms, time_ms = hold.terms, opened_ms(hold.request_id)
+        for counted in terms.counted:
+            time_zone = (counted.day or counted.month).partition("@")[2] or UTC_NAME
+            kept = Kept(time_zone, bool(counted.day), bool(counted.month))
+            holder = Holder(terms.account_id, counted.level, terms.id_of(counted.level))
+            task = self._counting.get(holder)
+            if task is None:
+                task = asyncio.create_task(self._count_waited_for(holder, windows_at(time_ms, kept.time_zone), kept))
+                self._counting[holder] = task
+                task.add_done_callback(partial(self._counted, holder))
+            await asyncio.shield(task)
+
+    async def _count_waited_for(self, holder: Holder, windows: Windows, kept: Kept) -> None:
+        if not await self._count(holder, windows, kept):
+            self.settle(holder, kept)
+
+    def _counted(self, holder: Holder, task: "asyncio.Task[None]") -> None:
+        self._counting.pop(holder, None)
+        if not task.cancelled():
+            task.exception()  # seen, also when everybody who waited has left
+
+    async def _count(self, holder: Holder, windows: Windows, kept: Kept) -> bool:
+        """Count a holder; whether that stands, or must be done again: too much may be in it, for a while."""
+        for attempt in range(ATTEMPTS_MAX):
+            is_checked = attempt < ATTEMPTS_MAX - 1
+            try:
+                charged = await self._charged(holder, windows, kept)
+            except LedgerUnavailable:
+                # What Postgres has of this window was in Redis' counter before it went away, or there was no call: a
+                # window without a counter has begun since. And what was not posted is in the outbox still.
+                charged, is_checked = await self._uncharged(holder, kept), False
+            try:
+                uncounted = await self._counters.count(holder, windows, charged, is_checked=is_checked)
+            except OutboxAhead:
+                continue
+            return uncounted == 0 and is_checked
+        raise AssertionError("the last attempt is not checked")
+
+    async def _charged(self, holder: Holder, windows: Windows, kept: Kept) -> Charged:
+        day, month = windows
+        begun_ms = month.start_ms if kept.has_month else day.start_ms
+        bounds = [id_bound(each) for each in (day.start_ms, day.end_ms, month.start_ms, month.end_ms)]
+        begun_at = datetime.fromtimestamp(begun_ms / 1000, UTC) - SKEW
+        shard = shard_of(holder.account_id)
+        with outages():
+            row = await self._pool.fetchrow(self._sql["charged"], shard, *holder, *bounds, begun_at)
+        assert row is not None, "a shard has no row"
+        if row["is_rebuilding"]:
+            raise ShardCold(f"shard {shard} is being rebuilt")
+        self._credits.adopt(shard, row["epoch"])
+        return Charged(
+            row["epoch"],
+            Position(row["position_epoch"], row["position_seq"]),
+            row["day"] if kept.has_day else None,
+            row["month"] if kept.has_month else None,
+        )
+
+    async def _uncharged(self, holder: Holder, kept: Kept) -> Charged:
+        state = await self._credits.shard_state(shard_of(holder.account_id))
+        if state is None:
+            raise ShardCold(f"shard {shard_of(holder.account_id)}")
+        return Charged(state.epoch, Position(0, 0), 0 if kept.has_day else None, 0 if kept.has_month else None)
