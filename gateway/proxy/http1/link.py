@@ -275,7 +275,9 @@ class Link(asyncio.Protocol):
         upload, self._upload = self._upload, None
         if upload is not None:
             upload.cancel()
-        if self._keep and not self._excess and upload is None:
+        if self._transport.get_write_buffer_size():  # of a body that upstream has not taken, and may never take
+            self._transport.abort()
+        elif self._keep and not self._excess and upload is None:
             if self._reading_paused:
                 self.resume_reading()
             if self._delimited is Delimited.BY_HEAD:

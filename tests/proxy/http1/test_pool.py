@@ -83,6 +83,19 @@ async def test_a_body_that_fails_ends_the_request_with_its_error() -> None:
             await ask(pool, b"POST", failing())
 
 
+async def test_a_connection_is_not_used_again_behind_a_body_that_upstream_has_not_taken() -> None:
+    async def answer_and_read_no_more(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(OK)
+        await asyncio.Event().wait()
+
+    async with upstream(answer_and_read_no_more) as origin, pool_to(origin) as pool:
+        for _ in range(2):
+            answer = await ask(pool, b"POST", bytes(1 << 25))
+            assert await answer.read(10) == b"ab"
+            assert pool.idle == 0
+
+
 async def test_an_early_answer_stops_the_upload_and_closes() -> None:
     async def endless() -> AsyncIterator[bytes]:
         while True:
