@@ -168,6 +168,7 @@ class CallerDirectory:
             on_disconnect=row["on_disconnect"],
             member_id=None if row["member_id"] is None else str(row["member_id"]),
             role=row["role"],
+            is_barred=row["member_status"] == "suspended",
             scopes=frozenset(row["scopes"]),
             expires_at_ms=expires_at_ms,
             restrictions=_restrictions(row),

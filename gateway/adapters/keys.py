@@ -24,6 +24,14 @@ class KeyRefused(AccountError):
         self.param = param
 
 
+class KeyExists(AccountError):
+    """The key that was to be made has been made before."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"The key {key_id} was made before; its secret is not shown again.")
+        self.key_id = key_id
+
+
 class NoSuchKey(AccountError):
     """There is no such key."""
 
@@ -57,20 +65,22 @@ class Keys:
         self._now = now
         self._sql = load_queries("keys")
 
-    async def issue(self, account_id: str, terms: KeyTerms) -> tuple[str, str]:
-        """Issue a key; returns (secret, key id). The secret is shown this once. Raises `KeyRefused`."""
+    async def issue(self, account_id: str, terms: KeyTerms, object_id: str | None = None) -> tuple[str, str]:
+        """Issue a key; returns (secret, key id). The secret is shown this once.
+
+        Raises `KeyRefused`, or `KeyExists` if one was made with this `object_id`.
+        """
         mistake = mistake_in(terms, self._now())
         if mistake is not None:
             raise KeyRefused(f"This key cannot be issued: {mistake[1]}.", mistake[0])
         with outages():
             async with self._pool.acquire() as connection:
-                return await self._insert(connection, account_id, terms, None)
+                return await self._insert(connection, account_id, terms, _key_id(object_id or self._new_id()))
 
     async def _insert(
-        self, connection: Connection, account_id: str, terms: KeyTerms, rotated_from: str | None
+        self, connection: Connection, account_id: str, terms: KeyTerms, key_id: str, rotated_from: str | None = None
     ) -> tuple[str, str]:
         secret = make_key(self._random_bytes(32))
-        key_id = "key_" + self._new_id().replace("-", "")
         try:
             found = await connection.fetchval(
                 self._sql["insert"],
@@ -89,6 +99,8 @@ class Keys:
             )
         except asyncpg.ForeignKeyViolationError as error:
             raise AccountError(f"There is no account {account_id!r}.") from error
+        except asyncpg.UniqueViolationError as error:  # of the id: a secret is 256 random bits
+            raise KeyExists(key_id) from error
         except asyncpg.DataError as error:  # an id that is no UUID
             raise KeyRefused("There is no such member in this account.", "member_id") from error
         if found is None:
@@ -114,25 +126,28 @@ class Keys:
             rows = await self._pool.fetch(sql, account_id, *(after or (None, None)), count)
         return [_key(row) for row in rows]
 
-    async def rotate(self, key_id: str, overlap: timedelta) -> tuple[str, str]:
+    async def rotate(self, key_id: str, overlap: timedelta, object_id: str | None = None) -> tuple[str, str]:
         """Issue a key on the same terms and let the old one expire after the overlap; returns (secret, key id).
 
-        Raises `KeyRefused` for a key that is revoked, expired or was rotated already.
+        Raises `KeyRefused` for a key that is revoked, expired or was rotated already; `KeyExists` if it was so to
+        the one with this `object_id`.
         """
         if not timedelta(0) <= overlap <= OVERLAP_MAX:
             raise KeyRefused(f"An overlap is 0 to {OVERLAP_MAX.days} days.", "overlap_s")
-        old = await self.find(key_id)
+        old, made_id = await self.find(key_id), _key_id(object_id or self._new_id())
         with outages():
             async with self._pool.acquire() as connection, connection.transaction():
                 [row] = await connection.fetch(self._sql["lock"], old.id)
+                if row["successor"] == made_id:
+                    raise KeyExists(made_id)
                 if row["successor"] is not None:
                     raise KeyRefused(f"This key was rotated already: {row['successor']} took its place.")
                 now = self._now()
                 if row["revoked_at"] is not None or (row["expires_at"] is not None and row["expires_at"] <= now):
                     raise KeyRefused("This key is revoked or expired; issue another one.")
-                secret, new_id = await self._insert(connection, old.account_id, old.terms, old.id)
+                secret, _ = await self._insert(connection, old.account_id, old.terms, made_id, old.id)
                 await connection.execute(self._sql["expire"], old.id, now + overlap)
-        return secret, new_id
+        return secret, made_id
 
     async def revoke(self, key_id: str, account_id: str | None = None) -> None:
         """Revoke a key; gateways refuse it within a second. Raises `NoSuchKey`."""
@@ -140,6 +155,10 @@ class Keys:
             found = None if "\0" in key_id else await self._pool.fetchval(self._sql["revoke"], key_id, account_id)
         if found is None:
             raise NoSuchKey(f"There is no key {key_id!r}; `tollgate keys list` shows them.")
+
+
+def _key_id(object_id: str) -> str:
+    return "key_" + object_id.replace("-", "")
 
 
 def _key(row: Any) -> Key:

@@ -29,6 +29,14 @@ class MemberRefused(AccountError):
         self.param = param
 
 
+class MemberExists(AccountError):
+    """The member that was to be added has been added before."""
+
+    def __init__(self, member_id: str) -> None:
+        super().__init__(f"The member {member_id} was added before.")
+        self.member_id = member_id
+
+
 class NoSuchMember(AccountError):
     """There is no such member."""
 
@@ -61,19 +69,33 @@ class Members:
         self._sql = load_queries("members")
 
     async def create(
-        self, account_id: str, email: str, role: Role, *, name: str = "", subject: str | None = None
+        self,
+        account_id: str,
+        email: str,
+        role: Role,
+        *,
+        name: str = "",
+        subject: str | None = None,
+        member_id: str | None = None,
     ) -> Member:
-        """Raises `MemberRefused`, also for an address or subject that is a member's already."""
+        """Raises `MemberRefused`, also for an address or subject that is a member's already.
+
+        Raises `MemberExists` if one was added with this `member_id`.
+        """
         email, name, subject = _checked(email, name, subject)
-        member_id = self._new_id()
+        member_id = member_id or self._new_id()
         try:
             with outages():
                 await self._pool.execute(self._sql["insert"], member_id, account_id, email, name, subject, role.value)
         except asyncpg.UniqueViolationError as error:
-            raise _taken(error) from error
+            raise MemberExists(member_id) if await self._is_there(member_id) else _taken(error) from error
         except asyncpg.ForeignKeyViolationError as error:
             raise AccountError(f"There is no account {account_id!r}.") from error
         return await self.find(account_id, member_id)
+
+    async def _is_there(self, member_id: str) -> bool:
+        with outages():
+            return bool(await self._pool.fetchval(self._sql["is_there"], member_id))
 
     async def find(self, account_id: str, id_or_email: str) -> Member:
         """Raises `NoSuchMember`."""

@@ -30,3 +30,6 @@ UPDATE api_key SET revoked_at = coalesce(revoked_at, now()), changed_at = clock_
 
 -- name: other_owners
 SELECT count(*) FROM member WHERE account_id = $1::uuid AND id <> $2::uuid AND role = 'owner' AND status = 'active'
+
+-- name: is_there
+SELECT EXISTS (SELECT FROM member WHERE id = $1::uuid)

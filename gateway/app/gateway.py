@@ -11,11 +11,11 @@ from prometheus_client.core import Metric
 from gateway.adapters.callers import CallerDirectory
 from gateway.adapters.controls import ControlsFollower
 from gateway.adapters.journal import Journal, JournalFull
-from gateway.adapters.ledger_pages import LedgerPages
 from gateway.adapters.tokens import Tokenizer
 from gateway.app.caps import CapParts
 from gateway.app.payments import stripe_parts
-from gateway.app.sources import RequestIds, new_request_id, now, now_ms
+from gateway.app.public import control_plane
+from gateway.app.sources import RequestIds, new_request_id, now_ms
 from gateway.app.stores import Stores
 from gateway.config import Config, ConfigError
 from gateway.core.errors import GatewayError
@@ -36,11 +36,8 @@ from gateway.proxy.realtime import SessionBounds, Sessions
 from gateway.proxy.relay import Disconnect, Relay
 from gateway.proxy.settlements import Settlements
 from gateway.proxy.tally import Tally
-from gateway.web.api_ledger import LedgerApi
 from gateway.web.metrics import counters, gauges, tally_metrics
-from gateway.web.public import protocol_of, public_app, public_runner
-from gateway.web.statements import StatementRoutes
-from gateway.web.status import StatusRoute
+from gateway.web.public import protocol_of
 
 
 class Gateway:
@@ -99,20 +96,8 @@ class Gateway:
         )
         edge = config.edge
         self._stripe = stripe_parts(config, stores)
-        self._public = public_runner(
-            public_app(
-                body_bytes_max=edge.control_body_bytes_max,
-                routes=[
-                    *StatusRoute(
-                        self.callers.authenticate,
-                        is_ready=lambda: not self.ready.missing,
-                        controls=self.controls.snapshot,
-                    ).routes(),
-                    *LedgerApi(self.callers.authenticate, LedgerPages(stores.pool), now=now).routes(),
-                    *StatementRoutes(self.callers.authenticate, stores.statements).routes(),
-                    *(self._stripe.routes(self.callers.authenticate, self.controls.snapshot) if self._stripe else ()),
-                ],
-            )
+        self._public = control_plane(
+            config, stores, self.callers, self._stripe, self.controls.snapshot, is_ready=lambda: not self.ready.missing
         )
         make_protocol = protocol_of(
             self._public, head_bytes_max=edge.head_bytes_max, header_count_max=edge.header_count_max

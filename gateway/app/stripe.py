@@ -19,9 +19,10 @@ from gateway.core.packages import Packages, PackagesError, load_packages
 from gateway.core.policy import Controls
 from gateway.loops import every
 from gateway.resources import shipped
+from gateway.web.access import Access
 from gateway.web.checkout import Checkout
 from gateway.web.metrics import counters
-from gateway.web.purchases import Authenticate, PurchaseRoutes
+from gateway.web.purchases import PurchaseRoutes
 from gateway.web.stripe_webhook import StripeWebhook
 from gateway.workers.backfill import Backfill
 from gateway.workers.payments import Payments
@@ -98,7 +99,7 @@ class StripeParts:
     async def _name_of(self, account_id: str) -> str:
         return (await self._stores.accounts.find(account_id)).name
 
-    def routes(self, authenticate: Authenticate, controls: Callable[[], Controls]) -> list[web.AbstractRouteDef]:
+    def routes(self, access: Access, controls: Callable[[], Controls]) -> list[web.AbstractRouteDef]:
         """The paths of purchases and of Stripe's webhook."""
         config = self._config
         secrets = tuple(filter(None, (each.strip() for each in config.stripe_webhook_secrets.split(","))))
@@ -111,7 +112,7 @@ class StripeParts:
         checkout = Checkout(
             self.purchases, self.stripe, packages, pages, self._name_of, per_hour_max=config.purchases.per_hour_max
         )
-        offered = PurchaseRoutes(authenticate, self.purchases, checkout, packages, controls=controls, now_ms=now_ms)
+        offered = PurchaseRoutes(access, self.purchases, checkout, packages, controls=controls, now_ms=now_ms)
         webhook = StripeWebhook(self.inbox, secrets, tolerance_s=config.stripe.signature_tolerance_s, now_s=time.time)
         return [*offered.routes(), *webhook.routes()]
 

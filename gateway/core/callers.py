@@ -36,10 +36,14 @@ class Restrictions(msgspec.Struct, frozen=True):
         """Raises the `GatewayError` that refuses a request to `path` of the OpenAI API from `address`."""
         if not self.may_call:
             raise ScopeMissing("This API key lacks the scope 'calls', which requests to models need.")
-        if self.networks and not is_within(address, self.networks):
-            raise AddressNotAllowed
+        self.check_address(address)
         if self.endpoints and not any(fnmatchcase(path, each) for each in self.endpoints):
             raise EndpointNotAllowed(f"This API key may not call {path[:128]}.")
+
+    def check_address(self, address: Address | None) -> None:
+        """Raises `AddressNotAllowed`."""
+        if self.networks and not is_within(address, self.networks):
+            raise AddressNotAllowed
 
     def check_model(self, model: str) -> None:
         """Raises `ModelNotAllowed`."""
@@ -56,6 +60,7 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     on_disconnect: str = "drain"  # or "cancel"
     member_id: str | None = None
     role: str | None = None  # of the member
+    is_barred: bool = False  # the member is suspended, and may not even read
     scopes: frozenset[str] = DEFAULT_SCOPES
     expires_at_ms: int | None = None
     restrictions: Restrictions | None = None

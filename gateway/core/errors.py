@@ -96,6 +96,24 @@ class ScopeMissing(GatewayError):
     status, code, type = 403, "scope_missing", "permission_error"
 
 
+class RoleNotAllowed(GatewayError):
+    """The role of this caller does not allow this."""
+
+    status, code, type = 403, "role_not_allowed", "permission_error"
+
+
+class Conflict(GatewayError):
+    """What the request asks for contradicts what there is."""
+
+    status, code, type = 409, "conflict", "invalid_request_error"
+
+
+class IdempotencyMismatch(GatewayError):
+    """This Idempotency-Key was used with another request."""
+
+    status, code, type = 409, "idempotency_mismatch", "invalid_request_error"
+
+
 class ModelNotAllowed(GatewayError):
     """This API key may not use this model."""
 

@@ -1,7 +1,7 @@
 """The ledger for the account that calls: `GET /api/ledger` in pages, `GET /billing/ledger/export.csv` as one stream."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -12,13 +12,11 @@ from gateway.adapters.accounts import LedgerLine
 from gateway.adapters.database import LedgerUnavailable
 from gateway.adapters.ledger_pages import BadCursor, Cursor, LedgerPages, Wanted, read_cursor
 from gateway.core.books import csv_line
-from gateway.core.callers import Caller
 from gateway.core.errors import BillingUnavailable, InvalidRequest
 from gateway.core.money import format_credits
+from gateway.web.access import Access
 
 log = structlog.get_logger(__name__)
-
-Authenticate = Callable[[bytes | None], Awaitable[Caller]]
 
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1000
 LINES_AT_ONCE = 1000
@@ -30,8 +28,8 @@ COLUMNS = (
 
 
 class LedgerApi:
-    def __init__(self, authenticate: Authenticate, pages: LedgerPages, *, now: Callable[[], datetime]) -> None:
-        self._authenticate = authenticate
+    def __init__(self, access: Access, pages: LedgerPages, *, now: Callable[[], datetime]) -> None:
+        self._access = access
         self._pages = pages
         self._now = now
 
@@ -82,8 +80,7 @@ class LedgerApi:
         return response
 
     async def _wanted(self, request: web.Request) -> Wanted:
-        authorization = request.headers.get("Authorization")
-        caller = await self._authenticate(None if authorization is None else authorization.encode())
+        caller = await self._access.reading(request)
         kind = request.query.get("kind", "")
         if kind and not KIND.fullmatch(kind):
             raise InvalidRequest("kind is the name of a kind of movement, like capture.", param="kind")

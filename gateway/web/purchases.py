@@ -10,12 +10,12 @@ from aiohttp import web
 from gateway.adapters.database import LedgerUnavailable
 from gateway.adapters.purchases import KeyReused, Purchase, Purchases
 from gateway.adapters.stripe import StripeRefused, StripeUnavailable
-from gateway.core.callers import Caller
-from gateway.core.errors import BillingUnavailable, GatewayError, InvalidRequest
+from gateway.core.errors import BillingUnavailable, GatewayError, IdempotencyMismatch, InvalidRequest
 from gateway.core.money import format_credits
 from gateway.core.packages import Package, Packages
-from gateway.core.policy import Controls, inactive
+from gateway.core.policy import Controls
 from gateway.core.topups import UCR_PER_CENT, PurchaseState
+from gateway.web.access import Access
 from gateway.web.checkout import Checkout, TooMany
 
 log = structlog.get_logger(__name__)
@@ -36,12 +36,6 @@ class PaymentsRefused(GatewayError):
     status, code = 502, "payments_refused"
 
 
-class IdempotencyMismatch(GatewayError):
-    """This Idempotency-Key was used with another request."""
-
-    status, code, type = 409, "idempotency_mismatch", "invalid_request_error"
-
-
 class TooManyPurchases(GatewayError):
     """This account began too many purchases within an hour."""
 
@@ -56,14 +50,13 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     save_card: bool = False
 
 
-Authenticate = Callable[[bytes | None], Awaitable[Caller]]
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class PurchaseRoutes:
     def __init__(
         self,
-        authenticate: Authenticate,
+        access: Access,
         purchases: Purchases,
         checkout: Checkout,
         packages: Packages,
@@ -71,7 +64,7 @@ class PurchaseRoutes:
         controls: Callable[[], Controls],
         now_ms: Callable[[], int],
     ) -> None:
-        self._authenticate = authenticate
+        self._access = access
         self._purchases = purchases
         self._checkout = checkout
         self._packages = packages
@@ -88,7 +81,7 @@ class PurchaseRoutes:
 
     async def buy(self, request: web.Request) -> web.Response:
         """Begin a purchase; asked again with the same key, the same one is told."""
-        caller = await self._caller(request)
+        caller = await self._access.buying(request)
         flags = self._controls().flags
         if flags is not None:
             flags.check_purchase(caller.account_id, self._now_ms())
@@ -110,7 +103,7 @@ class PurchaseRoutes:
         return web.json_response(shown(bought), status=201)
 
     async def list(self, request: web.Request) -> web.Response:
-        caller = await self._caller(request, serves_suspended=True)
+        caller = await self._access.reading(request)
         found = await self._purchases.listing(caller.account_id, LISTED_MAX)
         return web.json_response({"purchases": [shown(each) for each in found]})
 
@@ -133,15 +126,8 @@ class PurchaseRoutes:
         return web.json_response({"currency": self._packages.currency, "packages": listed, "custom": bounds})
 
     async def portal(self, request: web.Request) -> web.Response:
-        caller = await self._caller(request)
+        caller = await self._access.buying(request)
         return web.json_response({"url": await self._checkout.portal_url(caller.account_id)}, status=201)
-
-    async def _caller(self, request: web.Request, *, serves_suspended: bool = False) -> Caller:
-        authorization = request.headers.get("Authorization")
-        caller = await self._authenticate(None if authorization is None else authorization.encode())
-        if caller.status != "active" and not serves_suspended:
-            raise inactive(caller)
-        return caller
 
     def _package(self, asked: Asked) -> Package:
         if bool(asked.package) == bool(asked.amount_cents):

@@ -8,7 +8,7 @@ from gateway.adapters.database import LedgerUnavailable
 from gateway.adapters.statements import NoStatement, NotYetSealed, Statements, Told
 from gateway.core.errors import BillingUnavailable, InvalidRequest, NotFound
 from gateway.core.statements import BadMonth, read_month, statement_csv
-from gateway.web.api_ledger import Authenticate
+from gateway.web.access import Access
 
 TYPES = {"pdf": "application/pdf", "csv": "text/csv; charset=utf-8"}
 
@@ -23,16 +23,15 @@ def draw(told: Told, form: str) -> bytes:
 
 
 class StatementRoutes:
-    def __init__(self, authenticate: Authenticate, statements: Statements) -> None:
-        self._authenticate = authenticate
+    def __init__(self, access: Access, statements: Statements) -> None:
+        self._access = access
         self._statements = statements
 
     def routes(self) -> list[web.RouteDef]:
         return [web.get(r"/billing/statements/{month}.{form:pdf|csv}", self.show, allow_head=False)]
 
     async def show(self, request: web.Request) -> web.Response:
-        authorization = request.headers.get("Authorization")
-        caller = await self._authenticate(None if authorization is None else authorization.encode())
+        caller = await self._access.reading(request)
         form = request.match_info["form"]
         try:
             told = await self._statements.tell(caller.account_id, read_month(request.match_info["month"]))

@@ -1,0 +1,55 @@
+"""The control plane on the public listener, built out of the configuration: every path of /api, /billing, /webhooks."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from gateway.adapters.callers import CallerDirectory
+from gateway.adapters.idempotency import Idempotency
+from gateway.adapters.ledger_pages import LedgerPages
+from gateway.app.sources import new_request_id, now
+from gateway.app.stores import Stores
+from gateway.config import Config
+from gateway.core.policy import Controls
+from gateway.web.access import Access
+from gateway.web.api_account import AccountApi
+from gateway.web.api_keys import KeysApi
+from gateway.web.api_ledger import LedgerApi
+from gateway.web.api_members import MembersApi
+from gateway.web.operations import routes_of
+from gateway.web.public import public_app, public_runner
+from gateway.web.statements import StatementRoutes
+from gateway.web.status import StatusRoute
+
+if TYPE_CHECKING:
+    from gateway.app.stripe import StripeParts
+
+
+def control_plane(
+    config: Config,
+    stores: Stores,
+    callers: CallerDirectory,
+    stripe: "StripeParts | None",
+    controls: Callable[[], Controls],
+    *,
+    is_ready: Callable[[], bool],
+) -> web.AppRunner:
+    access = Access(callers.authenticate, config.edge.trusted_proxies)
+    idempotency = Idempotency(stores.pool, new_id=new_request_id)
+    operations = [
+        *AccountApi(access, stores.accounts, stores.keys, stores.members, stores.live_balance).operations(),
+        *KeysApi(access, stores.keys, stores.members, idempotency).operations(),
+        *MembersApi(access, stores.members, idempotency).operations(),
+    ]
+    app = public_app(
+        body_bytes_max=config.edge.control_body_bytes_max,
+        routes=[
+            *StatusRoute(callers.authenticate, is_ready=is_ready, controls=controls).routes(),
+            *routes_of(operations),
+            *LedgerApi(access, LedgerPages(stores.pool), now=now).routes(),
+            *StatementRoutes(access, stores.statements).routes(),
+            *(stripe.routes(access, controls) if stripe else ()),
+        ],
+    )
+    return public_runner(app)

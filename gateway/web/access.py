@@ -1,0 +1,60 @@
+"""Who asks the control plane, and what for: every path of /api and /billing begins here."""
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import hdrs, web
+
+from gateway.core.addresses import Network, client_address
+from gateway.core.callers import Caller
+from gateway.core.errors import RoleNotAllowed, ScopeMissing, Unauthenticated
+from gateway.core.policy import inactive
+from gateway.core.roles import Role, may_buy, role_of
+
+Authenticate = Callable[[bytes | None], Awaitable[Caller]]
+
+
+class Access:
+    def __init__(self, authenticate: Authenticate, trusted_proxies: tuple[Network, ...]) -> None:
+        self._authenticate = authenticate
+        self._trusted_proxies = trusted_proxies
+
+    async def reading(self, request: web.Request) -> Caller:
+        """Whoever may look at its account, also while that is out of service."""
+        caller = await self._caller(request)
+        if role_of(caller) is None:
+            raise ScopeMissing("This API key lacks the scope 'read', which this path needs.")
+        return caller
+
+    async def managing(self, request: web.Request) -> Caller:
+        """Whoever may manage anything in its account."""
+        caller = await self._caller(request)
+        if caller.status != "active":
+            raise inactive(caller)
+        role = role_of(caller)
+        if role is None or (role is Role.VIEWER and caller.role != Role.VIEWER):
+            raise ScopeMissing("This API key lacks the scope 'manage', which this path needs.")
+        if role is Role.VIEWER:
+            raise RoleNotAllowed
+        return caller
+
+    async def buying(self, request: web.Request) -> Caller:
+        caller = await self._caller(request)
+        if caller.status != "active":
+            raise inactive(caller)
+        if not may_buy(caller):
+            raise RoleNotAllowed("This caller may not buy: that needs the scope 'buy', and more than a viewer's role.")
+        return caller
+
+    async def _caller(self, request: web.Request) -> Caller:
+        given = request.headers.getall(hdrs.AUTHORIZATION, [])
+        if len(given) > 1:
+            raise Unauthenticated
+        caller = await self._authenticate(given[0].encode("utf-8", "surrogateescape") if given else None)
+        if caller.is_barred:
+            raise inactive(caller)
+        if caller.restrictions is not None and caller.restrictions.networks:
+            peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+            forwarded_for = request.headers.getall(hdrs.X_FORWARDED_FOR, [])
+            where = "" if peer is None else f"{peer[0]}:{peer[1]}"
+            caller.restrictions.check_address(client_address(where, forwarded_for, self._trusted_proxies))
+        return caller

@@ -1,0 +1,28 @@
+"""`Idempotency-Key` on a request that creates something: the id of what it creates, however often it comes."""
+
+import hashlib
+
+from aiohttp import web
+
+from gateway.adapters.idempotency import Idempotency
+from gateway.adapters.idempotency import IdempotencyMismatch as Mismatch
+from gateway.core.errors import IdempotencyMismatch, InvalidRequest
+
+KEY_LENGTH_MAX = 200
+
+
+async def object_id_of(request: web.Request, account_id: str, idempotency: Idempotency) -> str | None:
+    """The id for what this request creates; None for any: it came without a key.
+
+    Raises `InvalidRequest` for an unusable key, `IdempotencyMismatch` for one of another request.
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not 0 < len(key) <= KEY_LENGTH_MAX or not key.isprintable():
+        raise InvalidRequest(f"An Idempotency-Key is 1 to {KEY_LENGTH_MAX} printable characters.")
+    asked = b"%b %b\n%b" % (request.method.encode(), request.path.encode(), await request.read())
+    try:
+        return await idempotency.claim(account_id, key, hashlib.sha256(asked).digest())
+    except Mismatch as error:
+        raise IdempotencyMismatch from error
