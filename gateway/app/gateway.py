@@ -12,6 +12,7 @@ from gateway.adapters.callers import CallerDirectory
 from gateway.adapters.controls import ControlsFollower
 from gateway.adapters.journal import Journal, JournalFull
 from gateway.adapters.tokens import Tokenizer
+from gateway.app.breakers import breaker_metrics, breakers_of
 from gateway.app.caps import CapParts
 from gateway.app.payments import stripe_parts
 from gateway.app.public import control_plane
@@ -86,6 +87,7 @@ class Gateway:
             answer_buffer_bytes_max=config.upstream.answer_buffer_bytes_max,
             tally=self.tally,
         )
+        self.breakers = breakers_of(config, stores, self.pool)
         self.sessions = _sessions(config, self.relay, self.tally)
         self.ready = Readiness(
             stores.link,
@@ -109,6 +111,7 @@ class Gateway:
             leases=self.leases,
             settlements=self.settlements,
             relay=self.relay,
+            breakers=self.breakers,
             sessions=self.sessions,
             control=Handover(make_protocol, body_bytes_max=edge.control_body_bytes_max),
             tokenizer=self.tokenizer,
@@ -146,6 +149,7 @@ class Gateway:
             every(min(1.0, self._config.holds.renew_ms / 4000), "renew", self.leases.renew_due),
             every(settlement.position_poll_ms / 1000, "follow", self._follower.step),
             every(settlement.replay_ms / 1000, "replay", self.settlements.replay_spooled),
+            every(self._config.breaker.flush_ms / 1000, "share breakers", self.breakers.step),
             self.ready.run(),
         ]
 
@@ -154,6 +158,7 @@ class Gateway:
 
     def metrics(self) -> Iterator[Metric]:
         yield from tally_metrics(self.tally)
+        yield from breaker_metrics(self.breakers)
         yield from counters(
             {
                 "tollgate_lost_settlements": (
@@ -187,6 +192,7 @@ class Gateway:
         await self._public.cleanup()
         if self._stripe is not None:
             await self._stripe.close()
+        await self.breakers.close()
         await self.settlements.close()
         await self.pool.close()
         self.tokenizer.close()

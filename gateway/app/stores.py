@@ -50,9 +50,10 @@ class Stores:
     def __init__(self, config: Config, pool: Pool, link: RedisLink, redis: Redis) -> None:
         self.pool = pool
         self.link = link
+        self.scripts = Scripts(shipped("lua"))
         self.credits = Credits(
             link,
-            Scripts(shipped("lua")),
+            self.scripts,
             lease_ms=config.holds.lease_ms,
             refusal_ttl_ms=config.holds.refusal_memory_ms,
             tombstone_ttl_ms=config.holds.tombstone_ms,

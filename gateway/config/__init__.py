@@ -20,6 +20,7 @@ from pydantic_settings import (
 
 from gateway.config.sections import (
     Anomaly,
+    Breaker,
     Callers,
     CapsConfig,
     Controls,
@@ -74,6 +75,7 @@ class Config(BaseSettings):
     callers: Callers
     controls: Controls
     caps: CapsConfig
+    breaker: Breaker
     edge: Edge
     upstream: Upstream
     disconnect: Disconnect

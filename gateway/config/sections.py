@@ -68,6 +68,36 @@ class CapsConfig(Section):
     count_batch_max: int = Positive
 
 
+class Breaker(Section):
+    enabled: bool
+    window_ms: int = Positive
+    bucket_ms: int = Positive
+    volume_min: int = Positive
+    failure_percent: int = Field(gt=0, le=100)
+    streak: int = Positive
+    open_ms: int = Positive
+    open_ms_max: int = Positive
+    jitter_percent: int = Field(ge=0, le=50)
+    probes_max: int = Positive
+    probe_timeout_ms: int = Positive
+    successes_to_close: int = Positive
+    error_weight: float = Field(ge=0)
+    timeout_weight: float = Field(ge=0)
+    throttled_weight: float = Field(ge=0)
+    unreachable_weight: float = Field(ge=0)
+    flush_ms: int = Positive
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Breaker":
+        if self.bucket_ms * 2 > self.window_ms:
+            raise ValueError("bucket_ms must be at most half of window_ms")
+        if self.flush_ms > self.bucket_ms:
+            raise ValueError("flush_ms must be at most bucket_ms")
+        if self.open_ms > self.open_ms_max:
+            raise ValueError("open_ms must be at most open_ms_max")
+        return self
+
+
 class Edge(Section):
     connections_max: int = Positive
     head_bytes_max: int = Positive

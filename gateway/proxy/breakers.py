@@ -70,8 +70,9 @@ class Breakers:
         """Raises `ModelUnavailable` unless the model's breaker, and the upstream's, are closed."""
         if self._refusing:
             for name in (UPSTREAM, model):
-                if name in self._refusing:
-                    raise self._refusal(self._refusing[name])
+                shared = self._refusing.get(name)  # once: a large body is read beside the loop, which may close it now
+                if shared is not None:
+                    raise self._refusal(shared)
 
     def begin(self, model: str, endpoint: Endpoint) -> int:
         """A call goes upstream; returns when, for `ended`."""

@@ -41,6 +41,7 @@ from gateway.core.schedule import Schedule
 from gateway.core.sessions import model_asked
 from gateway.core.usage import at_least
 from gateway.core.windows import opened_ms
+from gateway.proxy.breakers import Breakers
 from gateway.proxy.http1.framing import RequestHead
 from gateway.proxy.http1.handover import Handover
 from gateway.proxy.http1.headers import encode
@@ -88,6 +89,7 @@ class Exchange:
         leases: Leases,
         settlements: Settlements,
         relay: Relay,
+        breakers: Breakers,
         sessions: Sessions,
         control: Handover,
         tokenizer: Tokenizer,
@@ -107,6 +109,7 @@ class Exchange:
         self._leases = leases
         self._settlements = settlements
         self._relay = relay
+        self._breakers = breakers
         self._sessions = sessions
         self._control = control
         self._tokenizer = tokenizer
@@ -153,9 +156,11 @@ class Exchange:
             watch = Watch(priced.call.model, self._tokenizer)
             opened.progress = partial(progress_of, priced, watch)
             try:
+                began_ms = self._breakers.begin(priced.row.model, target)
                 relayed = await self._relay.metered(
                     request, caller, priced.call, self._opening_lines(opened, wanted), watch
                 )
+                self._breakers.ended(priced.row.model, relayed.ended, began_ms)
                 settlement = await self._price(priced, relayed.ended, watch)
                 settled = await self._settlements.settle(settlement)
             finally:
@@ -278,6 +283,7 @@ class Exchange:
             raise ModelNotFound(f"The model {call.model[:128]!r} does not exist or has no price here.", param="model")
         if bounds.models:
             bounds.allow_model(call.model, row.model)
+        self._breakers.check(row.model)
         kept = keep_output(call, row, bounds)
         limited_by = "" if kept is call else "cap"
         try:
