@@ -13,6 +13,7 @@ from psycopg import sql
 
 from gateway.adapters import schema
 from gateway.adapters.database import SERVICE_ROLE, SYSTEM, open_pool
+from gateway.resources import shipped
 
 LEDGER = ("transfer", "entry", "call_usage", "idem")
 INSERT = {
@@ -213,3 +214,10 @@ def test_what_may_not_be_migrated_is_one_line(plain_owner_url: str, postgres_ser
     with pytest.raises(schema.SchemaError, match=r"^The database could not be migrated: [^\n]+$"):
         schema.migrate(plain_owner_url)
     assert not schema.is_current(plain_owner_url)
+
+
+def test_every_migration_has_a_number_of_its_own() -> None:
+    files = sorted((shipped("migrations") / "versions").glob("0*.py"))
+    numbers = [path.name[:4] for path in files]
+    assert len(set(numbers)) == len(numbers), numbers
+    assert [number for number, path in zip(numbers, files, strict=True) if f'"{number}"' not in path.read_text()] == []
