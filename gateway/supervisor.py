@@ -41,6 +41,9 @@ PROVEN_S = 30.0
 # What stands for Stripe's secrets where Stripe is simulated, on loopback; they open nothing.
 SANDBOX_STRIPE = {"STRIPE_SECRET_KEY": "sk_test_sandbox", "STRIPE_WEBHOOK_SECRETS": "whsec_sandbox"}
 
+# And for the key that reads OpenAI's usage and costs, where OpenAI is simulated.
+SANDBOX_OPENAI = {"OPENAI_ADMIN_KEY": "sk-admin-sandbox"}
+
 Report = Callable[[str], None]
 
 
@@ -179,7 +182,7 @@ class Supervisor:
             await self._launch(upstream)
             # Started again, it must be where the gateways look for it.
             upstream.arguments[upstream.arguments.index("127.0.0.1:0")] = urlsplit(upstream.ready.base_url).netloc
-            environment["TOLLGATE_UPSTREAM_URL"] = upstream.ready.base_url
+            environment |= SANDBOX_OPENAI | {"TOLLGATE_UPSTREAM_URL": upstream.ready.base_url}
         if self._simulates_stripe:
             self._add_sandbox_stripe(listeners[0], environment)
         report("starting the gateway and its workers")
@@ -225,6 +228,7 @@ class Supervisor:
         if self._stores is not None:
             state = {"base_url": running.base_url, "ops_url": ops_url, "rate_card": self._rate_card()}
             state["sandbox_stripe_url"] = running.sandbox_stripe_url
+            state["sandbox_openai_url"] = running.upstream_url if self._use_sandbox_upstream else ""
             write_state(self._data, state | {"database_url": running.database_url, "redis_url": running.redis_url})
         return complete
 

@@ -1,18 +1,67 @@
 """A reconciliation built out of the configuration: everybody who can be asked here, and why others cannot."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
+from prometheus_client.core import Metric
+
+from gateway.adapters.database import LedgerUnavailable
 from gateway.adapters.openai_reports import OpenAIReports
-from gateway.adapters.provider_costs import ProviderCosts
-from gateway.adapters.reconciliation import ReconciliationReads
-from gateway.app.sources import now_ms
+from gateway.adapters.provider_costs import ProviderCosts, day_start
+from gateway.adapters.reconciliation import ReconciliationReads, Reports
+from gateway.app.sources import now, now_ms
 from gateway.app.stores import Stores, open_reading
-from gateway.config import Config
-from gateway.core.reconciliation import Source, Unasked
+from gateway.config import Config, ConfigError
+from gateway.core.reconciliation import Report, Source, Unasked
+from gateway.loops import every
+from gateway.web.metrics import gauges
 from gateway.workers.ledger_day import LedgerDay
 from gateway.workers.openai_day import OpenAIDay
-from gateway.workers.reconciler import Reconciliation
+from gateway.workers.reconciler import Reconciler, Reconciliation
+
+
+class ReconcileParts:
+    """The daily reconciliation, for the workers."""
+
+    def __init__(self, config: Config, stores: Stores) -> None:
+        settings = config.reconcile
+        self._check_s = settings.check_ms / 1000
+        self.reconciler = Reconciler(
+            Reports(stores.pool),
+            stores.notices,
+            partial(_beside_other_work, config, stores),
+            after_hour=settings.after_hour_utc,
+            days_back=settings.days_back,
+            retry_s=settings.retry_s,
+            now=now,
+        )
+
+    def loops(self) -> list[Coroutine[None, None, None]]:
+        return [every(self._check_s, "reconcile", self.reconciler.step)]
+
+    def metrics(self) -> Iterator[Metric]:
+        """All of the newest report, whichever worker made it; 0 while there is none."""
+
+        def of_newest(read: Callable[[Report], float]) -> Callable[[], float]:
+            return lambda: read(self.reconciler.newest) if self.reconciler.newest is not None else 0.0
+
+        yield from gauges(
+            {
+                "tollgate_reconciliation_mismatches": (
+                    "Checks of the newest reconciliation that do not agree.",
+                    of_newest(lambda report: len(report.mismatches)),
+                ),
+                "tollgate_reconciliation_unchecked": (
+                    "Checks of the newest reconciliation that could not be made.",
+                    of_newest(lambda report: len(report.outages)),
+                ),
+                "tollgate_reconciled_day_timestamp_seconds": (
+                    "When the day of the newest reconciliation began.",
+                    of_newest(lambda report: day_start(report.day).timestamp()),
+                ),
+            }
+        )
 
 
 @asynccontextmanager
@@ -45,6 +94,17 @@ async def open_reconciliation(config: Config, stores: Stores) -> AsyncIterator[R
             openai = OpenAIDay(reports, pool, ppm_max=settings.mismatch_ppm_max)
         shadow = Unasked("shadow against real", "no account is billed in shadow")
         yield Reconciliation(ProviderCosts(pool, stores.ledger, now_ms=now_ms), [stripe, ledger, openai, shadow])
+
+
+@asynccontextmanager
+async def _beside_other_work(config: Config, stores: Stores) -> AsyncIterator[Reconciliation]:
+    """A replica that is away is an outage, which another try may mend."""
+    async with AsyncExitStack() as stack:
+        try:
+            opened = await stack.enter_async_context(open_reconciliation(config, stores))
+        except ConfigError as error:
+            raise LedgerUnavailable(str(error)) from error
+        yield opened
 
 
 @asynccontextmanager

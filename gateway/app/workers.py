@@ -8,6 +8,7 @@ from prometheus_client.core import Metric
 
 from gateway.app.notices import NoticeParts
 from gateway.app.payments import stripe_parts
+from gateway.app.reconcile import ReconcileParts
 from gateway.app.sources import now, now_ms
 from gateway.app.stores import Stores
 from gateway.app.watching import WatchParts
@@ -57,6 +58,7 @@ class Workers:
         self._stripe = stripe_parts(config, stores)
         self._notices = NoticeParts(config, stores.notices)
         self._watch = WatchParts(config, stores)
+        self._reconciling = ReconcileParts(config, stores)
         self._letters_open = 0
         self._is_stopping = False
         self._has_posted = asyncio.Event()
@@ -73,6 +75,7 @@ class Workers:
             every(workers.credit_ms / 1000, "credit", self._stores.crediter.step),
             every(workers.seal_ms / 1000, "seal", self.sealer.step),
             every(workers.book_ms / 1000, "book costs", self.bookkeeper.step),
+            *self._reconciling.loops(),
             every(LETTERS_INTERVAL_S, "count dead letters", self._count_letters),
         ]
 
@@ -87,6 +90,7 @@ class Workers:
 
     def metrics(self) -> Iterator[Metric]:
         poster, rebuilder = self.poster, self.rebuilder
+        yield from self._reconciling.metrics()
         if self._stripe is not None:
             yield from self._stripe.metrics()
         yield from self._notices.metrics()

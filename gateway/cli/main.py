@@ -26,6 +26,7 @@ from gateway.cli import (
     notices,
     purchases,
     rates,
+    reconcile,
     reviews,
     run,
     sandbox,
@@ -63,6 +64,7 @@ app.add_typer(purchases.app, name="purchases")
 app.add_typer(purchases.refunds, name="refunds")
 app.add_typer(stripe.app, name="stripe")
 app.add_typer(statements.app, name="statements")
+app.add_typer(reconcile.app, name="reconcile")
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 

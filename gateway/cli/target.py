@@ -16,7 +16,7 @@ from rich.text import Text
 
 from gateway.config import Config, ConfigError, load
 from gateway.sandbox.stores import read_state
-from gateway.supervisor import SANDBOX_STRIPE
+from gateway.supervisor import SANDBOX_OPENAI, SANDBOX_STRIPE
 
 T = TypeVar("T")
 
@@ -45,6 +45,8 @@ def target(data: Path | None, config_file: Path | None) -> Config:
     named: dict[str, Any] = {"database_url": state["database_url"], "redis_url": state["redis_url"]}
     if state.get("sandbox_stripe_url"):
         named |= SANDBOX_STRIPE | {"stripe": {"api_url": state["sandbox_stripe_url"]}}
+    if state.get("sandbox_openai_url"):
+        named |= SANDBOX_OPENAI | {"upstream_url": state["sandbox_openai_url"]}
     return load(config_file, **named)
 
 

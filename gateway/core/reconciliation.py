@@ -10,7 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.core.money import UCR_PER_CREDIT, MicroCredits, format_credits
+from gateway.core.money import MicroCredits, format_credits
 from gateway.core.provider_costs import ModelCost
 
 NOTES_MAX = 5
@@ -186,32 +186,49 @@ def provider_usage(provider: Mapping[str, Tokens], ours: Mapping[str, Tokens], *
 
 
 def margin_check(costs: Iterable[ModelCost], *, percent_min: int, ppm_max: int) -> Check:
-    """Every model must have brought `percent_min` of its cost, but for rounding and what is less than a credit."""
-    earning = [each for each in costs if each.cost >= UCR_PER_CREDIT]
-    low = [each for each in earning if each.charged * 100 * PPM < each.cost * percent_min * (PPM - ppm_max)]
+    """Every model must have brought `percent_min` of its cost, but for what rounding takes: a µcr a call at most."""
+    costing = [each for each in costs if each.cost > 0]
+    low = [
+        each
+        for each in costing
+        if (each.charged + each.calls) * 100 * PPM < (each.cost - 1) * percent_min * (PPM - ppm_max)
+    ]
     notes = [
         f"{each.model}: {each.margin_percent} % of its cost, {format_credits(each.charged)} credits charged"
         for each in low
     ]
     name = f"models that bring {percent_min} % of their cost"
-    return compare(name, "models", len(earning), len(earning) - len(low), ppm_max=0, notes=notes)
+    return compare(name, "models", len(costing), len(costing) - len(low), ppm_max=0, notes=notes)
 
 
 def _largest(off: Mapping[str, int]) -> list[str]:
     return sorted(off, key=lambda each: (-off[each], each))[:NOTES_MAX]
 
 
+def figure(amount: int, unit: str) -> str:
+    """A figure as people read it, and as they call its unit beside it: credits where it is µcr, dollars for cents.
+
+    >>> figure(1_500_000, "µcr"), figure(-250, "cents"), figure(1234, "tokens")
+    ('1.5', '-$2.50', '1,234')
+    """
+    if unit == "µcr":
+        return format_credits(amount)
+    if unit == "cents":
+        return f"{'-' if amount < 0 else ''}${abs(amount) // 100:,}.{abs(amount) % 100:02d}"
+    return f"{amount:,}"
+
+
+def unit_in_words(unit: str) -> str:
+    return {"µcr": "credits", "cents": ""}.get(unit, unit)
+
+
 def in_words(amount: int, unit: str) -> str:
-    """A figure as people read it.
+    """A figure with its unit.
 
     >>> in_words(1_500_000, "µcr"), in_words(-250, "cents"), in_words(1234, "tokens")
     ('1.5 credits', '-$2.50', '1,234 tokens')
     """
-    if unit == "µcr":
-        return f"{format_credits(amount)} credits"
-    if unit == "cents":
-        return f"{'-' if amount < 0 else ''}${abs(amount) // 100:,}.{abs(amount) % 100:02d}"
-    return f"{amount:,} {unit}"
+    return f"{figure(amount, unit)} {unit_in_words(unit)}".rstrip()
 
 
 def outstanding_check(balances: MicroCredits, granted: MicroCredits, debited: MicroCredits) -> Check:

@@ -9,10 +9,12 @@ from datetime import date, datetime, timedelta
 
 import structlog
 
+from gateway.adapters.notices import Notices
 from gateway.adapters.provider_costs import ProviderCosts
 from gateway.adapters.reconciliation import Reports
+from gateway.core.notices import Kind
 from gateway.core.provider_costs import CostUnknown
-from gateway.core.reconciliation import Check, DayCosts, Report, Source
+from gateway.core.reconciliation import Check, DayCosts, Report, Source, in_words
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +47,7 @@ class Reconciler:
     def __init__(
         self,
         reports: Reports,
+        notices: Notices,
         opened: Callable[[], AbstractAsyncContextManager[Reconciliation]],
         *,
         after_hour: int,
@@ -53,6 +56,7 @@ class Reconciler:
         now: Callable[[], datetime],
     ) -> None:
         self._reports = reports
+        self._notices = notices
         self._opened = opened
         self._after_hour = after_hour
         self._days_back = days_back
@@ -69,7 +73,6 @@ class Reconciler:
             self.newest = None if kept is None else kept.report
             return 0
         self.newest = report
-        tell(report)
         return 0 if report.outages else 1
 
     async def _reconcile(self, now: datetime) -> Report | None:
@@ -85,20 +88,28 @@ class Reconciler:
                 return None
             async with self._opened() as reconciliation:
                 report = await reconciliation.of(day)
+            # Told first: a crash in between does both again, and a notice that was raised is not raised twice.
+            await self._alarm(report)
             await self._reports.keep(report)
         return report
 
-
-def tell(report: Report) -> None:
-    for check in report.mismatches:
-        log.error(
-            "the books disagree",
-            day=str(report.day),
-            check=check.name,
-            expected=check.expected,
-            found=check.found,
-            unit=check.unit,
-            examples=check.notes,
-        )
-    for check in report.outages:
-        log.warning("not reconciled yet", day=str(report.day), check=check.name, why=check.notes)
+    async def _alarm(self, report: Report) -> None:
+        for check in report.mismatches:
+            log.error(
+                "the books disagree",
+                day=str(report.day),
+                check=check.name,
+                expected=check.expected,
+                found=check.found,
+                unit=check.unit,
+                examples=check.notes,
+            )
+            what = f"{check.name}, {report.day}"
+            fields = {
+                "what": what,
+                "expected": in_words(check.expected, check.unit),
+                "found": in_words(check.found, check.unit),
+            }
+            await self._notices.tell(Kind.MISMATCH, None, fields, subject=what)
+        for check in report.outages:
+            log.warning("not reconciled yet", day=str(report.day), check=check.name, why=check.notes)
