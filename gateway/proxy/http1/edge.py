@@ -282,9 +282,8 @@ class Connection(asyncio.Protocol):
 
     def _linger(self) -> None:
         """Close, but read on for a while: closing on unread bytes is a reset, which can destroy the last answer."""
-        self._deaf = self._closing = True
         self._backlog.clear()
-        self._since = self._server.now
+        self._begin_end()
         if self._transport.is_closing():
             return
         try:
@@ -295,9 +294,13 @@ class Connection(asyncio.Protocol):
         self._resume_reading()
 
     def _close(self) -> None:
+        self._begin_end()
+        self._transport.close()
+
+    def _begin_end(self) -> None:
         self._deaf = self._closing = True
         self._since = self._server.now
-        self._transport.close()
+        self._stalls, self._left_bytes = 0, self._transport.get_write_buffer_size()
 
     def _abort(self) -> None:
         self._deaf = self._closing = True
@@ -316,12 +319,12 @@ class Connection(asyncio.Protocol):
         timeouts = self._server.timeouts
         waited = now - self._since
         current = self._current
+        if self._closing:
+            self._sweep_end(now)
+            return
         if self._write_paused:
             self._sweep_answer()
-        if self._closing:
-            if not self._write_paused and waited > timeouts.linger:
-                self._abort()
-        elif current is not None and current.is_awaited:
+        if current is not None and current.is_awaited:
             self._sweep_body(current)
         elif current is not None or self._write_paused:
             return
@@ -345,6 +348,14 @@ class Connection(asyncio.Protocol):
             request.keep_alive = False
             request.fail(RequestTimeout("The request body did not arrive in time."))
         self._waits, self._marked_bytes = 0, request.received_bytes
+
+    def _sweep_end(self, now: int) -> None:
+        """The last answer is taken at the usual rate; what may still come behind that is waited for much less long."""
+        if self._transport.get_write_buffer_size():
+            self._since = now
+            self._sweep_answer()
+        elif now - self._since > self._server.timeouts.linger:
+            self._abort()
 
     def _sweep_answer(self) -> None:
         self._stalls += 1

@@ -70,11 +70,18 @@ async def test_the_rate_does_not_count_while_nobody_takes_the_body() -> None:
         assert (await drip(running, start, b"x", every_s=0.02, count=8)).endswith(b"done")
 
 
+@pytest.mark.parametrize(("field", "buffer_bytes"), [(b"", 20_000), (b"Connection: close\r\n", 1_000_000)])
 @pytest.mark.parametrize("piece_bytes", [4096, 1])
-async def test_an_answer_must_be_taken_at_the_rate(piece_bytes: int) -> None:
+async def test_an_answer_must_be_taken_at_the_rate(piece_bytes: int, field: bytes, buffer_bytes: int) -> None:
     """4 kB every 10 ms take long enough to be cut many times if only the end counted."""
     size = 300_000
-    limits = Limits(sweep_s=0.02, write_stall_timeout_s=0.1, bytes_per_s_min=20_000, write_high_water_bytes=20_000)
+    limits = Limits(
+        sweep_s=0.02,
+        linger_timeout_s=0.02,
+        write_stall_timeout_s=0.1,
+        bytes_per_s_min=20_000,
+        write_high_water_bytes=buffer_bytes,
+    )
 
     async def large(request: Request) -> None:
         request.respond(200, b"", b"x" * size)
@@ -90,10 +97,12 @@ async def test_an_answer_must_be_taken_at_the_rate(piece_bytes: int) -> None:
         client.connect(listener.getsockname())
         client.setblocking(False)
         async with asyncio.timeout(PATIENCE_S):
-            await loop.sock_sendall(client, b"GET / HTTP/1.1\r\n%b\r\n" % HOST)
+            await loop.sock_sendall(client, b"GET / HTTP/1.1\r\n%b%b\r\n" % (HOST, field))
             while received < size and (server.connections or not received):
                 received += len(await loop.sock_recv(client, piece_bytes))
                 await asyncio.sleep(0.01)
+            while received < size and (rest := await loop.sock_recv(client, size)):
+                received += len(rest)
     await server.drain(0.0)
     assert (received >= size) == (piece_bytes == 4096)
 
