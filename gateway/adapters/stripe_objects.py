@@ -30,6 +30,14 @@ class Customer(msgspec.Struct, frozen=True):
     card: str = ""
 
 
+class Charged(msgspec.Struct, frozen=True):
+    """What became of charging a saved card; `code` is Stripe's word for why it was declined."""
+
+    intent_id: str
+    status: str
+    code: str = ""
+
+
 class Cause(msgspec.Struct, frozen=True):
     """Something that may put an account in review."""
 
@@ -155,6 +163,15 @@ def read_payment(
 
 def read_refund(found: stripe.Refund) -> Refund:
     return Refund(found.id, found.amount, found.status or "", metadata_of(found, "refund_id"))
+
+
+def read_charged(intent: stripe.PaymentIntent) -> Charged:
+    """Without its customer a payment cannot go on, so one that waits for them was declined."""
+    if intent.status in ("succeeded", "processing"):
+        return Charged(intent.id, intent.status)
+    error = intent.last_payment_error
+    code = "authentication_required" if intent.status == "requires_action" else (error.code if error else None)
+    return Charged(intent.id, "declined", code or intent.status)
 
 
 def read_dispute(found: stripe.Dispute) -> Dispute:

@@ -9,6 +9,7 @@ from aiohttp import web
 from prometheus_client.core import Metric
 
 from gateway.adapters.purchases import Purchases
+from gateway.adapters.recharges import Recharges
 from gateway.adapters.stripe import CheckoutSettings, Stripe
 from gateway.adapters.stripe_inbox import StripeInbox
 from gateway.app.sources import new_request_id, now_ms
@@ -20,12 +21,14 @@ from gateway.core.policy import Controls
 from gateway.loops import every
 from gateway.resources import shipped
 from gateway.web.access import Access
-from gateway.web.checkout import Checkout
 from gateway.web.metrics import counters
 from gateway.web.purchases import PurchaseRoutes
+from gateway.web.recharge import RechargeRoutes
 from gateway.web.stripe_webhook import StripeWebhook
 from gateway.workers.backfill import Backfill
+from gateway.workers.checkout import Checkout
 from gateway.workers.payments import Payments
+from gateway.workers.recharger import Recharger
 from gateway.workers.refunds import Refunds
 from gateway.workers.stripe_events import StripeEvents
 
@@ -68,6 +71,22 @@ class StripeParts:
             new_id=new_request_id,
             now=lambda: datetime.now(UTC),
         )
+        self.packages = load_catalogue()
+        pages = CheckoutSettings(settings.return_url, settings.automatic_tax, settings.tax_ids, settings.invoices)
+        self.checkout = Checkout(
+            self.purchases, self.stripe, self.packages, pages, self._name_of, per_hour_max=config.purchases.per_hour_max
+        )
+        self.recharges = Recharges(stores.pool, stores.notices, new_id=new_request_id)
+        self.recharger = Recharger(
+            self.recharges,
+            self.stripe,
+            self.payments,
+            self.checkout,
+            self.packages,
+            available=self._available,
+            charges_max=settings.recharges_at_once_max,
+            now_s=time.time,
+        )
         self.backfill = Backfill(
             self.inbox, self.stripe, self.payments, now_s=time.time, interval_s=settings.backfill_s
         )
@@ -77,12 +96,16 @@ class StripeParts:
         ledger = (await self._stores.accounts.balance(account_id)).total
         return min(ledger, (await self._stores.live_balance(account_id)).available)
 
+    async def _available(self, account_id: str) -> MicroCredits:
+        return (await self._stores.live_balance(account_id)).available
+
     def loops(self) -> list[Coroutine[None, None, None]]:
         """What the workers do for payments, for ever."""
         settings = self._config.stripe
         return [
             every(settings.events_ms / 1000, "stripe events", self.events.step),
             every(settings.refunds_s, "stripe refunds", self.refunds.step),
+            every(settings.recharge_ms / 1000, "recharge", self.recharger.step),
             every(settings.backfill_s, "stripe backfill", self.backfill.step),
         ]
 
@@ -93,6 +116,8 @@ class StripeParts:
                 "tollgate_stripe_events_processed": ("Stripe events handled.", lambda: events.processed_total),
                 "tollgate_stripe_events_retried": ("Failed attempts at one.", lambda: events.retried_total),
                 "tollgate_stripe_events_dead": ("Stripe events given up.", lambda: events.dead_total),
+                "tollgate_recharges": ("Automatic recharges that were paid.", lambda: self.recharger.charged_total),
+                "tollgate_recharges_declined": ("And that were not.", lambda: self.recharger.declined_total),
             }
         )
 
@@ -105,18 +130,13 @@ class StripeParts:
         secrets = tuple(filter(None, (each.strip() for each in config.stripe_webhook_secrets.split(","))))
         if not secrets:
             log.warning("STRIPE_WEBHOOK_SECRETS is not set: every webhook is refused")
-        packages = load_catalogue()
-        pages = CheckoutSettings(
-            config.stripe.return_url, config.stripe.automatic_tax, config.stripe.tax_ids, config.stripe.invoices
-        )
-        checkout = Checkout(
-            self.purchases, self.stripe, packages, pages, self._name_of, per_hour_max=config.purchases.per_hour_max
-        )
-        offered = PurchaseRoutes(access, self.purchases, checkout, packages, controls=controls, now_ms=now_ms)
+        offered = PurchaseRoutes(access, self.purchases, self.checkout, self.packages, controls=controls, now_ms=now_ms)
         webhook = StripeWebhook(self.inbox, secrets, tolerance_s=config.stripe.signature_tolerance_s, now_s=time.time)
-        return [*offered.routes(), *webhook.routes()]
+        recharge = RechargeRoutes(access, self.recharges, self.packages, is_taxed=config.stripe.automatic_tax)
+        return [*offered.routes(), *recharge.routes(), *webhook.routes()]
 
     async def close(self) -> None:
+        await self.recharger.close()
         await self.stripe.close()
 
 

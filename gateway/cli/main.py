@@ -26,6 +26,7 @@ from gateway.cli import (
     notices,
     purchases,
     rates,
+    recharge,
     reconcile,
     reviews,
     run,
@@ -58,6 +59,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(members.app, name="members")
 app.add_typer(notices.app, name="notices")
 app.add_typer(rates.app, name="rates")
+app.add_typer(recharge.app, name="recharge")
 app.add_typer(reviews.app, name="reviews")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(purchases.app, name="purchases")

@@ -7,7 +7,7 @@ import typer
 from gateway.cli.stripe import opened
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
-from gateway.core.money import InvalidAmount, format_credits, parse_credits
+from gateway.core.money import InvalidAmount, format_credits, format_dollars, parse_credits
 from gateway.core.topups import UCR_PER_CENT
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def list_purchases(
             each.id,
             each.package,
             each.state.value,
-            dollars(each.order.amount_cents),
+            format_dollars(each.order.amount_cents),
             format_credits(each.posted.reversed),
         ]
         for each in found
@@ -107,7 +107,7 @@ def create_refund(
 
     values = run(main(target(data, config)))
     under_way = "" if values["state"] == "made" else "; Stripe has not answered yet, the workers ask again"
-    show(as_json, values, f"refund {values['refund']}: {dollars(values['cents'])} {values['state']}{under_way}")
+    show(as_json, values, f"refund {values['refund']}: {format_dollars(values['cents'])} {values['state']}{under_way}")
 
 
 def described(bought: "Purchase") -> dict[str, Any]:
@@ -117,26 +117,17 @@ def described(bought: "Purchase") -> dict[str, Any]:
         "account": bought.account_id,
         "package": bought.package,
         "state": bought.state.value,
-        "price": dollars(bought.order.amount_cents),
-        "tax": dollars(posted.tax // UCR_PER_CENT),
+        "price": format_dollars(bought.order.amount_cents),
+        "tax": format_dollars(posted.tax // UCR_PER_CENT),
         "credits": format_credits(posted.paid),
         "bonus_credits": format_credits(posted.bonus),
         "reversed_credits": format_credits(posted.reversed),
-        "refunded": dollars(posted.refunded // UCR_PER_CENT),
-        "disputed": dollars(posted.withdrawn // UCR_PER_CENT),
-        "stripe_fees": dollars(posted.fees // UCR_PER_CENT),
+        "refunded": format_dollars(posted.refunded // UCR_PER_CENT),
+        "disputed": format_dollars(posted.withdrawn // UCR_PER_CENT),
+        "stripe_fees": format_dollars(posted.fees // UCR_PER_CENT),
         "payment_intent": bought.payment_intent_id or None,
         "session": bought.session_id or None,
         "receipt": bought.receipt_url or None,
         "created_at": bought.created_at.isoformat(timespec="seconds"),
         "paid_at": bought.paid_at.isoformat(timespec="seconds") if bought.paid_at else None,
     }
-
-
-def dollars(cents: int) -> str:
-    """
-    >>> dollars(123456), dollars(-5)
-    ('$1,234.56', '-$0.05')
-    """
-    whole, rest = divmod(abs(cents), 100)
-    return f"{'-' if cents < 0 else ''}${whole:,}.{rest:02d}"

@@ -185,6 +185,8 @@ class Stripe(Section):
     event_attempts_max: int = Positive
     refunds_s: int = Positive
     backfill_s: int = Positive
+    recharge_ms: int = Field(gt=0, le=5000)
+    recharges_at_once_max: int = Positive
 
     @field_validator("api_url", "return_url")
     @classmethod

@@ -63,3 +63,13 @@ def divide_half_up(numerator: int, denominator: int) -> int:
     (1, 0, 2)
     """
     return (2 * numerator + denominator) // (2 * denominator)
+
+
+def format_dollars(cents: int) -> str:
+    """Cents as people read them.
+
+    >>> format_dollars(123456), format_dollars(-5)
+    ('$1,234.56', '-$0.05')
+    """
+    whole, rest = divmod(abs(cents), 100)
+    return f"{'-' if cents < 0 else ''}${whole:,}.{rest:02d}"

@@ -16,7 +16,7 @@ from gateway.core.packages import Package, Packages
 from gateway.core.policy import Controls
 from gateway.core.topups import UCR_PER_CENT, PurchaseState
 from gateway.web.access import Access
-from gateway.web.checkout import Checkout, TooMany
+from gateway.workers.checkout import Checkout, TooMany
 
 log = structlog.get_logger(__name__)
 
@@ -73,10 +73,10 @@ class PurchaseRoutes:
 
     def routes(self) -> list[web.AbstractRouteDef]:
         return [
-            web.post("/api/purchases", _told(self.buy)),
-            web.get("/api/purchases", _told(self.list)),
-            web.get("/api/packages", _told(self.packages)),
-            web.post("/api/purchases/portal", _told(self.portal)),
+            web.post("/api/purchases", told_outages(self.buy)),
+            web.get("/api/purchases", told_outages(self.list)),
+            web.get("/api/packages", told_outages(self.packages)),
+            web.post("/api/purchases/portal", told_outages(self.portal)),
         ]
 
     async def buy(self, request: web.Request) -> web.Response:
@@ -173,7 +173,7 @@ def _read(body: bytes) -> Asked:
         raise InvalidRequest(f"The body cannot be read: {error}") from error
 
 
-def _told(handler: Handler) -> Handler:
+def told_outages(handler: Handler) -> Handler:
     """Failures outside as the refusals that they mean to a customer."""
 
     async def handle(request: web.Request) -> web.Response:

@@ -1,0 +1,102 @@
+"""`tollgate recharge …`: automatic recharge of an account's balance, as an operator sets it on its customer's word."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gateway.cli.stripe import opened
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
+from gateway.config import Config
+from gateway.core.errors import GatewayError
+from gateway.core.money import format_dollars
+
+if TYPE_CHECKING:
+    from gateway.adapters.recharges import Recharge, Tried
+
+app = typer.Typer(help="Automatic recharge: show, set, off.", no_args_is_help=True)
+
+AccountArgument = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Its name or id.")]
+SHOWN_ATTEMPTS = 10
+
+
+@app.command("show")
+def show_recharge(
+    account: AccountArgument, data: Data = None, config: ConfigFile = None, as_json: AsJson = False
+) -> None:
+    """Show what an account agreed to, where it stands, and the newest attempts."""
+
+    async def main(settings: Config) -> "tuple[Recharge | None, list[Tried]]":
+        async with opened(settings) as (parts, stores):
+            account_id = (await stores.accounts.find(account)).id
+            return await parts.recharges.find(account_id), await parts.recharges.attempts(account_id, SHOWN_ATTEMPTS)
+
+    found, tried = run(main(target(data, config)))
+    values = _described(found)
+    rows = [
+        [
+            each.purchase_id,
+            f"{each.created_at:%Y-%m-%d %H:%M}",
+            format_dollars(each.amount_cents),
+            each.state,
+            each.answer,
+        ]
+        for each in tried
+    ]
+    attempts = [dict(zip(("purchase", "at", "amount", "state", "answer"), row, strict=True)) for row in rows]
+    if as_json:
+        show(True, {**values, "attempts": attempts}, "")
+        return
+    show(False, {}, "\n".join(f"{name:10} {value}" for name, value in values.items()))
+    if rows:
+        show(
+            False,
+            {},
+            table("the newest attempts", ["purchase", "at", "amount", "state", "answer"], rows, right=["amount"]),
+        )
+
+
+@app.command("set")
+def set_recharge(
+    account: AccountArgument,
+    below: Annotated[int, typer.Option(help="Credits: below this balance the card is charged.")],
+    dollars: Annotated[int, typer.Option(help="How much a charge is, in dollars.")],
+    month_dollars: Annotated[int, typer.Option(help="The most that is charged in a calendar month.")],
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn automatic recharge on; what was paused goes on."""
+
+    async def main(settings: Config) -> "Recharge | None":
+        from gateway.web.recharge import Wanted, terms_of
+
+        wanted = Wanted(True, below, dollars * 100, month_dollars * 100)
+        async with opened(settings) as (parts, stores):
+            try:
+                terms = terms_of(wanted, parts.packages, is_taxed=settings.stripe.automatic_tax)
+            except GatewayError as error:
+                raise CommandFailed(error.message) from error
+            account_id = (await stores.accounts.find(account)).id
+            await parts.recharges.set(account_id, terms)
+            return await parts.recharges.find(account_id)
+
+    values = _described(run(main(target(data, config))))
+    show(as_json, values, "\n".join(f"{name:10} {value}" for name, value in values.items()))
+
+
+@app.command("off")
+def turn_off(account: AccountArgument, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Turn automatic recharge off. A charge that is under way still ends."""
+
+    async def main(settings: Config) -> None:
+        async with opened(settings) as (parts, stores):
+            await parts.recharges.turn_off((await stores.accounts.find(account)).id)
+
+    run(main(target(data, config)))
+    show(as_json, {"on": False}, f"automatic recharge of {account} is off")
+
+
+def _described(found: "Recharge | None") -> dict[str, Any]:
+    from gateway.web.recharge import shown
+
+    return shown(found)

@@ -1,0 +1,172 @@
+"""Charges saved cards of accounts whose balance fell below their threshold: once for each fall, whatever is lost.
+
+An attempt is in Postgres before Stripe is asked, and there can be one at a time. It is decided on again when it is, so
+that nothing that was paid meanwhile is paid twice. One whose outcome is unknown is looked up at Stripe, and asked for
+again only where Stripe has none, under the same key.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from gateway.adapters.purchases import KeyReused
+from gateway.adapters.recharges import Attempt, Recharges, Watched
+from gateway.adapters.stripe import Sale, Stripe, StripeRefused, StripeUnavailable
+from gateway.adapters.stripe_objects import Charged
+from gateway.core.money import MicroCredits
+from gateway.core.packages import Packages
+from gateway.core.recharge import Pause, Reason, Situation, obstacle
+from gateway.core.topups import Mismatch
+from gateway.loops import OUTAGES
+from gateway.workers.checkout import Checkout, TooMany
+from gateway.workers.payments import Payments
+
+log = structlog.get_logger(__name__)
+
+# Who began an attempt has the answer by then: longer than all retries of one call.
+UNSURE_S = 60.0
+# Stripe forgets idempotency keys after 24 hours. An attempt that it does not know by then was never made.
+ASKED_AGAIN_S_MAX = 20 * 3600.0
+
+
+class Recharger:
+    """`available` tells what admission lets an account spend; `now_s` is Unix time."""
+
+    def __init__(
+        self,
+        recharges: Recharges,
+        stripe: Stripe,
+        payments: Payments,
+        checkout: Checkout,
+        packages: Packages,
+        *,
+        available: Callable[[str], Awaitable[MicroCredits]],
+        charges_max: int,
+        now_s: Callable[[], float],
+    ) -> None:
+        self._recharges = recharges
+        self._stripe = stripe
+        self._payments = payments
+        self._checkout = checkout
+        self._packages = packages
+        self._available = available
+        self._charges_max = charges_max
+        self._now_s = now_s
+        self._charging: dict[str, asyncio.Task[None]] = {}  # by account
+        self.charged_total = 0
+        self.declined_total = 0
+
+    async def step(self) -> int:
+        """Begin what is needed now; a charge goes on beside, so that a slow one holds up nobody else's."""
+        await self._recharges.close_paid()
+        for attempt in await self._recharges.unsure(UNSURE_S):
+            if attempt.account_id not in self._charging:
+                self._start(attempt.account_id, self._find_out(attempt))
+        watched = [each for each in await self._recharges.watched() if each.account_id not in self._charging]
+        balances = await asyncio.gather(*(self._available(each.account_id) for each in watched))
+        low = [each for each, available in zip(watched, balances, strict=True) if available < each.terms.threshold]
+        for each in low[: max(0, self._charges_max - len(self._charging))]:
+            self._start(each.account_id, self._recharge(each))
+        return 0
+
+    async def idle(self) -> None:
+        """Wait until every charge that was begun has ended, or is left for later."""
+        while self._charging:
+            await asyncio.wait(self._charging.values())
+
+    async def close(self) -> None:
+        """Stop. What is under way is found out by whoever works next."""
+        for task in self._charging.values():
+            task.cancel()
+        await self.idle()
+
+    def _start(self, account_id: str, charging: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(self._guarded(account_id, charging))
+        self._charging[account_id] = task
+        task.add_done_callback(lambda _: self._charging.pop(account_id, None))
+
+    async def _guarded(self, account_id: str, charging: Awaitable[None]) -> None:
+        try:
+            await charging
+        except (*OUTAGES, StripeUnavailable, StripeRefused) as error:
+            log.warning("a recharge waits", account_id=account_id, error=str(error))
+        except Mismatch as error:
+            log.error("a recharge is not what was asked for", account_id=account_id, error=str(error))
+
+    # --- one account -------------------------------------------------------------------------------------------------
+
+    async def _recharge(self, watched: Watched) -> None:
+        if await self._obstacle(watched) is not None:
+            return
+        attempt = await self._recharges.begin(watched, self._packages.currency, is_live=self._stripe.is_live)
+        if attempt is None:
+            return
+        # From here on nobody else can begin one, so what was paid by an earlier one is seen now.
+        obstacle = await self._obstacle(watched, attempt)
+        if obstacle is not None:
+            await self._recharges.drop(attempt, obstacle.value)
+            return
+        await self._charge(attempt)
+
+    async def _obstacle(self, watched: Watched, attempt: Attempt | None = None) -> Reason | None:
+        account_id = watched.account_id
+        coming = await self._recharges.coming(account_id)  # before the balance: what arrives between is seen twice
+        available = await self._available(account_id)
+        month_cents = (
+            await self._recharges.month_cents(account_id)
+            if attempt is None
+            else await self._recharges.month_cents(account_id, without=attempt.purchase_id)
+        )
+        return obstacle(watched.terms, Situation(available, coming, month_cents))
+
+    async def _charge(self, attempt: Attempt) -> None:
+        credits = attempt.amount_cents * 10
+        sale = Sale(
+            attempt.purchase_id,
+            attempt.account_id,
+            attempt.customer_id,
+            f"{credits:,} credits, automatic recharge",
+            attempt.amount_cents,
+            attempt.currency,
+            False,
+        )
+        try:
+            charged = await self._stripe.charge_card(sale, attempt.card_id)
+        except StripeRefused as error:
+            charged = Charged("", "declined", error.code or "refused")
+        await self._follow(attempt, charged)
+
+    async def _find_out(self, attempt: Attempt) -> None:
+        began_s = int(attempt.created_at.timestamp())
+        charged = await self._stripe.charged(attempt.customer_id, attempt.purchase_id, began_s - 60)
+        if charged is not None:
+            await self._follow(attempt, charged)
+        elif self._now_s() - began_s < ASKED_AGAIN_S_MAX:
+            await self._charge(attempt)
+        else:
+            await self._recharges.drop(attempt, "Stripe never heard of it")
+
+    async def _follow(self, attempt: Attempt, charged: Charged) -> None:
+        if charged.status == "succeeded":
+            await self._payments.look(charged.intent_id)
+            await self._recharges.close_paid()
+            self.charged_total += 1
+        elif charged.status == "declined":
+            self.declined_total += 1
+            pause = await self._recharges.declined(attempt, charged.code)
+            log.warning("a recharge was declined", account_id=attempt.account_id, code=charged.code, paused=pause)
+            if pause is Pause.AUTHENTICATION_REQUIRED:
+                await self._offer_page(attempt)
+
+    async def _offer_page(self, attempt: Attempt) -> None:
+        """Only the customer can pay: a page for the same amount, on which the card is saved anew."""
+        package = self._packages.custom(attempt.amount_cents)
+        if package is None:
+            return
+        key = f"recharge-page-{attempt.purchase_id}"
+        try:
+            page = await self._checkout.begin(attempt.account_id, package, key, saves_card=True)
+        except (TooMany, KeyReused):
+            return
+        await self._recharges.offer(attempt.account_id, page.id)

@@ -1,0 +1,242 @@
+"""Automatic recharge: a card is charged once for each fall of the balance, whatever dies, is lost or is refused."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from stripe import StripeClient
+
+from gateway.app.stripe import StripeParts
+from gateway.core.money import UCR_PER_CREDIT
+from gateway.sandbox.openai import SimulatedOpenAI
+from tests.proxy.conftest import Running, logs, openai, running
+from tests.sandbox.stripe.parties import connected
+from tests.shop import ENVIRONMENT, Shop, open_shop
+
+__all__ = ["logs", "openai", "running"]
+
+THRESHOLD_CREDITS = 6_000  # a starter package is below it
+ON = {"on": True, "threshold_credits": THRESHOLD_CREDITS, "amount_cents": 1000, "month_cents_max": 3000}
+
+
+@pytest.fixture
+async def shop(running: Running, openai: SimulatedOpenAI, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    async with open_shop(running, openai) as shop:
+        shop.account = await shop.stack.new_account("buyer", ucr=0)
+        told = await buy(shop, save_card=True)
+        assert await shop.available() == 5_000 * UCR_PER_CREDIT
+        assert told["state"] == "open"
+        yield shop
+
+
+@pytest.fixture
+async def client(shop: Shop) -> AsyncIterator[StripeClient]:
+    async with connected(shop.simulated.url) as client:
+        yield client
+
+
+async def buy(shop: Shop, *, save_card: bool) -> Any:
+    status, told = await shop.ask(
+        "POST", "/api/purchases", {"package": "starter", "save_card": save_card}, Idempotency_Key="first"
+    )
+    assert status == 201
+    shop.pay(told)
+    await shop.settle()
+    return told
+
+
+async def agree(shop: Shop, **changed: Any) -> None:
+    status, told = await shop.ask("PUT", "/api/recharge", ON | changed)
+    assert (status, told["on"]) == (200, True), told
+
+
+async def use_card(shop: Shop, client: StripeClient, alias: str) -> None:
+    """Have the customer's only card be this one."""
+    customer = (await client.v1.customers.list_async()).data[0].id
+    for method in (await client.v1.payment_methods.list_async({"customer": customer})).data:
+        await client.v1.payment_methods.detach_async(method.id)
+    await client.v1.payment_methods.attach_async(alias, {"customer": customer})
+    await shop.settle()
+
+
+async def recharge(shop: Shop, parts: StripeParts | None = None) -> None:
+    recharger = (parts or shop.parts).recharger
+    await recharger.step()
+    await recharger.idle()
+    await shop.settle()
+
+
+async def charges(client: StripeClient) -> list[tuple[int, str]]:
+    """What was charged beside the first purchase: cents and status, oldest first."""
+    listed = (await client.v1.payment_intents.list_async({"limit": 100})).data
+    return [(each.amount, each.status) for each in reversed(listed) if each.amount != 500]
+
+
+async def age(shop: Shop) -> None:
+    """Time passes for attempts whose outcome is unknown."""
+    await shop.stack.stores.pool.execute("UPDATE recharge_attempt SET looked_at = now() - interval '5 minutes'")
+
+
+async def shown(shop: Shop) -> Any:
+    return (await shop.ask("GET", "/api/recharge"))[1]
+
+
+async def test_it_is_off_until_somebody_agrees(shop: Shop, client: StripeClient) -> None:
+    assert await shown(shop) == {"on": False}
+    await recharge(shop)
+    assert await charges(client) == []
+
+
+async def test_a_balance_below_the_threshold_is_charged_once_and_can_be_spent(shop: Shop, client: StripeClient) -> None:
+    await agree(shop)
+    for _ in range(3):
+        await recharge(shop)
+    assert await charges(client) == [(1000, "succeeded")]
+    assert await shop.available() == 15_000 * UCR_PER_CREDIT
+    assert await shop.kinds() == ["top_up", "top_up"]
+
+
+async def test_two_workers_at_once_charge_once(shop: Shop, client: StripeClient) -> None:
+    await agree(shop)
+    others = [StripeParts(shop.stack.config, shop.stack.stores) for _ in range(3)]
+    try:
+        for _ in range(3):
+            await asyncio.gather(*(recharge(shop, parts) for parts in (shop.parts, *others)))
+        assert await charges(client) == [(1000, "succeeded")]
+    finally:
+        for parts in others:
+            await parts.close()
+
+
+async def test_credit_that_redis_does_not_have_yet_counts(shop: Shop, client: StripeClient) -> None:
+    await agree(shop)
+    await shop.parts.recharger.step()
+    await shop.parts.recharger.idle()  # posted, and still queued for Redis
+    assert await shop.available() == 5_000 * UCR_PER_CREDIT
+    await shop.parts.recharger.step()
+    await shop.parts.recharger.idle()
+    assert await charges(client) == [(1000, "succeeded")]
+
+
+async def test_the_database_holds_an_account_to_one_open_attempt(shop: Shop) -> None:
+    await agree(shop)
+    (watched,) = await shop.parts.recharges.watched()
+    assert await shop.parts.recharges.begin(watched, "usd", is_live=False)
+    assert await shop.parts.recharges.begin(watched, "usd", is_live=False) is None
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await shop.stack.stores.pool.execute(
+            "INSERT INTO recharge_attempt (purchase_id, account_id, customer_id, card_id)"
+            " SELECT id, account_id, 'c', 'p' FROM purchase WHERE package = 'starter'"
+        )
+
+
+async def test_a_month_has_a_maximum(shop: Shop, client: StripeClient) -> None:
+    await agree(shop, threshold_credits=1_000_000, month_cents_max=2500)
+    for _ in range(4):
+        await recharge(shop)
+    assert await charges(client) == [(1000, "succeeded"), (1000, "succeeded")]
+
+
+async def test_an_answer_that_was_lost_is_looked_up_and_nothing_is_charged_twice(
+    shop: Shop, client: StripeClient
+) -> None:
+    await agree(shop)
+    shop.simulated.add_fault("lose_reply", method="POST", path="/v1/payment_intents", times=3)
+    shop.simulated.set_scenario(suppress=1.0)  # nor does an event tell
+    await recharge(shop)
+    assert await shop.available() == 5_000 * UCR_PER_CREDIT
+    await recharge(shop)
+    await age(shop)
+    await recharge(shop)
+    assert await charges(client) == [(1000, "succeeded")]
+    assert await shop.available() == 15_000 * UCR_PER_CREDIT
+
+
+async def test_a_question_that_never_arrived_is_asked_again_in_the_same_words(shop: Shop, client: StripeClient) -> None:
+    await agree(shop)
+    shop.simulated.add_fault("refuse", method="POST", path="/v1/payment_intents", times=3)
+    await recharge(shop)
+    assert await charges(client) == []
+    await age(shop)
+    await recharge(shop)
+    assert await charges(client) == [(1000, "succeeded")]
+
+
+async def test_a_worker_that_died_before_asking_leaves_an_attempt_that_another_ends(
+    shop: Shop, client: StripeClient
+) -> None:
+    await agree(shop)
+    (watched,) = await shop.parts.recharges.watched()
+    await shop.parts.recharges.begin(watched, "usd", is_live=False)
+    await recharge(shop)
+    assert await charges(client) == []
+    await age(shop)
+    await recharge(shop)
+    assert await charges(client) == [(1000, "succeeded")]
+
+
+async def test_a_decline_waits_and_the_fourth_pauses_and_tells(shop: Shop, client: StripeClient) -> None:
+    await use_card(shop, client, "pm_card_chargeCustomerFail")
+    await agree(shop)
+    for _ in range(6):
+        await recharge(shop)
+    assert len(await charges(client)) == 1
+    for _ in range(5):
+        await shop.stack.stores.pool.execute("UPDATE recharge SET retry_at = now() WHERE retry_at > now()")
+        await recharge(shop)
+    assert len(await charges(client)) == 4
+    assert (await shown(shop))["paused"] == "declined"
+    kinds = await shop.stack.stores.pool.fetch("SELECT kind FROM notice ORDER BY created_at")
+    assert [row["kind"] for row in kinds] == ["payment_failed", "recharge_paused"]
+    await use_card(shop, client, "pm_card_visa")
+    await agree(shop)
+    await recharge(shop)
+    assert await shop.available() == 15_000 * UCR_PER_CREDIT
+
+
+async def test_a_card_that_wants_its_owner_pauses_and_offers_a_page(shop: Shop, client: StripeClient) -> None:
+    await use_card(shop, client, "pm_card_authenticationRequired")
+    await agree(shop)
+    for _ in range(3):
+        await recharge(shop)
+    told = await shown(shop)
+    assert told["paused"] == "authentication_required"
+    assert told["checkout_url"].startswith("http")
+    shop.pay(told)
+    await shop.settle()
+    await shop.parts.recharger.step()
+    assert (await shown(shop))["paused"] is None
+    assert await shop.available() == 15_000 * UCR_PER_CREDIT
+
+
+async def test_a_suspended_account_is_not_charged(shop: Shop, client: StripeClient) -> None:
+    await agree(shop)
+    await shop.stack.stores.accounts.set_status(shop.account.id, "suspended")
+    await recharge(shop)
+    assert await charges(client) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "param"),
+    [
+        ({"amount_cents": 1}, "amount_cents"),
+        ({"month_cents_max": 999}, "month_cents_max"),
+        ({"threshold_credits": 0}, "threshold_credits"),
+        ({"threshold_credits": -1}, "threshold_credits"),
+    ],
+)
+async def test_terms_that_make_no_sense_are_refused_by_name(shop: Shop, changed: dict[str, int], param: str) -> None:
+    status, told = await shop.ask("PUT", "/api/recharge", ON | changed)
+    assert (status, told["error"]["param"]) == (400, param)
+    assert await shown(shop) == {"on": False}
+
+
+async def test_turned_off_it_charges_no_more(shop: Shop, client: StripeClient) -> None:
+    await agree(shop)
+    assert (await shop.ask("PUT", "/api/recharge", {"on": False}))[1]["on"] is False
+    await recharge(shop)
+    assert await charges(client) == []
