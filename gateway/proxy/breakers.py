@@ -99,11 +99,11 @@ class Breakers:
         """Tell the fleet what was counted and decided here, hear what holds, and probe where that is due."""
         self._finish_probes()
         noted = await self._noted()
+        now_ms = self._clock_ms()
+        self._forget_idle(now_ms)
         for name, state in noted.items():
             if state is not State.CLOSED and name not in self._shared:
                 self._follow(name)
-        now_ms = self._clock_ms()
-        self._forget_idle(now_ms)
         await asyncio.gather(*(self._sync(name, shared, now_ms) for name, shared in self._shared.items()))
         await self._note(noted)
         for name, shared in self._refusing.items():
