@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -115,7 +116,8 @@ class Server:
             self._listener = None
 
     async def drain(self, timeout_s: float) -> None:
-        """Stop: close idle connections now, give running requests `timeout_s`, then cut their clients off.
+        """Stop: close idle connections now, give running requests and the taking of their answers `timeout_s`, then cut
+        their clients off.
 
         Returns when all handlers have ended; those that ignore their client's leaving are cancelled in the end.
         """
@@ -123,17 +125,24 @@ class Server:
         self.is_draining = True
         for connection in tuple(self._connections):
             connection.close_if_idle()
-        await self._ended(timeout_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._ended(None)
+                await self._without_connections()
         for connection in tuple(self._connections):
             connection.abort()
         await self._ended(self.limits.abort_grace_s)
         for request in self._running:
             request.task.cancel()
         await self._ended(None)
+        await self._without_connections()
+        self._ticker.stop()
+
+    async def _without_connections(self) -> None:
+        """Wait until none is open."""
         if self._connections:
             self._emptied = asyncio.Event()
             await self._emptied.wait()
-        self._ticker.stop()
 
     async def _ended(self, timeout_s: float | None) -> None:
         """Wait until all handlers have ended, or for so long."""

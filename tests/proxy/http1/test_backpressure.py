@@ -182,6 +182,24 @@ async def test_draining_closes_the_idle_lets_the_busy_finish_and_cuts_the_rest()
             await hang_up(writer)
 
 
+async def test_draining_waits_for_an_answer_to_be_taken_whose_handler_has_ended() -> None:
+    body = b"x" * 20_000_000  # more than the kernel takes at once
+
+    async def answer(request: Request) -> None:
+        request.respond(200, b"", body)
+
+    async with edge(answer) as running, asyncio.timeout(PATIENCE_S):
+        reader, writer = await running.connect()
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        draining = asyncio.create_task(running.server.drain(PATIENCE_S))
+        await asyncio.sleep(0.05)
+        assert running.server.running == 0
+        assert await reader.read() == body
+        await draining
+        await hang_up(writer)
+
+
 async def test_the_client_of_a_refused_upload_gets_the_refusal() -> None:
     async def refuse(request: Request) -> None:
         request.respond(401, b"", b"no")
