@@ -65,14 +65,17 @@ def list_events(
             return await parts.inbox.listing(state=state or "", kind=kind, count=count)
 
     found = run(main(target(data, config)))
-    rows = [[e.id, e.type, e.state, e.attempts, f"{e.received_at:%m-%d %H:%M:%S}", e.reason] for e in found]
-    columns = ["event", "type", "state", "tries", "received", "reason"]
+    rows = [
+        [e.id, f"{e.received_at:%m-%d %H:%M:%S}", f"{e.state} ({e.attempts})", f"{e.type}\n{e.reason}".strip()]
+        for e in found
+    ]
+    columns = ["event", "received", "state (tries)", "type, and why"]
     listed = [
         {"id": e.id, "type": e.type, "state": e.state, "attempts": e.attempts, "reason": e.reason,
          "source": e.source, "received_at": e.received_at.isoformat()}
         for e in found
     ]  # fmt: skip
-    show(as_json, {"events": listed}, table("Stripe's events, newest first", columns, rows, right=["tries"]))
+    show(as_json, {"events": listed}, table("Stripe's events, newest first", columns, rows, unfolded=["event"]))
 
 
 @events.command("show")
