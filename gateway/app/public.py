@@ -8,6 +8,7 @@ from aiohttp import web
 from gateway.adapters.callers import CallerDirectory
 from gateway.adapters.idempotency import Idempotency
 from gateway.adapters.ledger_pages import LedgerPages
+from gateway.adapters.usage_pages import UsagePages
 from gateway.app.sources import new_request_id, now
 from gateway.app.stores import Stores
 from gateway.config import Config
@@ -17,6 +18,7 @@ from gateway.web.api_account import AccountApi
 from gateway.web.api_keys import KeysApi
 from gateway.web.api_ledger import LedgerApi
 from gateway.web.api_members import MembersApi
+from gateway.web.api_usage import UsageApi
 from gateway.web.operations import routes_of
 from gateway.web.public import public_app, public_runner
 from gateway.web.statements import StatementRoutes
@@ -39,6 +41,7 @@ def control_plane(
     idempotency = Idempotency(stores.pool, new_id=new_request_id)
     operations = [
         *AccountApi(access, stores.accounts, stores.keys, stores.members, stores.live_balance).operations(),
+        *UsageApi(access, UsagePages(stores.pool), now=now).operations(),
         *KeysApi(access, stores.keys, stores.members, idempotency).operations(),
         *MembersApi(access, stores.members, idempotency).operations(),
     ]
