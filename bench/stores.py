@@ -32,6 +32,29 @@ _LAG = """
     FROM (SELECT extract(epoch FROM recorded_at - event_at) * 1000 AS lag_ms FROM transfer WHERE event_at >= %s) AS late
 """
 
+LINES_AT_ONCE = 50_000
+_LINES = """
+    WITH made AS (
+        INSERT INTO transfer (id, kind, account_id, request_id, event_at, recorded_at)
+        SELECT id, 'capture', account, id, moment, moment
+        FROM (SELECT lpad(to_hex(n), 32, '0')::uuid AS id,
+                     now() - interval '1 day' + interval '1 day' * (n / 500) / (1 + %s / 500) AS moment
+              FROM generate_series(%s::bigint, %s) AS n) AS numbered, (SELECT %s::uuid AS account) AS one
+        RETURNING id, account_id, recorded_at
+    ), entries AS (
+        INSERT INTO entry (transfer_id, line, shard, account_id, bucket, amount, recorded_at)
+        SELECT id, line, 0, CASE line WHEN 0 THEN account_id ELSE '00000000-0000-0000-0000-000000000000' END,
+               bucket, amount, recorded_at
+        FROM made CROSS JOIN (VALUES (0, 'promo', -1030000), (1, 'promotions', 1030000)) AS sides (line, bucket, amount)
+    )
+    INSERT INTO call_usage (request_id, phase, account_id, key_id, endpoint, model, rate_version, rate_key, outcome,
+                            usage, held, cost, charged, rounding, flags, status, upstream_request_id, event_at,
+                            recorded_at)
+    SELECT id, 'end', account_id, 'key_bench', '/v1/chat/completions', 'gpt-4o', 'bench', 'gpt-4o/default', 'exact',
+           '{"input": 7, "output": 24}', 2000000, 1030000, 1030000, 0, '{}', 200, 'req_bench', recorded_at, recorded_at
+    FROM made
+"""
+
 
 class Lag(msgspec.Struct, frozen=True):
     """From an event to the start of the SQL transaction that recorded it."""
@@ -120,6 +143,16 @@ class Stores:
                     rows.write("".join(f"{shard}\t{each}\t{bucket}\n" for bucket in ("promo", "paid", "debt")))
         self._postgres.execute(b"VACUUM (ANALYZE) account, balance")
         self._postgres.execute(b"CHECKPOINT")
+
+    def add_lines(self, account_id: str, count: int) -> None:
+        """Put so many captures of one account into the ledger, posted 500 at a time over the last day.
+
+        Balances are left as they were, so the books are wrong hereafter.
+        """
+        for start in range(0, count, LINES_AT_ONCE):
+            numbers = (start, min(start + LINES_AT_ONCE, count) - 1)
+            self._postgres.execute(_LINES.encode(), (count, *numbers, account_id))
+        self._postgres.execute(b"VACUUM (ANALYZE) transfer, entry, call_usage")
 
     def lag(self, since: object) -> Lag:
         """How long after the event the ledger had it, for events from `since` on."""
