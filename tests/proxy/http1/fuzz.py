@@ -99,16 +99,26 @@ class Upstream:
 
     def __init__(self) -> None:
         self.streams: dict[bytes, tuple[list[bytes], bool]] = {}  # and whether the connection is closed behind it
+        self._speaking: set[bytes] = set()
+
+    async def silent(self, target: bytes) -> None:
+        """Nothing more is said to `target`: what was said too much lies before what is asked next."""
+        while target in self._speaking:
+            await asyncio.sleep(0)
 
     async def script(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             target = (await read_head(reader)).split(b" ")[1]
             parts, is_closed = self.streams.get(target, ([PROBE], False))
-            for part in parts:
-                if writer.transport.is_closing():
-                    return
-                writer.write(part)
-                await asyncio.sleep(0)
+            self._speaking.add(target)
+            try:
+                for part in parts:
+                    if writer.transport.is_closing():
+                        return
+                    writer.write(part)
+                    await asyncio.sleep(0)
+            finally:
+                self._speaking.discard(target)
             if is_closed or writer.transport.is_closing():
                 return
 
@@ -124,6 +134,7 @@ async def ask(dice: random.Random, pool: Pool, far: Upstream, number: int, data:
     except UpstreamFailed:
         return False
     finally:
+        await far.silent(target)
         del far.streams[target]
     judge_answer(method, data, ReadAnswer(answer.status, answer.reason, answer.headers, body), is_closed=is_closed)
     return True
