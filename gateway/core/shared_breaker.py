@@ -70,13 +70,14 @@ class SharedBreaker:
 
     # --- what happens --------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Count a call that is sent upstream; `record` its end."""
+    def begin(self) -> int:
+        """Count a call that is sent upstream; returns the version that it began under, for `record`."""
         self._fresh[BEGUN] += 1
+        return self.breaker.version
 
-    def record(self, signal: Signal, began_ms: int) -> None:
-        """Count the end of a call, unless it began under another state of the breaker. After a failure, `judge`."""
-        if self.breaker.state is State.CLOSED and began_ms >= self.breaker.changed_ms:
+    def record(self, signal: Signal, version: int) -> None:
+        """Count the end of a call, unless it began under another version. After a failure, `judge`."""
+        if version == self.breaker.version:
             self._fresh[signal] += 1
 
     def judge(self, now_ms: int, chance: float) -> None:

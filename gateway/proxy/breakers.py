@@ -24,6 +24,10 @@ from gateway.core.signals import model_signal, upstream_signal
 
 log = structlog.get_logger(__name__)
 
+# A call's breaker, and the versions of that and of the upstream's under which it began.
+Began = tuple[SharedBreaker, int, int]
+
+_OK = Signal.OK
 UPSTREAM = "upstream"  # the breaker of all models together
 
 # A half-open breaker may close within a second or so, or not: this long, and as long again for some callers.
@@ -57,7 +61,8 @@ class Breakers:
         self._gateway_id = gateway_id
         self._clock_ms = clock_ms
         self._chance = chance
-        self._shared: dict[str, SharedBreaker] = {}
+        self._upstream = SharedBreaker(policy)
+        self._shared = {UPSTREAM: self._upstream}
         self._refusing: dict[str, SharedBreaker] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._probing: dict[str, asyncio.Task[None]] = {}
@@ -74,20 +79,23 @@ class Breakers:
                 if shared is not None:
                     raise self._refusal(shared)
 
-    def begin(self, model: str, endpoint: Endpoint) -> int:
-        """A call goes upstream; returns when, for `ended`."""
+    def begin(self, model: str, endpoint: Endpoint) -> Began:
+        """A call goes upstream; returns what `ended` wants to know of that."""
         shared = self._shared.get(model)
         if shared is None:
             shared = self._follow(model)
             self._endpoints[model] = endpoint
-        shared.begin()
-        self._shared[UPSTREAM].begin() if UPSTREAM in self._shared else self._follow(UPSTREAM).begin()
-        return self._clock_ms()
+        return shared, shared.begin(), self._upstream.begin()
 
-    def ended(self, model: str, ended: Ended, began_ms: int) -> None:
+    def ended(self, model: str, ended: Ended, began: Began) -> None:
         """That call is over."""
-        self._record(model, model_signal(ended), began_ms)
-        self._record(UPSTREAM, upstream_signal(ended), began_ms)
+        shared, version, upstream_version = began
+        if ended.status == 200 and not ended.cut and not ended.reading.failed:  # nearly always
+            shared.record(_OK, version)
+            self._upstream.record(_OK, upstream_version)
+        else:
+            self._record(model, shared, model_signal(ended), version)
+            self._record(UPSTREAM, self._upstream, upstream_signal(ended), upstream_version)
 
     def states(self) -> Iterator[tuple[str, State]]:
         for name, shared in self._shared.items():
@@ -174,12 +182,9 @@ class Breakers:
         shared = self._shared[name] = SharedBreaker(self._policy)
         return shared
 
-    def _record(self, name: str, signal: Signal, began_ms: int) -> None:
-        shared = self._shared.get(name)
-        if shared is None:  # forgotten during a call that took longer than anybody remembers
-            return
-        shared.record(signal, began_ms)
-        if signal is not Signal.OK and signal is not Signal.NEUTRAL:
+    def _record(self, name: str, shared: SharedBreaker, signal: Signal, version: int) -> None:
+        shared.record(signal, version)
+        if signal not in (Signal.OK, Signal.NEUTRAL) and self._shared.get(name) is shared:
             shared.judge(self._clock_ms(), self._chance())
             self._watch(name, shared)
 
@@ -195,7 +200,7 @@ class Breakers:
             log.info("breaker closed", breaker=name)
 
     def _forget_idle(self, now_ms: int) -> None:
-        idle = [name for name, shared in self._shared.items() if shared.is_idle(now_ms)]
+        idle = [name for name, each in self._shared.items() if name != UPSTREAM and each.is_idle(now_ms)]
         for name in idle:
             del self._shared[name]
 

@@ -156,11 +156,11 @@ class Exchange:
             watch = Watch(priced.call.model, self._tokenizer)
             opened.progress = partial(progress_of, priced, watch)
             try:
-                began_ms = self._breakers.begin(priced.row.model, target)
+                began = self._breakers.begin(priced.row.model, target)
                 relayed = await self._relay.metered(
                     request, caller, priced.call, self._opening_lines(opened, wanted), watch
                 )
-                self._breakers.ended(priced.row.model, relayed.ended, began_ms)
+                self._breakers.ended(priced.row.model, relayed.ended, began)
                 settlement = await self._price(priced, relayed.ended, watch)
                 settled = await self._settlements.settle(settlement)
             finally:

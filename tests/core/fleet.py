@@ -140,11 +140,11 @@ class Simulation:
             self.refused += 1
             return
         self.sent += 1
-        breaker.begin()
+        version = breaker.begin()
         answer = self._upstream(now_ms, self._chance)
 
         def end(end_ms: int) -> None:
-            breaker.record(answer.signal, now_ms)
+            breaker.record(answer.signal, version)
             if answer.signal not in (Signal.OK, Signal.NEUTRAL):
                 self.failed_times_ms.append(end_ms)
                 breaker.judge(end_ms, self._chance.random())

@@ -107,8 +107,7 @@ def test_a_fleet_that_hears_of_everything_decides_as_one_gateway_does(steps: lis
     for index, signal, gap_ms in steps:
         now_ms += gap_ms
         for gateway in (fleet[index], alone):
-            gateway.begin()
-            gateway.record(signal, now_ms)
+            gateway.record(signal, gateway.begin())
         for gateway in fleet:
             gateway.adopt(store.sync(gateway.report(now_ms), now_ms), now_ms, 0.5)
         for gateway in fleet:
@@ -128,8 +127,7 @@ def test_whatever_happens_all_agree_once_all_have_reported(steps: list[tuple[int
         gateway = fleet[index]
         match what:
             case "fail":
-                gateway.begin()
-                gateway.record(Signal.ERROR, now_ms)
+                gateway.record(Signal.ERROR, gateway.begin())
                 gateway.judge(now_ms, 0.5)
             case "sync":
                 gateway.adopt(store.sync(gateway.report(now_ms), now_ms), now_ms, 0.5)
@@ -148,7 +146,7 @@ def test_whatever_happens_all_agree_once_all_have_reported(steps: list[tuple[int
 def test_a_call_of_an_earlier_state_does_not_count() -> None:
     gateway = SharedBreaker(POLICY)
     for _ in range(8):
-        gateway.record(Signal.ERROR, NOW_MS)
+        gateway.record(Signal.ERROR, gateway.begin())
     gateway.judge(NOW_MS, 0.5)
     opened_for_ms = gateway.left_ms(NOW_MS)
     gateway.tick(NOW_MS + opened_for_ms)
@@ -157,7 +155,7 @@ def test_a_call_of_an_earlier_state_does_not_count() -> None:
     assert gateway.breaker.state is State.CLOSED
 
     for _ in range(100):
-        gateway.record(Signal.TIMEOUT, NOW_MS)
+        gateway.record(Signal.TIMEOUT, 0)
     gateway.judge(NOW_MS + opened_for_ms + 1, 0.5)
     assert gateway.breaker.state is State.CLOSED
 
@@ -165,7 +163,7 @@ def test_a_call_of_an_earlier_state_does_not_count() -> None:
 def test_a_store_that_lost_everything_learns_what_holds_from_the_first_who_speaks() -> None:
     gateway = SharedBreaker(POLICY)
     for _ in range(8):
-        gateway.record(Signal.ERROR, NOW_MS)
+        gateway.record(Signal.ERROR, gateway.begin())
     gateway.judge(NOW_MS, 0.5)
     gateway.adopt(Store().sync(gateway.report(NOW_MS), NOW_MS), NOW_MS, 0.5)
     emptied, other = Store(), SharedBreaker(POLICY)

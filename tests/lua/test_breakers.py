@@ -42,8 +42,7 @@ async def test_the_scripts_and_their_model_agree(link: RedisLink, seed: int) -> 
         with_real, with_model = chance.choice(fleet)
         signal, succeeded = chance.choice(list(Signal)), chance.random() < 0.7
         for gateway in (with_real, with_model):
-            gateway.begin()
-            gateway.record(signal, now_ms)
+            gateway.record(signal, gateway.begin())
             gateway.judge(now_ms, 0.5)
             gateway.tick(now_ms)
             gateway.probed(succeeded, now_ms, 0.5)
