@@ -48,7 +48,9 @@ if not balance then return held end
 local available = balance - held
 if not within(available) then return refuse("available credit is beyond 2^53") end
 local bound, needed, wait_ms = nil, amount, 0
-if amount > available then bound = "balance" end
+-- What holds nothing takes nothing: neither what is owed nor a cap that was overrun refuses it.
+local takes_credit = amount > 0
+if takes_credit and amount > available then bound = "balance" end
 
 local reply, taken = {"RESERVED", amount, balance, held}, {}
 if #KEYS > 4 and not bound then
@@ -80,8 +82,10 @@ if #KEYS > 4 and not bound then
       if found[1] ~= epoch or not open or (day_limit and not of_day) or (month_limit and not of_month) then
         return nil, "UNCOUNTED"
       end
-      if day_limit and of_day + amount > day_limit then return nil, level .. "_day", amount, day_limit - of_day, 0 end
-      if month_limit and of_month + amount > month_limit then
+      if takes_credit and day_limit and of_day + amount > day_limit then
+        return nil, level .. "_day", amount, day_limit - of_day, 0
+      end
+      if takes_credit and month_limit and of_month + amount > month_limit then
         return nil, level .. "_month", amount, month_limit - of_month, 0
       end
       if concurrent and open >= concurrent then return nil, level .. "_concurrent", 1, concurrent - open, 0 end

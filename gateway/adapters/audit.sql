@@ -57,12 +57,18 @@ FULL JOIN (
 ) AS moved USING (request_id, phase)
 WHERE coalesce(used.charged, 0) <> coalesce(taken, 0)
 
+-- name: 5. an end charges what it cost, unless it is only shadow-billed
+SELECT format('request %s: cost %s, charged %s', request_id, cost, charged) FROM call_usage
+WHERE phase = 'end' AND cost <> charged
+  AND NOT EXISTS (SELECT FROM shadow_entry WHERE shadow_entry.request_id = call_usage.request_id)
+
 -- name: 5. a correction follows a lapse, and together they charge the cost
 SELECT format('request %s: lapse %s, correction %s, cost %s', later.request_id, first.charged, later.charged, later.cost)
 FROM call_usage AS later
 LEFT JOIN call_usage AS first ON first.request_id = later.request_id AND first.phase = 'end'
 WHERE later.phase = 'correction'
   AND (first.outcome IS DISTINCT FROM 'lapsed' OR first.charged + later.charged <> later.cost)
+  AND NOT EXISTS (SELECT FROM shadow_entry WHERE shadow_entry.request_id = later.request_id)
 
 -- name: 6. every event is posted: no open dead letters
 SELECT format('%s-%s of shard %s: %s', epoch, seq, shard, reason) FROM dead_letter
@@ -101,11 +107,29 @@ UNION ALL
 SELECT format('account %s: credit %s waits, and only %s were made', account_id, credit_outbox.credit_seq, account.credit_seq)
 FROM credit_outbox JOIN account ON account.id = account_id WHERE credit_outbox.credit_seq > account.credit_seq
 
+-- name: 12. a shadow-billed call moves no balance, and its shadow entries are its cost
+SELECT format('request %s, %s: %s', request_id, phase, wrong)
+FROM (
+    SELECT request_id, phase, sum(amount) AS total, -sum(amount) FILTER (WHERE bucket = 'shadow_due') AS due
+    FROM shadow_entry GROUP BY 1, 2
+) AS shadow
+LEFT JOIN call_usage USING (request_id, phase)
+LEFT JOIN (SELECT DISTINCT request_id FROM transfer WHERE request_id IS NOT NULL) AS moved USING (request_id)
+CROSS JOIN LATERAL (VALUES
+    (CASE WHEN call_usage.account_id IS NULL THEN 'has no usage line' END),
+    (CASE WHEN charged <> 0 THEN format('charged %s', charged) END),
+    (CASE WHEN due <> cost THEN format('cost %s, shadow entries of %s', cost, due) END),
+    (CASE WHEN total <> 0 THEN format('its shadow entries sum to %s', total) END),
+    (CASE WHEN moved.request_id IS NOT NULL THEN 'moved money' END)
+) AS found (wrong)
+WHERE wrong IS NOT NULL
+
 -- name: 13. ledger rows never change or vanish: the triggers stand
 SELECT format('%s lacks %s', tree.relid, wanted)
 FROM unnest(ARRAY[
     'transfer', 'entry', 'call_usage', 'idem', 'rate_card', 'seal', 'dead_letter', 'dead_letter_decision',
-    'cost_day', 'model_cost', 'provider_bill', 'statement', 'reconciliation', 'audit_log'
+    'cost_day', 'model_cost', 'provider_bill', 'statement', 'reconciliation', 'audit_log',
+    'shadow_entry'
 ]) AS root
 CROSS JOIN LATERAL (
     SELECT root::regclass AS relid UNION SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = root::regclass
@@ -125,7 +149,8 @@ CROSS JOIN unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) AS privilege
 WHERE relation.relkind IN ('r', 'p')
   AND (relation.oid::regclass::text = ANY(ARRAY[
            'transfer', 'entry', 'call_usage', 'idem', 'rate_card', 'seal', 'dead_letter', 'dead_letter_decision',
-    'cost_day', 'model_cost', 'provider_bill', 'statement', 'reconciliation', 'audit_log'
+    'cost_day', 'model_cost', 'provider_bill', 'statement', 'reconciliation', 'audit_log',
+    'shadow_entry'
        ])
        OR relation.oid IN (SELECT inhrelid FROM pg_inherits
                            WHERE inhparent = ANY(ARRAY['transfer', 'entry', 'call_usage']::regclass[])))

@@ -170,7 +170,7 @@ class Credits:
 
     def capture(self, settlement: Settlement) -> Awaitable[Settled]:
         """Debit the cost, free the hold. Raises HoldMissing, HoldConflict, AccountUnloaded, ShardCold."""
-        return self._settle("capture", b"CAPTURED", settlement, settlement.cost, _json(settlement))
+        return self._settle("capture", b"CAPTURED", settlement, settlement.charged, _json(settlement))
 
     def void(self, settlement: Settlement) -> Awaitable[Settled]:
         """Free the hold for nothing. Raises as `capture` does."""

@@ -172,6 +172,10 @@ class Ledger:
             await connection.execute(self._sql["insert_idem"], *_columns(map(_idem_row, made.lines)))
             await connection.execute(self._sql["insert_usage"], *_columns(map(_usage_row, made.lines)))
             posted.rows = len(made.lines)
+        shadows = [row for line in made.lines for row in _shadow_rows(line)]
+        if shadows:
+            await connection.execute(self._sql["insert_shadow_entries"], *_columns(shadows))
+            posted.rows += len(shadows)
         transfers = [line for line in made.lines if line.entries]
         if transfers:
             await connection.execute(self._sql["insert_transfers"], *_columns(map(_transfer_row, transfers)))
@@ -284,6 +288,18 @@ def _usage_row(line: Line) -> tuple[Any, ...]:
         settlement.event_at_ms,
         terms.member_id,
     )
+
+
+def _shadow_rows(line: Line) -> list[tuple[Any, ...]]:
+    """What a shadow call would have cost, beside the books: no balance is made of these."""
+    settlement = line.event.settlement
+    if not settlement.terms.is_shadow or settlement.cost == 0:
+        return []
+    request_id, phase, cost = settlement.request_id, line.phase.value, settlement.cost
+    return [
+        (request_id, phase, 1, settlement.terms.account_id, "shadow_due", -cost),
+        (request_id, phase, 2, SYSTEM, "shadow_revenue", cost),
+    ]
 
 
 def _dead_row(letter: DeadLetter) -> tuple[Any, ...]:

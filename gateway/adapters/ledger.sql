@@ -57,6 +57,10 @@ FROM unnest(
     rounding, flags, status, upstream_request_id, event_at_ms, member_id
 )
 
+-- name: insert_shadow_entries
+INSERT INTO shadow_entry (request_id, phase, line, account_id, bucket, amount)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::smallint[], $4::uuid[], $5::text[], $6::bigint[])
+
 -- name: add_to_balances
 UPDATE balance SET amount = balance.amount + given.amount
 FROM unnest($1::smallint[], $2::uuid[], $3::text[], $4::bigint[]) AS given (shard, account_id, bucket, amount)

@@ -133,9 +133,10 @@ def _require_consistent(event: Event) -> None:
         _require(abs(amount) <= AMOUNT_UCR_MAX, "an amount is out of range")
     _require(settlement.held >= 0 and 0 <= settlement.rounding <= settlement.cost, "held or rounding is out of range")
     if event.phase is Phase.END:
-        _require(event.charged == settlement.cost, "cost is not the settlement's")
+        _require(event.charged == settlement.charged, "cost is not the settlement's")
     else:
         _require(event.kind != "lapse", "a lapse corrects nothing")
+    _require(event.charged == 0 or not settlement.terms.is_shadow, "a shadow call charges nothing")
     _require((event.kind == "void") == (settlement.outcome is Outcome.VOID), "kind is not the settlement's outcome")
     _require(event.kind != "void" or settlement.cost == 0, "a void costs nothing")
     _require(0 <= settlement.event_at_ms <= EVENT_AT_MS_MAX, "event_at_ms is out of range")

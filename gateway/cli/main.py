@@ -31,6 +31,7 @@ from gateway.cli import (
     reviews,
     run,
     sandbox,
+    shadow,
     statements,
     stripe,
 )
@@ -64,6 +65,7 @@ app.add_typer(reviews.app, name="reviews")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(purchases.app, name="purchases")
 app.add_typer(purchases.refunds, name="refunds")
+app.add_typer(shadow.app, name="shadow")
 app.add_typer(stripe.app, name="stripe")
 app.add_typer(statements.app, name="statements")
 app.add_typer(reconcile.app, name="reconcile")

@@ -71,6 +71,7 @@ class Terms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     rate_version: str
     opened_at_ms: int  # Unix time of the gateway that opened it: `event_at` of a lapse, never a lease
     member_id: str = ""
+    is_shadow: bool = False  # measured and priced, and never charged: however it ends, no balance moves
     counted: tuple[Counted, ...] = ()
 
     def id_of(self, level: str) -> str:
@@ -98,7 +99,7 @@ class Settlement(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     terms: Terms
     outcome: Outcome
     held: MicroCredits
-    cost: MicroCredits  # in full, also above the hold; 0 for a void
+    cost: MicroCredits  # in full, also above the hold; 0 for a void; of a shadow call, what it would have cost
     event_at_ms: int
     rounding: MicroCredits = 0  # the part of `cost` that rounding up to whole credits added
     usage: Usage = Usage()
@@ -106,6 +107,11 @@ class Settlement(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     flags: tuple[Flag, ...] = ()
     status: int = 0  # upstream's HTTP status; 0 if it never answered
     upstream_request_id: str = ""
+
+    @property
+    def charged(self) -> MicroCredits:
+        """By how much the balance moves when this ends an open hold."""
+        return 0 if self.terms.is_shadow else self.cost
 
 
 class Balance(msgspec.Struct, frozen=True, gc=False):

@@ -42,6 +42,7 @@ class Admitted(NamedTuple):
 
     call: Call
     lines: bytes = b""  # header lines that tell the caller what was changed, and what it should know
+    is_shadow: bool = False  # measured and priced, and not charged
 
 
 def admit_caller(caller: Caller, controls: Controls) -> None:
@@ -54,7 +55,8 @@ def admit(caller: Caller, call: Call, controls: Controls, now_ms: int) -> Admitt
     """The call as it may be made now; raises the `GatewayError` that refuses it."""
     if caller.restrictions is not None:
         caller.restrictions.check_model(call.model)
-    return Admitted(call)
+    flags = controls.flags
+    return Admitted(call, is_shadow=flags is not None and flags.is_shadow(caller.account_id))
 
 
 def inactive(caller: Caller) -> AccountInReview | AccountSuspended:

@@ -167,6 +167,9 @@ def _repay(event: Event, amount: MicroCredits, known: Known, made: Plan) -> None
 
 def _post(event: Event, phase: Phase, charged: MicroCredits, known: Known, new_id: Callable[[], str]) -> Line:
     settlement, buckets = event.settlement, known.buckets[event.account_id]
+    if settlement.terms.is_shadow:
+        known.claims[event.request_id, phase] = Claim(event.kind, event.position, event.fingerprint)
+        return Line(event, phase, 0, "", TransferKind.CAPTURE, ())
     if phase is Phase.END:
         kind = TransferKind.LAPSE if settlement.outcome is Outcome.LAPSED else TransferKind.CAPTURE
         entries = entries_for_capture(charged, settlement.rounding, buckets)

@@ -276,7 +276,7 @@ class Exchange:
 
     def _estimated(self, request_id: str, caller: Caller, bounds: Bounds, target: Endpoint, body: bytes) -> Wanted:
         now_ms = self._now_ms()
-        call, lines = admit(caller, parse(target, body), self._controls(), now_ms)
+        call, lines, is_shadow = admit(caller, parse(target, body), self._controls(), now_ms)
         card = self._cards.at(now_ms)
         row = card.find(call.model)
         if row is None:
@@ -291,7 +291,7 @@ class Exchange:
         except UnsoldTier as error:
             raise InvalidRequest(str(error), param="service_tier") from error
         fingerprint = hashlib.sha256(body).hexdigest()
-        return Wanted(request_id, caller, bounds, kept, card, row, estimate, fingerprint, lines, limited_by)
+        return Wanted(request_id, caller, bounds, kept, card, row, estimate, fingerprint, lines, limited_by, is_shadow)
 
     # --- the end ---------------------------------------------------------------------------------------------------
 
@@ -330,7 +330,9 @@ class Exchange:
 
 
 def _closing_lines(settlement: Settlement, settled: Settled | None) -> bytes:
-    cost = b"x-credits-cost: %b\r\n" % format_credits(settlement.cost).encode()
+    cost = b"x-credits-cost: %b\r\n" % format_credits(settlement.charged).encode()
+    if settlement.terms.is_shadow:
+        cost += b"x-credits-shadow-cost: %b\r\n" % format_credits(settlement.cost).encode()
     if settled is None:
         return cost
     return b"%bx-credits-remaining: %b\r\n" % (cost, format_credits(settled.balance.available).encode())

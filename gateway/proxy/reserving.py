@@ -20,7 +20,7 @@ from gateway.core.clamps import with_output_limit
 from gateway.core.errors import GatewayError, InsufficientCredits
 from gateway.core.estimate import Estimate, affordable_output_limit, estimate_exact, estimate_limited, texts_to_count
 from gateway.core.holds import Hold, Terms
-from gateway.core.money import format_credits
+from gateway.core.money import MicroCredits, format_credits
 from gateway.core.rates import ModelRates, RateCard
 from gateway.core.refusals import cap_refusal, is_by_size, is_in_credits, request_refusal
 from gateway.proxy.leases import Leases, OpenHold
@@ -41,6 +41,12 @@ class Wanted(NamedTuple):
     fingerprint: str  # of the body as it came, in hex
     lines: bytes  # header lines of what admission changed
     limited_by: str  # what lowered the output limit: "cap", or the bound that it was fitted into
+    is_shadow: bool = False  # what it would cost is neither held nor charged; its calls and tokens count as ever
+
+    @property
+    def amount(self) -> MicroCredits:
+        """What is to be held."""
+        return 0 if self.is_shadow else self.estimate.amount
 
 
 class Reserving:
@@ -70,16 +76,16 @@ class Reserving:
 
     async def _open(self, wanted: Wanted, terms: Terms, attempt: int) -> OpenHold | Refused:
         estimate, bounds = wanted.estimate, wanted.bounds
-        over = request_refusal(bounds, estimate.amount)
+        over = request_refusal(bounds, wanted.amount)
         if over is not None:
-            return Refused(over[0], estimate.amount, over[1])
+            return Refused(over[0], wanted.amount, over[1])
         if not bounds.keys:
-            hold = Hold(wanted.request_id, estimate.amount, wanted.fingerprint, terms, attempt)
+            hold = Hold(wanted.request_id, wanted.amount, wanted.fingerprint, terms, attempt)
         else:
             tokens = estimate.input_tokens_max + estimate.output_tokens_max
             hold = Hold(
                 wanted.request_id,
-                estimate.amount,
+                wanted.amount,
                 wanted.fingerprint,
                 terms,
                 attempt,
@@ -145,6 +151,7 @@ def _terms(wanted: Wanted, opened_at_ms: int) -> Terms:
         rate_version=wanted.card.version,
         opened_at_ms=opened_at_ms,
         member_id=caller.member_id or "",
+        is_shadow=wanted.is_shadow,
         counted=wanted.bounds.counted,
     )
 

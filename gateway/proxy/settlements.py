@@ -269,4 +269,5 @@ class Settlements:
 
 def _hold_of(settlement: Settlement) -> Hold:
     """The hold a settlement ended, as far as restoring needs it. Its fingerprint guards reserves only."""
-    return Hold(settlement.request_id, settlement.held, "", settlement.terms)
+    held = 0 if settlement.terms.is_shadow else settlement.held
+    return Hold(settlement.request_id, held, "", settlement.terms)

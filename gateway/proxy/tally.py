@@ -17,7 +17,7 @@ class Tally:
 
     def settled(self, endpoint: Endpoint, settlement: Settlement) -> None:
         self.calls[endpoint, settlement.outcome] += 1
-        self.captured_ucr += settlement.cost
+        self.captured_ucr += settlement.charged
         for flag in settlement.flags:
             self.flags[flag] += 1
 

@@ -106,6 +106,7 @@ async def test_books_that_are_right_pass_and_every_invariant_is_announced(
         "8.",
         "9.",
         "10",
+        "12",
         "13",
         "14",
         "15",
@@ -157,6 +158,10 @@ DAMAGE = {
     " fingerprint) VALUES (1, 1, 1, 'gap', '{}', '')",
     "9. repeating an event changes nothing: what is posted is claimed, and a claim is made once": "DELETE FROM idem"
     " WHERE kind = 'capture'",
+    "5. an end charges what it cost, unless it is only shadow-billed": "UPDATE call_usage SET charged = 0",
+    "12. a shadow-billed call moves no balance, and its shadow entries are its cost": "INSERT INTO shadow_entry"
+    " SELECT request_id, phase, line, account_id, bucket, line * cost FROM call_usage"
+    " CROSS JOIN (VALUES (-1, 'shadow_due'), (1, 'shadow_revenue')) AS given (line, bucket) WHERE charged > 0",
     "15. a suspended account admits nothing": "UPDATE account SET status = 'suspended',"
     " changed_at = now() - interval '1 minute'",
     "13. ledger rows never change or vanish: they are as they were sealed": "INSERT INTO seal"

@@ -55,9 +55,10 @@ async def test_the_whole_balance_can_be_held_and_not_a_micro_credit_more(credits
     assert await credits.reserve(hold(account_id, 0)) == Reserved(0, Balance(AMOUNT_UCR_MAX, AMOUNT_UCR_MAX))
 
 
-async def test_an_account_in_debt_admits_nothing(credits: Credits) -> None:
-    account_id = await account_with(credits, -AMOUNT_UCR_MAX)
-    assert await credits.reserve(hold(account_id, 0)) == Refused("balance", 0, -AMOUNT_UCR_MAX)
+async def test_an_account_in_debt_admits_only_what_holds_nothing(credits: Credits) -> None:
+    account_id = await account_with(credits, 1 - AMOUNT_UCR_MAX)
+    assert await credits.reserve(hold(account_id, 1)) == Refused("balance", 1, 1 - AMOUNT_UCR_MAX)
+    assert await credits.reserve(hold(account_id, 0)) == Reserved(0, Balance(1 - AMOUNT_UCR_MAX, 0))
 
 
 async def test_a_repeated_reserve_holds_once(credits: Credits) -> None:

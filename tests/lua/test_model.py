@@ -159,7 +159,7 @@ class Model(RuleBasedStateMachine):
         answer = self.twice(lambda: self.credits.reserve(hold))
         if hold.amount > AMOUNT_UCR_MAX or abs(available) > AMOUNT_UCR_MAX:
             assert answer is RedisScriptError
-        elif hold.amount > available:
+        elif 0 < hold.amount > available:
             refused = Refused("balance", hold.amount, available)
             assert answer == refused
             self.requests[hold.request_id] = Request(hold, HoldState.REFUSED, self.epoch, refused)

@@ -1,0 +1,68 @@
+"""`tollgate shadow …`: what calls would have cost that nobody was charged for."""
+
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from gateway.adapters.shadow import Compared, compare
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
+from gateway.config import Config
+from gateway.core.money import format_credits
+from gateway.core.spans import read_span
+
+app = typer.Typer(help="Shadow billing: what it measured.", no_args_is_help=True)
+
+
+@app.command("report")
+def report(
+    window: Annotated[str, typer.Option(help="How far back: 30m, 24h, 7d.")] = "24h",
+    account: Annotated[str | None, typer.Option(help="Only this account, by name or id.")] = None,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare what was charged with what shadow billing measured, by account and model."""
+    try:
+        span = read_span(window)
+    except ValueError as error:
+        raise CommandFailed(f"--window: {error}") from error
+
+    async def main(settings: Config) -> list[Compared]:
+        from gateway.app.stores import open_stores
+
+        async with open_stores(settings) as stores:
+            account_id = None if account is None else (await stores.accounts.find(account)).id
+            return await compare(stores.pool, span, account_id)
+
+    lines = run(main(target(data, config)))
+    columns = ("account", "model", "charged calls", "credits", "shadow calls", "would have cost")
+    rows = [_row(each.account, each.model, each) for each in lines] + [_row("all", "", _sum(lines))]
+    shown = table(f"the last {window}", columns, rows, right=columns[2:]) if lines else "no calls in that time"
+    show(as_json, {"lines": [_told(each) for each in lines], "total": _told(_sum(lines))}, shown)
+
+
+def _row(account: str, model: str, line: Compared) -> tuple[object, ...]:
+    charged, shadow = format_credits(line.charged), format_credits(line.shadow)
+    return account, model, line.charged_calls, charged, line.shadow_calls, shadow
+
+
+def _sum(lines: list[Compared]) -> Compared:
+    return Compared(
+        "",
+        "",
+        "",
+        sum(each.charged_calls for each in lines),
+        sum(each.charged for each in lines),
+        sum(each.shadow_calls for each in lines),
+        sum(each.shadow for each in lines),
+    )
+
+
+def _told(line: Compared) -> dict[str, Any]:
+    """For machines: amounts in µcr, as numbers, and in credits, as decimal strings."""
+    values: dict[str, Any] = msgspec.structs.asdict(line)
+    for name in ("charged", "shadow"):
+        values[f"{name}_ucr"] = values[name]
+        values[name] = format_credits(values[name])
+    return {name: value for name, value in values.items() if value != ""}
