@@ -25,12 +25,6 @@ SELECT level, holder, request, day, month, output_tokens, requests_a_minute, tok
        models_allowed, models_denied, on_output, on_unaffordable
 FROM cap WHERE level = $1 AND holder = $2
 
--- name: of_account
--- An account's own caps and those of its members and keys; and of its plan.
-SELECT level, holder, request, day, month, output_tokens, requests_a_minute, tokens_a_minute, concurrent,
-       models_allowed, models_denied, on_output, on_unaffordable
-FROM cap WHERE account_id = $1::uuid OR (level = 'plan' AND holder = $2)
-
 -- name: set
 INSERT INTO cap (level, holder, account_id, request, day, month, output_tokens, requests_a_minute, tokens_a_minute,
                  concurrent, models_allowed, models_denied, on_output, on_unaffordable, changed_at)

@@ -6,24 +6,22 @@ counted once more a little later: by then every gateway knows them, and no call 
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import NamedTuple
 
+from gateway.adapters.charges import Charges
 from gateway.adapters.counters import Charged, Counters, OutboxAhead
 from gateway.adapters.credits import Credits, ShardCold
-from gateway.adapters.database import LedgerUnavailable, Pool, load_queries, outages
+from gateway.adapters.database import LedgerUnavailable
 from gateway.core.caps import Holder
 from gateway.core.holds import Hold
 from gateway.core.posting import Position
 from gateway.core.shards import shard_of
-from gateway.core.windows import UTC_NAME, Windows, id_bound, opened_ms, windows_at
+from gateway.core.windows import UTC_NAME, Windows, opened_ms, windows_at
 
 # By then every gateway follows what was set, and most calls that were opened without have ended.
 SETTLED_S = 5.0
 ATTEMPTS_MAX = 3
-# A call is posted after its window's beginning, give or take what clocks differ.
-SKEW = timedelta(hours=1)
 
 
 class Kept(NamedTuple):
@@ -39,7 +37,7 @@ class CapCounting:
 
     def __init__(
         self,
-        pool: Pool,
+        charges: Charges,
         credits: Credits,
         counters: Counters,
         *,
@@ -47,13 +45,12 @@ class CapCounting:
         clock: Callable[[], float],
         now_ms: Callable[[], int],
     ) -> None:
-        self._pool = pool
+        self._charges = charges
         self._credits = credits
         self._counters = counters
         self._batch_max = batch_max
         self._clock = clock
         self._now_ms = now_ms
-        self._sql = load_queries("caps")
         self._counting: dict[Holder, asyncio.Task[None]] = {}
         self._due: dict[Holder, tuple[float, Kept]] = {}  # in the order in which they are due
 
@@ -104,7 +101,8 @@ class CapCounting:
         for attempt in range(ATTEMPTS_MAX):
             is_checked = attempt < ATTEMPTS_MAX - 1
             try:
-                charged = await self._charged(holder, windows, kept)
+                charged = await self._charges.of(holder, windows, has_day=kept.has_day, has_month=kept.has_month)
+                self._credits.adopt(shard_of(holder.account_id), charged.epoch)
             except LedgerUnavailable:
                 # What Postgres has of this window was in Redis' counter before it went away, or there was no call: a
                 # window without a counter has begun since. And what was not posted is in the outbox still.
@@ -115,25 +113,6 @@ class CapCounting:
                 continue
             return uncounted == 0 and is_checked
         raise AssertionError("the last attempt is not checked")
-
-    async def _charged(self, holder: Holder, windows: Windows, kept: Kept) -> Charged:
-        day, month = windows
-        begun_ms = month.start_ms if kept.has_month else day.start_ms
-        bounds = [id_bound(each) for each in (day.start_ms, day.end_ms, month.start_ms, month.end_ms)]
-        begun_at = datetime.fromtimestamp(begun_ms / 1000, UTC) - SKEW
-        shard = shard_of(holder.account_id)
-        with outages():
-            row = await self._pool.fetchrow(self._sql["charged"], shard, *holder, *bounds, begun_at)
-        assert row is not None, "a shard has no row"
-        if row["is_rebuilding"]:
-            raise ShardCold(f"shard {shard} is being rebuilt")
-        self._credits.adopt(shard, row["epoch"])
-        return Charged(
-            row["epoch"],
-            Position(row["position_epoch"], row["position_seq"]),
-            row["day"] if kept.has_day else None,
-            row["month"] if kept.has_month else None,
-        )
 
     async def _uncharged(self, holder: Holder, kept: Kept) -> Charged:
         state = await self._credits.shard_state(shard_of(holder.account_id))

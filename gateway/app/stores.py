@@ -13,6 +13,9 @@ from gateway.adapters import schema
 from gateway.adapters.accounts import Accounts
 from gateway.adapters.adjustments import Adjustments
 from gateway.adapters.audit_log import AuditLog
+from gateway.adapters.cap_desk import CapDesk
+from gateway.adapters.charges import Charges
+from gateway.adapters.counters import Counters
 from gateway.adapters.credit_outbox import CreditOutbox
 from gateway.adapters.credits import Credits
 from gateway.adapters.database import LedgerUnavailable, Pool, open_pool
@@ -32,6 +35,7 @@ from gateway.adapters.scripts import Scripts
 from gateway.adapters.seals import Seals
 from gateway.adapters.statements import Statements
 from gateway.app.notices import load_words
+from gateway.app.plans import load_policies
 from gateway.app.sources import new_request_id, now, now_ms
 from gateway.config import Config, ConfigError
 from gateway.core.holds import Balance
@@ -68,8 +72,11 @@ class Stores:
         self.provider_costs = ProviderCosts(pool, self.ledger, now_ms=now_ms)
         self.audit_log = AuditLog(pool)
         self.flags = FlagDesk(pool, self.audit_log, now_ms=now_ms)
+        self.plans = load_policies(config)
+        self.counters = Counters(link, self.scripts)
+        self.charges = Charges(pool)
+        self.caps = CapDesk(pool, self.plans, self.counters, self.charges, self.audit_log, now_ms=now_ms)
         self.dead_letters = DeadLetters(pool, self.ledger)
-        self.audit_log = AuditLog(pool)
         self.notices = Notices(pool, load_words(config))
         self.reviews = Reviews(pool, self.notices, self.audit_log)
         self.outbox = Outbox(redis)

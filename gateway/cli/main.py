@@ -19,6 +19,7 @@ from gateway.cli import (
     accounts,
     audit_log,
     books,
+    caps,
     flags,
     keys,
     ledger,
@@ -55,6 +56,7 @@ ledger.register(app)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(audit_log.app, name="audit-log")
 app.add_typer(books.app, name="books")
+app.add_typer(caps.app, name="caps")
 app.add_typer(flags.app, name="flags")
 app.add_typer(keys.app, name="keys")
 app.add_typer(members.app, name="members")

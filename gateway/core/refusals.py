@@ -69,11 +69,10 @@ def _credits_refusal(
     }[kind]
     resets_at = "" if window is None else ends_at(window, bounds.time_zone)
     left = format_credits(max(available, 0))
+    text = f"{_owner(level)} may use {format_credits(allowed or 0)} credits in one {kind}; this call may cost up to "
+    text += f"{format_credits(needed)}" + (f", and {left} are left until {resets_at}." if resets_at else ".")
     return CapReached(
-        f"{_owner(level)} may use {format_credits(allowed or 0)} credits in one {kind}; this call may cost up to "
-        f"{format_credits(needed)}, and {left} are left"
-        + (f" until {resets_at}." if resets_at else ".")
-        + (f" An output limit of {affordable} tokens would fit." if affordable else ""),
+        text + (f" An output limit of {affordable} tokens would fit." if affordable else ""),
         cap=f"{level}_{kind}",
         limit=format_credits(allowed or 0),
         needed=format_credits(needed),

@@ -1,0 +1,165 @@
+"""`tollgate caps …`: what accounts, members and keys may use at most, and what they have used of it."""
+
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from gateway.adapters.cap_desk import Standing
+from gateway.adapters.counters import Used
+from gateway.cli.operator import Author, signed
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
+from gateway.config import Config
+from gateway.core.caps import UNLIMITED, Caps
+from gateway.core.money import InvalidAmount, format_credits
+from gateway.core.plans import UNLIMITED_WORD, parse_limit
+from gateway.core.windows import ends_at
+
+app = typer.Typer(help="Caps: credits, output, rates, calls at once, models.", no_args_is_help=True)
+
+INHERIT_WORD = "inherit"
+Who = Annotated[str, typer.Argument(metavar="ACCOUNT|MEMBER|KEY", help="A name, e-mail address or id; or plan:NAME.")]
+Limit = Annotated[str | None, typer.Option(metavar="N", help=f"A number, {UNLIMITED_WORD!r} or {INHERIT_WORD!r}.")]
+Credits = Annotated[str | None, typer.Option(metavar="N", help="Credits.")]
+Models = Annotated[str | None, typer.Option(metavar="NAMES", help="Parted by commas, with * and ?.")]
+Excess = Annotated[str | None, typer.Option(metavar="clamp|refuse")]
+
+_SHOWN = {
+    "request": "credits a call",
+    "day": "credits a day",
+    "month": "credits a month",
+    "output_tokens": "output tokens",
+    "requests_a_minute": "requests a minute",
+    "tokens_a_minute": "tokens a minute",
+    "concurrent": "calls at once",
+    "models_allowed": "models",
+    "models_denied": "models denied",
+    "on_output": "too much output",
+    "on_unaffordable": "too little credit",
+}
+_IN_CREDITS = ("request", "day", "month")
+
+
+@app.command("set")
+def set_caps(
+    who: Who,
+    request: Credits = None,
+    day: Credits = None,
+    month: Credits = None,
+    output_tokens: Limit = None,
+    rpm: Limit = None,
+    tpm: Limit = None,
+    concurrent: Limit = None,
+    models: Models = None,
+    deny_models: Models = None,
+    on_output: Excess = None,
+    on_unaffordable: Excess = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept in the audit log.")] = "set by an operator",
+    author: Author = None,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set caps; what is not named stays. Every gateway follows within a second.
+
+    Each takes 'unlimited', which lifts what the plan says, and 'inherit', which takes the cap away again.
+    """
+    limits = {
+        "request": request,
+        "day": day,
+        "month": month,
+        "output_tokens": output_tokens,
+        "requests_a_minute": rpm,
+        "tokens_a_minute": tpm,
+        "concurrent": concurrent,
+    }
+    change: dict[str, Any] = {name: _limit(name, text) for name, text in limits.items() if text is not None}
+    for name, text in (("models_allowed", models), ("models_denied", deny_models)):
+        if text is not None:
+            change[name] = None if text == INHERIT_WORD else tuple(each.strip() for each in text.split(","))
+    for name, text in (("on_output", on_output), ("on_unaffordable", on_unaffordable)):
+        if text not in (None, "clamp", "refuse", INHERIT_WORD):
+            raise CommandFailed(f"{name}: {text!r} is neither 'clamp', 'refuse' nor {INHERIT_WORD!r}")
+        if text is not None:
+            change[name] = None if text == INHERIT_WORD else text
+    signature = signed(author, reason)
+
+    async def main(settings: Config) -> list[Standing]:
+        from gateway.app.stores import open_stores
+
+        async with open_stores(settings) as stores:
+            found = await stores.caps.find(who)
+            await stores.caps.set(found, change, signature)
+            return (await stores.caps.standing(found))[:1]
+
+    _show(run(main(target(data, config))), as_json)
+
+
+@app.command("show")
+def show_caps(who: Who, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Show the caps that hold, and what is used of them; of an account, its members' and keys' too."""
+
+    async def main(settings: Config) -> list[Standing]:
+        from gateway.app.stores import open_stores
+
+        async with open_stores(settings) as stores:
+            return await stores.caps.standing(await stores.caps.find(who))
+
+    _show(run(main(target(data, config))), as_json)
+
+
+def _limit(name: str, text: str) -> int | None:
+    try:
+        return None if text == INHERIT_WORD else parse_limit(name, text)
+    except InvalidAmount as error:
+        raise CommandFailed(f"{name}: {error}; or {UNLIMITED_WORD!r}, or {INHERIT_WORD!r}") from error
+
+
+def _show(standings: list[Standing], as_json: bool) -> None:
+    who = standings[0].who
+    rows = [row for each in standings for row in _rows(each)]
+    columns = ("of", "cap", "limit", "used", "resets")
+    shown = table(f"caps of {who.level} {who.name or who.id}", columns, rows, right=("limit", "used"), unfolded=("of",))
+    show(as_json, [_told(each) for each in standings], shown if rows else f"{who.level} {who.id} has no caps")
+
+
+def _rows(standing: Standing) -> list[tuple[str, ...]]:
+    who = standing.who
+    of = who.level if who.level in ("account", "plan") else who.name or who.id
+    return [
+        (of, _SHOWN[name], _value(name, value), _used(name, standing.used), _resets(name, standing))
+        for name, value in msgspec.structs.asdict(standing.caps).items()
+        if value is not None
+    ]
+
+
+def _value(name: str, value: Any) -> str:
+    if value == UNLIMITED:
+        return UNLIMITED_WORD
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return format_credits(value) if name in _IN_CREDITS else str(value)
+
+
+def _used(name: str, used: Used) -> str:
+    counted = {"day": used.day, "month": used.month, "concurrent": used.open_calls}.get(name)
+    return "" if counted is None else _value(name, counted)
+
+
+def _resets(name: str, standing: Standing) -> str:
+    window = {"day": standing.windows.day, "month": standing.windows.month}.get(name)
+    return "" if window is None else ends_at(window, standing.who.time_zone)
+
+
+def _told(standing: Standing) -> dict[str, Any]:
+    """The same for machines: amounts in µcr; null is unlimited, and what is not there is not capped."""
+    caps: Caps = standing.caps
+    given = {name: value for name, value in msgspec.structs.asdict(caps).items() if value is not None}
+    return {
+        "level": standing.who.level,
+        "id": standing.who.id,
+        "name": standing.who.name,
+        "caps": {name: None if value == UNLIMITED else value for name, value in given.items()},
+        "used": msgspec.to_builtins(standing.used),
+        "resets_at": {name: _resets(name, standing) for name in ("day", "month")},
+    }

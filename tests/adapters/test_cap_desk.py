@@ -1,0 +1,75 @@
+"""Caps are set by operators, each change with its line in the audit log, and looked at with what is used."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from gateway.adapters.audit_log import ChangeRefused, Signature
+from gateway.app.stores import Stores
+from gateway.core.caps import UNLIMITED, Caps, Excess
+from gateway.core.roles import Role
+from tests.proxy.stack import open_stack
+
+SIGNATURE = Signature("ada", "a test")
+
+
+@pytest.fixture
+async def stores(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterator[Stores]:
+    async with open_stack(database_url, redis_url, "http://127.0.0.1:9", tmp_path / "spool") as stack:
+        yield stack.stores
+
+
+async def test_what_is_not_named_stays_and_none_inherits_again(stores: Stores) -> None:
+    who = await stores.caps.find("main")
+    await stores.caps.set(who, {"day": 5, "models_denied": ["o1*"], "on_output": "refuse"}, SIGNATURE)
+    assert await stores.caps.set(who, {"day": None, "month": UNLIMITED}, SIGNATURE) == Caps(
+        month=UNLIMITED, models_denied=("o1*",), on_output=Excess.REFUSE
+    )
+
+
+async def test_every_change_stands_in_the_audit_log(stores: Stores) -> None:
+    who = await stores.caps.find("main")
+    await stores.caps.set(who, {"day": 5}, SIGNATURE)
+    await stores.caps.set(who, {"day": 7}, SIGNATURE)
+    (line, _) = await stores.audit_log.page(subject=f"account:{who.id}", count=9)
+    assert (line.author, line.action, line.before, line.after) == ("ada", "caps.set", {"day": 5}, {"day": 7})
+
+
+async def test_an_account_inherits_from_its_plan_and_shows_its_keys(stores: Stores) -> None:
+    account = await stores.caps.find("main")
+    _, key_id = await stores.accounts.issue_key(account.id, "phone")
+    await stores.caps.set(await stores.caps.find("plan:default"), {"day": 9, "concurrent": 2}, SIGNATURE)
+    await stores.caps.set(account, {"day": 5}, SIGNATURE)
+    await stores.caps.set(await stores.caps.find(key_id), {"requests_a_minute": 1}, SIGNATURE)
+    of_account, of_key = await stores.caps.standing(account)
+    assert of_account.caps == Caps(day=5, concurrent=2)
+    assert (of_key.who.level, of_key.who.name, of_key.caps) == ("key", "phone", Caps(requests_a_minute=1))
+    assert of_account.used.day == 0
+
+
+async def test_members_go_by_their_address(stores: Stores) -> None:
+    account = await stores.caps.find("main")
+    member = await stores.members.create(account.id, "ada@example.com", Role.MEMBER)
+    found = await stores.caps.find("ADA@example.com")
+    assert (found.level, found.id, found.account_id) == ("member", member.id, account.id)
+
+
+@pytest.mark.parametrize(
+    ("who", "change"),
+    [
+        ("nobody", {"day": 1}),
+        (str(uuid4()), {"day": 1}),
+        ("plan:", {"day": 1}),
+        ("main", {}),
+        ("main", {"models_allowed": [""]}),
+        ("main", {"models_allowed": ["x"] * 101}),
+        ("main", {"models_denied": ["a\0b"]}),
+        ("a key", {"on_output": "clamp"}),
+    ],
+)
+async def test_what_cannot_be_meant_is_refused(stores: Stores, who: str, change: dict[str, object]) -> None:
+    _, key_id = await stores.accounts.issue_key((await stores.caps.find("main")).id)
+    with pytest.raises(ChangeRefused):
+        await stores.caps.set(await stores.caps.find(key_id if who == "a key" else who), change, SIGNATURE)

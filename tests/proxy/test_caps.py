@@ -1,0 +1,178 @@
+"""Caps as a caller meets them: what is refused, what is clamped, and what it is told."""
+
+import asyncio
+import json
+from typing import Any
+
+from gateway.adapters.audit_log import Signature
+from gateway.core.caps import UNLIMITED
+from gateway.core.money import UCR_PER_CREDIT
+from gateway.sandbox.openai import SimulatedOpenAI
+from tests.proxy.prices import CHAT
+from tests.proxy.stack import Stack
+from tests.proxy.wire import Received, ask, request
+
+SIGNATURE = Signature("test", "test")
+
+
+def body(**fields: Any) -> bytes:
+    messages = [{"role": "user", "content": "Say hello."}]
+    return json.dumps({"model": "gpt-4o-mini", "messages": messages, "max_tokens": 20} | fields).encode()
+
+
+async def cap(stack: Stack, who: str = "", **change: Any) -> None:
+    """Set caps of the main account, or of `who`; the gateway knows them when this returns."""
+    found = await stack.stores.caps.find(who or stack.account.id)
+    await stack.stores.caps.set(found, change, SIGNATURE)
+    await stack.gateway.caps.directory.refresh_step()
+
+
+async def call(stack: Stack, **fields: Any) -> Received:
+    return await ask(stack.address, request(CHAT, stack.key, body(**fields)))
+
+
+def error_of(got: Received) -> dict[str, Any]:
+    error: dict[str, Any] = json.loads(got.body)["error"]
+    return error
+
+
+def held(got: Received) -> int:
+    return round(float(got.get(b"x-credits-held") or b"0") * UCR_PER_CREDIT)
+
+
+async def test_a_days_cap_refuses_what_would_pass_it_and_says_when_it_resets(stack: Stack) -> None:
+    await cap(stack, day=1)
+    got = await call(stack)
+    error = error_of(got)
+    assert (got.status, error["code"], error["cap"], error["available"]) == (
+        402,
+        "cap_reached",
+        "account_day",
+        "0.000001",
+    )
+    assert error["resets_at"].endswith("T00:00:00+00:00")
+    assert got.get(b"x-should-retry") == b"false"
+    assert await stack.lines() == []
+    await cap(stack, day=UNLIMITED)
+    assert (await call(stack)).status == 200
+
+
+async def test_what_a_call_cost_counts_when_it_has_ended(stack: Stack) -> None:
+    await cap(stack, day=100 * UCR_PER_CREDIT, month=100 * UCR_PER_CREDIT)
+    assert (await call(stack)).status == 200
+    line = await stack.line()
+    (standing,) = await stack.stores.caps.standing(await stack.stores.caps.find(stack.account.id))
+    assert (standing.used.day, standing.used.month, standing.used.open_calls) == (line.cost, line.cost, 0)
+
+
+async def test_what_was_used_before_a_cap_was_set_counts(stack: Stack) -> None:
+    first = await call(stack)
+    line = await stack.line()
+    await cap(stack, day=line.cost + 7)
+    refused = error_of(await call(stack))
+    assert (refused["cap"], refused["available_ucr"]) == ("account_day", 7)
+    await cap(stack, day=line.cost + held(first))
+    assert (await call(stack)).status == 200
+
+
+async def test_500_calls_at_once_do_not_pass_a_days_cap(stack: Stack) -> None:
+    probe = held(await call(stack))
+    allowed = 60 * probe
+    await cap(stack, day=allowed)
+    answers = await asyncio.gather(*(call(stack) for _ in range(500)))
+    assert {got.status for got in answers} == {200, 402}
+    lines = await stack.lines()
+    assert sum(line.cost for line in lines) <= allowed
+    assert len(lines) == 1 + sum(got.status == 200 for got in answers)
+    (standing,) = await stack.stores.caps.standing(await stack.stores.caps.find(stack.account.id))
+    assert standing.used.day == sum(line.cost for line in lines)
+
+
+async def test_a_key_has_caps_of_its_own(stack: Stack) -> None:
+    key, key_id = await stack.stores.accounts.issue_key(stack.account.id)
+    await cap(stack, key_id, concurrent=0)
+    refused = await ask(stack.address, request(CHAT, key, body()))
+    assert (refused.status, error_of(refused)["limit"], refused.get(b"retry-after")) == (429, "key_concurrent", b"1")
+    assert (await call(stack)).status == 200
+
+
+async def test_a_rate_is_told_beside_upstreams_own_and_refuses_with_a_time(stack: Stack) -> None:
+    await cap(stack, requests_a_minute=2, tokens_a_minute=100_000)
+    first, second, third = [await call(stack) for _ in range(3)]
+    assert first.get(b"x-gateway-ratelimit-limit-requests") == b"2"
+    assert [got.get(b"x-gateway-ratelimit-remaining-requests") for got in (first, second)] == [b"1", b"0"]
+    assert first.get(b"x-gateway-ratelimit-reset-requests") == b"30000ms"
+    assert 0 < int(first.get(b"x-gateway-ratelimit-remaining-tokens") or 0) < 100_000
+    assert (third.status, error_of(third)["code"], error_of(third)["limit"]) == (
+        429,
+        "rate_limit_exceeded",
+        "account_requests",
+    )
+    assert 28 <= int(third.get(b"retry-after") or 0) <= 30
+
+
+async def test_a_call_of_more_tokens_than_a_minute_has_is_not_to_be_retried(stack: Stack) -> None:
+    await cap(stack, tokens_a_minute=10)
+    got = await call(stack)
+    assert (got.status, got.get(b"x-should-retry"), got.get(b"retry-after")) == (429, b"false", None)
+
+
+async def test_one_request_may_cost_so_much(stack: Stack) -> None:
+    fits = held(await call(stack, max_tokens=1))
+    await cap(stack, request=fits + 50)
+    refused = error_of(await call(stack, max_tokens=4000))
+    assert (refused["code"], refused["cap"], refused["resets_at"]) == ("cap_reached", "account_request", "")
+    assert (await call(stack, max_tokens=refused["affordable_output_tokens"])).status == 200
+    assert (await call(stack, max_tokens=refused["affordable_output_tokens"] + 1)).status == 402
+
+
+async def test_too_much_output_is_clamped_and_said(stack: Stack, openai: SimulatedOpenAI) -> None:
+    await cap(stack, output_tokens=50)
+    got = await call(stack, max_tokens=500)
+    assert (got.status, got.get(b"x-gateway-output-limit")) == (200, b"50; by=cap")
+    assert (await call(stack, max_tokens=50)).get(b"x-gateway-output-limit") is None
+    assert (await call(stack, max_tokens=30, n=2)).get(b"x-gateway-output-limit") == b"25; by=cap"
+    assert (await call(stack, max_tokens=None)).get(b"x-gateway-output-limit") == b"50; by=cap"
+
+
+async def test_too_much_output_is_refused_where_that_is_the_policy(stack: Stack, openai: SimulatedOpenAI) -> None:
+    await cap(stack, output_tokens=50, on_output="refuse")
+    got = await call(stack, max_tokens=51)
+    assert (got.status, error_of(got)["code"], error_of(got)["param"]) == (
+        400,
+        "output_limit_too_high",
+        "max_completion_tokens",
+    )
+    assert len(openai.log) == 0
+
+
+async def test_a_call_that_is_not_affordable_is_cut_to_what_is(stack: Stack) -> None:
+    small = await stack.new_account("small", ucr=2 * UCR_PER_CREDIT)
+    refused = await ask(stack.address, request(CHAT, small.key, body(max_tokens=16_000)))
+    affordable = error_of(refused)["affordable_output_tokens"]
+    assert (refused.status, error_of(refused)["bound"]) == (402, "balance")
+    await cap(stack, small.id, on_unaffordable="clamp")
+    got = await ask(stack.address, request(CHAT, small.key, body(max_tokens=16_000)))
+    assert (got.status, got.get(b"x-gateway-output-limit")) == (200, b"%d; by=balance" % affordable)
+    assert held(got) <= 2 * UCR_PER_CREDIT
+
+
+async def test_models_are_allowed_by_name(stack: Stack, openai: SimulatedOpenAI) -> None:
+    await cap(stack, models_allowed=["gpt-4o-mini*", "o3*"], models_denied=["o3-pro"])
+    assert (await call(stack)).status == 200
+    refused = await call(stack, model="gpt-4o")
+    assert (refused.status, error_of(refused)["code"]) == (403, "model_not_allowed")
+    assert len(openai.log) == 1
+
+
+async def test_after_redis_was_emptied_what_was_used_counts_still(stack: Stack) -> None:
+    await cap(stack, day=100 * UCR_PER_CREDIT)
+    await call(stack)
+    line = await stack.line()
+    await stack.stores.link.command(b"FLUSHDB")
+    await stack.workers.rebuilder.step()
+    await cap(stack, day=line.cost + 7)
+    async with asyncio.timeout(10):
+        while (got := await call(stack)).status == 503:
+            await asyncio.sleep(0.02)
+    assert (got.status, error_of(got)["available_ucr"]) == (402, 7)
