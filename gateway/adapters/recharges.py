@@ -169,12 +169,26 @@ class Recharges:
 
     async def unsure(self, older_than_s: float) -> list[Attempt]:
         """Open attempts that nobody has looked at for so long: from now on this worker does."""
+        return await self._take("unsure", older_than_s)
+
+    async def unoffered(self, older_than_s: float) -> list[Attempt]:
+        """Attempts that paused it for want of the customer, who was not given a page in so long."""
+        return await self._take("unoffered", older_than_s)
+
+    async def _take(self, query: str, older_than_s: float) -> list[Attempt]:
         with outages():
-            rows = await self._pool.fetch(self._sql["unsure"], timedelta(seconds=older_than_s))
+            rows = await self._pool.fetch(self._sql[query], timedelta(seconds=older_than_s))
         return [await self.attempt(str(row["purchase_id"])) for row in rows]
 
+    async def wait(self, account_id: str, how_long: timedelta) -> None:
+        """Do not look at the account for so long, unless its terms are set anew."""
+        await self._execute("wait", account_id, how_long)
+
     async def declined(self, attempt: Attempt, code: str) -> Pause | None:
-        """Stripe has decided: wait or pause, and tell. Returns the pause, if this decline brought one."""
+        """Stripe has decided: wait or pause, and tell. Returns the pause, if this decline brought one.
+
+        Of a pause that only the customer can end they are told with the page to do it on, by `offer`.
+        """
         with outages():
             async with self._pool.acquire() as connection, connection.transaction():
                 if await connection.fetchval(self._sql["declined"], attempt.purchase_id, code) is None:
@@ -188,12 +202,19 @@ class Recharges:
                     await self._notices.raise_(connection, Kind.PAYMENT_FAILED, attempt.account_id, told)
                     return None
                 await connection.execute(self._sql["pause"], attempt.account_id, follows.value)
-                await self._notices.raise_(connection, Kind.RECHARGE_PAUSED, attempt.account_id, {"reason": code})
+                if follows is Pause.DECLINED:
+                    told = {"reason": code, "remedy": "Check the card, then turn it on again."}
+                    await self._notices.raise_(connection, Kind.RECHARGE_PAUSED, attempt.account_id, told)
         return follows
 
-    async def offer(self, account_id: str, purchase_id: str) -> None:
-        """While it is paused, the customer can pay on the page of this purchase."""
-        await self._execute("offer", account_id, purchase_id)
+    async def offer(self, account_id: str, purchase_id: str, url: str) -> None:
+        """Only the customer can pay: tell them of the page of this purchase, once."""
+        with outages():
+            async with self._pool.acquire() as connection, connection.transaction():
+                if await connection.fetchval(self._sql["offer"], account_id, purchase_id) is None:
+                    return
+                told = {"reason": "the bank wants the cardholder", "remedy": f"Pay here, and it goes on: {url}"}
+                await self._notices.raise_(connection, Kind.RECHARGE_PAUSED, account_id, told)
 
     async def _close_purchase(self, connection: Connection, attempt: Attempt, state: PurchaseState) -> None:
         await connection.execute(self._sql["close_purchase"], attempt.purchase_id, state.value)

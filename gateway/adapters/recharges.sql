@@ -85,11 +85,24 @@ FROM recharge_attempt AS attempt JOIN purchase ON purchase.id = attempt.purchase
 WHERE attempt.purchase_id = $1::uuid
 
 -- name: declined
-UPDATE recharge_attempt SET state = 'declined', answer = $2 WHERE purchase_id = $1::uuid AND state = 'open'
+UPDATE recharge_attempt SET state = 'declined', answer = $2, looked_at = now() WHERE purchase_id = $1::uuid AND state = 'open'
 RETURNING account_id
 
 -- name: count_decline
 UPDATE recharge SET declines = declines + 1, changed_at = now() WHERE account_id = $1::uuid RETURNING declines
+
+-- name: unoffered
+-- Refused attempts whose customers still have no page to pay on, taken for this long.
+UPDATE recharge_attempt SET looked_at = now()
+WHERE purchase_id IN (
+    SELECT purchase_id FROM recharge_attempt AS refused JOIN recharge USING (account_id)
+    WHERE is_on AND paused = 'authentication_required' AND checkout_id IS NULL
+      AND refused.state = 'declined' AND refused.looked_at < now() - $1::interval
+      AND NOT EXISTS (SELECT FROM recharge_attempt AS later
+                      WHERE later.account_id = refused.account_id AND later.created_at > refused.created_at)
+    LIMIT 20 FOR UPDATE OF refused SKIP LOCKED
+)
+RETURNING purchase_id
 
 -- name: wait
 UPDATE recharge SET retry_at = now() + $2::interval WHERE account_id = $1::uuid
@@ -98,7 +111,8 @@ UPDATE recharge SET retry_at = now() + $2::interval WHERE account_id = $1::uuid
 UPDATE recharge SET paused = $2 WHERE account_id = $1::uuid
 
 -- name: offer
-UPDATE recharge SET checkout_id = $2::uuid WHERE account_id = $1::uuid AND paused <> ''
+UPDATE recharge SET checkout_id = $2::uuid
+WHERE account_id = $1::uuid AND paused = 'authentication_required' AND checkout_id IS NULL RETURNING account_id
 
 -- name: attempts
 SELECT attempt.purchase_id, attempt.state, attempt.answer, attempt.created_at, purchase.amount_cents

@@ -259,7 +259,13 @@ class Stripe:
 def _errors() -> Iterator[None]:
     try:
         yield
-    except (stripe.APIConnectionError, stripe.RateLimitError, aiohttp.ClientError, TimeoutError) as error:
+    except (
+        stripe.APIConnectionError,
+        stripe.AuthenticationError,  # our key's fault, and no decision about what was asked
+        stripe.RateLimitError,
+        aiohttp.ClientError,
+        TimeoutError,
+    ) as error:
         raise StripeUnavailable(f"{type(error).__name__}: {_said(error)}") from error
     except stripe.StripeError as error:
         # 409 is a call under the same key that is still running.

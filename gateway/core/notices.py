@@ -41,7 +41,7 @@ FIELDS: dict[Kind, frozenset[str]] = {
     Kind.IN_REVIEW: frozenset({"reference", "subject", "rule", "figures"}),
     Kind.UNUSUAL: frozenset({"subject", "rule", "figures"}),
     Kind.RELEASED: frozenset({"reference", "subject", "reason"}),
-    Kind.RECHARGE_PAUSED: frozenset({"reason"}),
+    Kind.RECHARGE_PAUSED: frozenset({"reason", "remedy"}),
     Kind.PAYMENT_FAILED: frozenset({"amount", "reason"}),
     Kind.DISPUTE: frozenset({"payment", "amount", "reason", "reference"}),
     Kind.MISMATCH: frozenset({"what", "expected", "found"}),

@@ -27,6 +27,11 @@ class Package(msgspec.Struct, frozen=True):
         return self.bonus_credits * UCR_PER_CENT // 10
 
 
+def custom(amount_cents: int) -> Package:
+    """Credits for that much, without a bonus."""
+    return Package(CUSTOM, f"{amount_cents * 10:,} credits", amount_cents)
+
+
 class Packages(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     currency: str
     custom_cents_min: int
@@ -40,7 +45,7 @@ class Packages(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """An amount of the customer's choice, if it is within the bounds. It brings no bonus."""
         if not self.custom_cents_min <= amount_cents <= self.custom_cents_max:
             return None
-        return Package(CUSTOM, f"{amount_cents * 10:,} credits", amount_cents)
+        return custom(amount_cents)
 
     def order(self, package: Package, *, is_live: bool) -> Order:
         return Order(package.amount_cents, self.currency, is_live, package.bonus)

@@ -7,6 +7,7 @@ again only where Stripe has none, under the same key.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import structlog
 
@@ -15,7 +16,7 @@ from gateway.adapters.recharges import Attempt, Recharges, Watched
 from gateway.adapters.stripe import Sale, Stripe, StripeRefused, StripeUnavailable
 from gateway.adapters.stripe_objects import Charged
 from gateway.core.money import MicroCredits
-from gateway.core.packages import Packages
+from gateway.core.packages import Packages, custom
 from gateway.core.recharge import Pause, Reason, Situation, obstacle
 from gateway.core.topups import Mismatch
 from gateway.loops import OUTAGES
@@ -28,6 +29,8 @@ log = structlog.get_logger(__name__)
 UNSURE_S = 60.0
 # Stripe forgets idempotency keys after 24 hours. An attempt that it does not know by then was never made.
 ASKED_AGAIN_S_MAX = 20 * 3600.0
+# Where the month's maximum is reached, nothing changes before the month does, or the terms.
+MONTH_MAX_WAIT = timedelta(minutes=10)
 
 
 class Recharger:
@@ -54,19 +57,28 @@ class Recharger:
         self._charges_max = charges_max
         self._now_s = now_s
         self._charging: dict[str, asyncio.Task[None]] = {}  # by account
+        self._last_begun = ""  # account ids from here on have their turn next
+        self._bug: BaseException | None = None
         self.charged_total = 0
         self.declined_total = 0
 
     async def step(self) -> int:
         """Begin what is needed now; a charge goes on beside, so that a slow one holds up nobody else's."""
+        if self._bug is not None:
+            raise self._bug
         await self._recharges.close_paid()
         for attempt in await self._recharges.unsure(UNSURE_S):
             if attempt.account_id not in self._charging:
                 self._start(attempt.account_id, self._find_out(attempt))
+        for attempt in await self._recharges.unoffered(UNSURE_S):
+            if attempt.account_id not in self._charging:
+                self._start(attempt.account_id, self._offer_page(attempt))
         watched = [each for each in await self._recharges.watched() if each.account_id not in self._charging]
         balances = await asyncio.gather(*(self._available(each.account_id) for each in watched))
         low = [each for each, available in zip(watched, balances, strict=True) if available < each.terms.threshold]
+        low.sort(key=lambda each: (each.account_id <= self._last_begun, each.account_id))
         for each in low[: max(0, self._charges_max - len(self._charging))]:
+            self._last_begun = each.account_id
             self._start(each.account_id, self._recharge(each))
         return 0
 
@@ -84,7 +96,12 @@ class Recharger:
     def _start(self, account_id: str, charging: Awaitable[None]) -> None:
         task = asyncio.ensure_future(self._guarded(account_id, charging))
         self._charging[account_id] = task
-        task.add_done_callback(lambda _: self._charging.pop(account_id, None))
+        task.add_done_callback(lambda ended: self._ended(account_id, ended))
+
+    def _ended(self, account_id: str, task: asyncio.Task[None]) -> None:
+        del self._charging[account_id]
+        if not task.cancelled():
+            self._bug = task.exception() or self._bug
 
     async def _guarded(self, account_id: str, charging: Awaitable[None]) -> None:
         try:
@@ -97,7 +114,10 @@ class Recharger:
     # --- one account -------------------------------------------------------------------------------------------------
 
     async def _recharge(self, watched: Watched) -> None:
-        if await self._obstacle(watched) is not None:
+        in_the_way = await self._obstacle(watched)
+        if in_the_way is Reason.MONTH_MAX:
+            await self._recharges.wait(watched.account_id, MONTH_MAX_WAIT)
+        if in_the_way is not None:
             return
         attempt = await self._recharges.begin(watched, self._packages.currency, is_live=self._stripe.is_live)
         if attempt is None:
@@ -161,12 +181,11 @@ class Recharger:
 
     async def _offer_page(self, attempt: Attempt) -> None:
         """Only the customer can pay: a page for the same amount, on which the card is saved anew."""
-        package = self._packages.custom(attempt.amount_cents)
-        if package is None:
-            return
         key = f"recharge-page-{attempt.purchase_id}"
         try:
-            page = await self._checkout.begin(attempt.account_id, package, key, saves_card=True)
-        except (TooMany, KeyReused):
+            page = await self._checkout.begin(attempt.account_id, custom(attempt.amount_cents), key, saves_card=True)
+        except (TooMany, KeyReused) as error:
+            log.warning("a paused recharge has no page", account_id=attempt.account_id, error=repr(error))
             return
-        await self._recharges.offer(attempt.account_id, page.id)
+        log.info("a paused recharge waits for its customer", account_id=attempt.account_id, url=page.checkout_url)
+        await self._recharges.offer(attempt.account_id, page.id, page.checkout_url)

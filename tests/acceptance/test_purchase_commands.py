@@ -152,6 +152,20 @@ def test_a_refund_pays_back_what_is_unused_and_once(stack: Stack) -> None:
     assert stack.tollgate("accounts", "show", "refunded")["available"] == "0"
 
 
+def test_automatic_recharge_is_agreed_to_shown_and_turned_off(stack: Stack, sold: Sold) -> None:
+    terms = ["--below", "100", "--dollars", "10", "--month-dollars", "50"]
+    assert stack.tollgate("recharge", "show", "buyer") == {"on": False, "attempts": []}
+    told = stack.tollgate("recharge", "set", "buyer", *terms)
+    assert (told["on"], told["amount_cents"], told["needs_card"]) == (True, 1000, True)
+    shown = printed(stack, 80, "recharge", "show", "buyer")
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "month_cents_max is amount_cents" in refused(
+        stack, "recharge", "set", "buyer", *terms[:4], "--month-dollars", "5"
+    )
+    stack.tollgate("recharge", "off", "buyer")
+    assert stack.tollgate("recharge", "show", "buyer")["on"] is False
+
+
 def test_nothing_is_sold_without_a_key(tmp_path: Path, stack: Stack) -> None:
     urls = {f"TOLLGATE_{name.upper()}": stack.ready[name] for name in ("database_url", "redis_url")}
     done = tollgate("purchases", "list", env=urls)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 from stripe import StripeClient
 
@@ -83,6 +84,12 @@ async def age(shop: Shop) -> None:
 
 async def shown(shop: Shop) -> Any:
     return (await shop.ask("GET", "/api/recharge"))[1]
+
+
+async def remedies(shop: Shop) -> list[str]:
+    """What accounts were told to do about a pause."""
+    rows = await shop.stack.stores.pool.fetch("SELECT fields FROM notice WHERE kind = 'recharge_paused'")
+    return [msgspec.json.decode(row["fields"])["remedy"] for row in rows]
 
 
 async def test_it_is_off_until_somebody_agrees(shop: Shop, client: StripeClient) -> None:
@@ -206,11 +213,72 @@ async def test_a_card_that_wants_its_owner_pauses_and_offers_a_page(shop: Shop, 
     told = await shown(shop)
     assert told["paused"] == "authentication_required"
     assert told["checkout_url"].startswith("http")
+    assert [told["checkout_url"] in remedy for remedy in await remedies(shop)] == [True]
     shop.pay(told)
     await shop.settle()
     await shop.parts.recharger.step()
     assert (await shown(shop))["paused"] is None
     assert await shop.available() == 15_000 * UCR_PER_CREDIT
+
+
+async def test_a_page_that_could_not_be_made_is_offered_later_and_once(shop: Shop, client: StripeClient) -> None:
+    await use_card(shop, client, "pm_card_authenticationRequired")
+    await agree(shop)
+    shop.simulated.add_fault("refuse", method="POST", path="/v1/checkout/sessions", times=3)
+    await recharge(shop)
+    told = await shown(shop)
+    assert (told["paused"], told["checkout_url"], await remedies(shop)) == ("authentication_required", None, [])
+    for _ in range(2):
+        await age(shop)
+        await recharge(shop)
+    assert (await shown(shop))["checkout_url"].startswith("http")
+    assert len(await remedies(shop)) == 1
+
+
+async def test_a_wrong_key_of_ours_is_no_decline_of_the_customers(shop: Shop, client: StripeClient) -> None:
+    await agree(shop)
+    parts = StripeParts(shop.stack.config.model_copy(update={"stripe_key": "sk_wrong"}), shop.stack.stores)
+    try:
+        await recharge(shop, parts)
+    finally:
+        await parts.close()
+    await age(shop)
+    await recharge(shop)
+    assert (await charges(client), await remedies(shop)) == ([(1000, "succeeded")], [])
+
+
+async def test_one_that_cannot_be_charged_now_keeps_nobody_else_waiting(shop: Shop, client: StripeClient) -> None:
+    await agree(shop)
+    first = shop.account
+    shop.account = await shop.stack.new_account("later", ucr=0)
+    await buy(shop, save_card=True)
+    await agree(shop)
+    config = shop.stack.config
+    one_at_once = config.stripe.model_copy(update={"recharges_at_once_max": 1})
+    parts = StripeParts(config.model_copy(update={"stripe": one_at_once}), shop.stack.stores)
+    try:
+        for _ in range(3):  # what is paid stays queued for Redis meanwhile, so who was charged is still below
+            await parts.recharger.step()
+            await parts.recharger.idle()
+    finally:
+        await parts.close()
+    assert await charges(client) == [(1000, "succeeded")] * 2
+    assert first.id != shop.account.id
+
+
+async def test_a_call_that_crosses_the_threshold_leads_to_a_charge_within_seconds(
+    shop: Shop, client: StripeClient
+) -> None:
+    await agree(shop, threshold_credits=5_000)
+    async with asyncio.TaskGroup() as group:
+        loops = [group.create_task(loop) for loop in shop.parts.loops()]
+        async with shop.stack.client(shop.account.key) as caller:
+            await caller.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Hello"}])
+        async with asyncio.timeout(5):
+            while not await charges(client):
+                await asyncio.sleep(0.05)
+        for each in loops:
+            each.cancel()
 
 
 async def test_a_suspended_account_is_not_charged(shop: Shop, client: StripeClient) -> None:
