@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.adapters.database import Connection, Pool, load_queries, outages
+from gateway.core.brownout import Brownout, Level
 from gateway.core.flags import Flag, Scope
 from gateway.core.policy import Controls, Decisions
 
@@ -58,7 +59,10 @@ class ControlsFollower:
 
 
 async def read_decisions(connection: Connection, sql: dict[str, str]) -> Decisions:
-    return Decisions(flags=tuple(map(flag_of, await connection.fetch(sql["flags"]))))
+    return Decisions(
+        flags=tuple(map(flag_of, await connection.fetch(sql["flags"]))),
+        brownouts=tuple(map(brownout_of, await connection.fetch(sql["brownouts"]))),
+    )
 
 
 def flag_of(row: Any) -> Flag:
@@ -71,4 +75,19 @@ def flag_of(row: Any) -> Flag:
         author=row["author"],
         banner=row["banner"],
         expires_at_ms=None if row["expires_at"] is None else int(row["expires_at"].timestamp() * 1000),
+    )
+
+
+def brownout_of(row: Any) -> Brownout:
+    return Brownout(
+        models=row["models"],
+        level=Level(row["level"]),
+        shed_percent=row["shed_percent"],
+        output_tokens=row["output_tokens"],
+        reroute_to=row["reroute_to"],
+        reason=row["reason"],
+        author=row["author"],
+        set_at_ms=round(row["set_at"].timestamp() * 1000),
+        expires_at_ms=round(row["expires_at"].timestamp() * 1000),
+        banner=row["banner"],
     )

@@ -13,6 +13,7 @@ from gateway.adapters import schema
 from gateway.adapters.accounts import Accounts
 from gateway.adapters.adjustments import Adjustments
 from gateway.adapters.audit_log import AuditLog
+from gateway.adapters.brownouts import BrownoutDesk
 from gateway.adapters.cap_desk import CapDesk
 from gateway.adapters.charges import Charges
 from gateway.adapters.counters import Counters
@@ -76,6 +77,7 @@ class Stores:
         self.counters = Counters(link, self.scripts)
         self.charges = Charges(pool)
         self.caps = CapDesk(pool, self.plans, self.counters, self.charges, self.audit_log, now_ms=now_ms)
+        self.brownouts = BrownoutDesk(pool, self.audit_log, now_ms=now_ms)
         self.dead_letters = DeadLetters(pool, self.ledger)
         self.notices = Notices(pool, load_words(config))
         self.reviews = Reviews(pool, self.notices, self.audit_log)

@@ -16,6 +16,7 @@ from gateway.core.callers import Caller
 from gateway.core.calls import Call, Endpoint
 from gateway.core.clamps import with_model, with_output_limit, with_service_tier
 from gateway.core.errors import ModelBrownedOut
+from gateway.core.flags import Banner
 
 DEFAULT_TIER = "default"
 LOW_PRIORITY = "low"
@@ -47,10 +48,11 @@ class Brownout(msgspec.Struct, frozen=True):
     banner: str = ""  # what callers are told instead of the reason
 
     @property
-    def text(self) -> str:
-        """What callers are told."""
-        end = datetime.fromtimestamp(self.expires_at_ms // 1000, UTC).isoformat().replace("+00:00", "Z")
-        return f"{self.models} is reduced: {(self.banner or self.reason).rstrip('.')}. Until {end}."
+    def told(self) -> Banner:
+        """What callers and pages are told."""
+        until = datetime.fromtimestamp(self.expires_at_ms // 1000, UTC).isoformat().replace("+00:00", "Z")
+        what = _WHAT.get(self.level, "{}").format(self.models, self.reroute_to)
+        return Banner(f"brownout:{self.models}", what, self.banner or self.reason, until)
 
     def retry_after_s(self, now_ms: int) -> int:
         return min(max(-((now_ms - self.expires_at_ms) // 1000), 1), RETRY_AFTER_S_MAX)
@@ -63,6 +65,14 @@ class Brownout(msgspec.Struct, frozen=True):
         """Whether the account is of the share that is shed: always the same in one brownout, another in the next."""
         drawn = sha256(f"{self.models} {self.set_at_ms} {account_id}".encode()).digest()
         return int.from_bytes(drawn[:8]) % 100 < self.shed_percent
+
+
+_WHAT = {
+    Level.SHED: "{} is short of capacity",
+    Level.TRIM: "{} gives shorter answers, in the default service tier",
+    Level.REROUTE: "{} gives shorter answers, or those of {} to whoever allows it",
+    Level.REFUSE: "{} is not served",
+}
 
 
 class Trimmed(NamedTuple):
@@ -89,6 +99,9 @@ class Brownouts(msgspec.Struct, frozen=True):
         ]
         return max(holding, key=lambda each: (each.level, len(each.models)), default=None)
 
+    def banners(self) -> list[Banner]:
+        return [each.told for each in self.brownouts]
+
     def trim(self, call: Call, sold_as: str, caller: Caller, *, accepts_reroute: bool, now_ms: int) -> Trimmed:
         """The call as it may be made now; raises `ModelBrownedOut`."""
         brownout = self.of(call.model, sold_as)
@@ -113,13 +126,11 @@ class Brownouts(msgspec.Struct, frozen=True):
 def _reduced(call: Call, caller: Caller, brownout: Brownout, now_ms: int) -> Trimmed:
     is_shed = caller.priority == LOW_PRIORITY and brownout.sheds(caller.account_id)
     if brownout.level >= Level.REFUSE or (brownout.level >= Level.SHED and is_shed):
-        raise ModelBrownedOut(brownout.text, param="model", retry_after_s=brownout.retry_after_s(now_ms))
+        raise ModelBrownedOut(str(brownout.told), param="model", retry_after_s=brownout.retry_after_s(now_ms))
     if brownout.level < Level.TRIM:
         return Trimmed(call)
     lines = b"x-gateway-brownout: level=%d\r\n" % brownout.level
     trimmed = with_output_limit(call, brownout.output_tokens)
-    if trimmed is not call:
-        lines += b"x-gateway-output-limit: %d\r\n" % brownout.output_tokens
     if call.service_tier is not None and call.service_tier != DEFAULT_TIER and call.endpoint in _TIERED:
         trimmed = with_service_tier(trimmed, DEFAULT_TIER)
         lines += b"x-gateway-service-tier: %b\r\n" % DEFAULT_TIER.encode()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from gateway.core.brownout import Brownout, Brownouts, brownouts_in_force
 from gateway.core.callers import Caller
 from gateway.core.calls import Call
 from gateway.core.errors import AccountInReview, AccountSuspended
@@ -21,19 +22,21 @@ class Controls(msgspec.Struct, frozen=True):
     """
 
     flags: Flags | None = None
+    brownouts: Brownouts | None = None
 
 
 class Decisions(msgspec.Struct, frozen=True):
     """All that operators have decided, also what has expired: what the snapshots are made of as time goes by."""
 
     flags: tuple[Flag, ...] = ()
+    brownouts: tuple[Brownout, ...] = ()
 
     def at(self, now_ms: int) -> Controls:
-        return Controls(flags=flags_in_force(self.flags, now_ms))
+        return Controls(flags_in_force(self.flags, now_ms), brownouts_in_force(self.brownouts, now_ms))
 
     def next_expiry_ms(self, now_ms: int) -> int | None:
         """When the snapshot of `now_ms` is no longer right, if nobody decides anything."""
-        ends = (each.expires_at_ms for each in self.flags)
+        ends = [each.expires_at_ms for each in self.flags] + [each.expires_at_ms for each in self.brownouts]
         return min((end for end in ends if end is not None and end > now_ms), default=None)
 
 

@@ -18,7 +18,7 @@ from gateway.adapters.credits import Settled
 from gateway.adapters.tokens import Tokenizer
 from gateway.core.addresses import Address, Network, client_address
 from gateway.core.callers import Caller, Restrictions
-from gateway.core.calls import Endpoint, parse
+from gateway.core.calls import Call, Endpoint, parse
 from gateway.core.caps import Bounds
 from gateway.core.clamps import keep_output
 from gateway.core.endings import Charge, Ended, ending
@@ -35,7 +35,7 @@ from gateway.core.holds import Settlement
 from gateway.core.keys import credential_of
 from gateway.core.money import format_credits
 from gateway.core.policy import Controls, admit, admit_caller
-from gateway.core.rates import UnsoldTier
+from gateway.core.rates import ModelRates, RateCard, UnsoldTier
 from gateway.core.routes import Control, Free, Own, Route, Session, route
 from gateway.core.schedule import Schedule
 from gateway.core.sessions import model_asked
@@ -63,6 +63,7 @@ log = structlog.get_logger(__name__)
 LARGE_BODY_BYTES = 1024 * 1024
 
 FORWARDED = b"x-forwarded-for"
+FALLBACK = b"x-gateway-fallback"  # "allow": another model will do while the one that is asked for is reduced
 
 
 class Callers(Protocol):
@@ -270,22 +271,26 @@ class Exchange:
         """Parse and estimate; raises the `GatewayError` that refuses the call."""
         body = await request.read_body(self._body_bytes_max)
         bounds = self._caps.bounds(caller, opened_ms(request_id))
-        if len(body) <= LARGE_BODY_BYTES:
-            return self._estimated(request_id, caller, bounds, target, body)
-        return await asyncio.to_thread(self._estimated, request_id, caller, bounds, target, body)
+        estimated = partial(self._estimated, request, request_id, caller, bounds, target, body)
+        return estimated() if len(body) <= LARGE_BODY_BYTES else await asyncio.to_thread(estimated)
 
-    def _estimated(self, request_id: str, caller: Caller, bounds: Bounds, target: Endpoint, body: bytes) -> Wanted:
-        now_ms = self._now_ms()
-        call, lines, is_shadow = admit(caller, parse(target, body), self._controls(), now_ms)
+    def _estimated(
+        self, request: Request, request_id: str, caller: Caller, bounds: Bounds, target: Endpoint, body: bytes
+    ) -> Wanted:
+        now_ms, controls = self._now_ms(), self._controls()
+        call, lines, is_shadow = admit(caller, parse(target, body), controls, now_ms)
         card = self._cards.at(now_ms)
-        row = card.find(call.model)
-        if row is None:
-            raise ModelNotFound(f"The model {call.model[:128]!r} does not exist or has no price here.", param="model")
-        if bounds.models:
-            bounds.allow_model(call.model, row.model)
+        row, limited_by = _sold(card, call, bounds), ""
+        if controls.brownouts is not None:
+            allows_other = request.get(FALLBACK) == b"allow"
+            asked_limit = call.output_limit
+            trimmed = controls.brownouts.trim(call, row.model, caller, accepts_reroute=allows_other, now_ms=now_ms)
+            call, lines = trimmed.call, lines + trimmed.lines
+            limited_by = "" if call.output_limit == asked_limit else "brownout"
+            row = _sold(card, call, bounds)
         self._breakers.check(row.model)
         kept = keep_output(call, row, bounds)
-        limited_by = "" if kept is call else "cap"
+        limited_by = limited_by if kept is call else "cap"
         try:
             estimate = estimate_cheap(kept, row, card, auto_tier=self._auto_tier)
         except UnsoldTier as error:
@@ -327,6 +332,16 @@ class Exchange:
         if not request.gone:
             lines = b"%bx-gateway-request-id: %b\r\n%b" % (JSON, request_id.encode(), encode(error.headers()))
             request.respond(error.status, lines, error.body())
+
+
+def _sold(card: RateCard, call: Call, bounds: Bounds) -> ModelRates:
+    """The row that prices the call's model; raises the `GatewayError` that refuses that model."""
+    row = card.find(call.model)
+    if row is None:
+        raise ModelNotFound(f"The model {call.model[:128]!r} does not exist or has no price here.", param="model")
+    if bounds.models:
+        bounds.allow_model(call.model, row.model)
+    return row
 
 
 def _closing_lines(settlement: Settlement, settled: Settled | None) -> bytes:

@@ -28,8 +28,10 @@ class StatusRoute:
         return [web.get("/api/status", self.status)]
 
     async def status(self, request: web.Request) -> web.Response:
-        flags = self._controls().flags
+        controls = self._controls()
+        flags, brownouts = controls.flags, controls.brownouts
         banners = [] if flags is None else flags.banners(await self._account_id(request))
+        banners += [] if brownouts is None else brownouts.banners()
         return web.json_response(
             {
                 "status": "ok" if self._is_ready() else "unavailable",
