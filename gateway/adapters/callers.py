@@ -6,15 +6,16 @@ While Postgres is away, callers that are known keep working for a bounded time; 
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
 from gateway.adapters.database import LedgerUnavailable, Pool, load_queries, outages
 from gateway.core.callers import Caller, Restrictions, Scope, Status
 from gateway.core.errors import BillingUnavailable, Unauthenticated
+from gateway.core.jwts import token_of
 from gateway.core.keys import credential_of
 
 log = structlog.get_logger(__name__)
@@ -136,18 +137,7 @@ class CallerDirectory:
         return changed
 
     async def run(self) -> None:
-        """Poll for ever. An outage is logged once; the cache then lives on within its bound."""
-        was_away = False
-        while True:
-            try:
-                await self.refresh_step()
-            except LedgerUnavailable as error:
-                if not was_away:
-                    log.warning("changed keys cannot be read", error=str(error))
-                was_away = True
-            else:
-                was_away = False
-            await asyncio.sleep(self._poll_s)
+        await poll(self.refresh_step, self._poll_s, "changed keys")
 
     @property
     def stale_s(self) -> float:
@@ -164,7 +154,7 @@ class CallerDirectory:
         return Caller(
             account_id=str(row["account_id"]),
             key_id=row["key_id"],
-            status=_status(row),
+            status=status_of(row),
             on_disconnect=row["on_disconnect"],
             member_id=None if row["member_id"] is None else str(row["member_id"]),
             role=row["role"],
@@ -179,7 +169,45 @@ class CallerDirectory:
         )
 
 
-def _status(row: Any) -> Status:
+class Tokens(Protocol):
+    """Who is calling, by a token: see `identities`."""
+
+    def known(self, credential: bytes) -> Caller | None: ...
+
+    async def authenticate(self, authorization: bytes | None) -> Caller: ...
+
+
+class KeysAndTokens:
+    """Callers of either kind."""
+
+    def __init__(self, keys: CallerDirectory, tokens: Tokens) -> None:
+        self._keys = keys
+        self._tokens = tokens
+
+    def known(self, credential: bytes) -> Caller | None:
+        return self._keys.known(credential) or self._tokens.known(credential)
+
+    async def authenticate(self, authorization: bytes | None) -> Caller:
+        is_token = authorization is not None and token_of(authorization) is not None
+        return await (self._tokens if is_token else self._keys).authenticate(authorization)
+
+
+async def poll(step: Callable[[], Awaitable[int]], poll_s: float, what: str) -> None:
+    """Step for ever. An outage is logged once; a cache then lives on within its bound."""
+    was_away = False
+    while True:
+        try:
+            await step()
+        except LedgerUnavailable as error:
+            if not was_away:
+                log.warning(f"{what} cannot be read", error=str(error))
+            was_away = True
+        else:
+            was_away = False
+        await asyncio.sleep(poll_s)
+
+
+def status_of(row: Any) -> Status:
     """The worst of the account's, the member's and the key's. An account's review is in its own status already."""
     if "suspended" in (row["status"], row["member_status"]):
         return "suspended"

@@ -8,17 +8,19 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
-from gateway.adapters.callers import CallerDirectory
+from gateway.adapters.callers import CallerDirectory, KeysAndTokens
 from gateway.adapters.controls import ControlsFollower
 from gateway.adapters.journal import Journal, JournalFull
 from gateway.adapters.tokens import Tokenizer
 from gateway.app.breakers import breaker_metrics, breakers_of
 from gateway.app.caps import CapParts
+from gateway.app.identity import token_callers
 from gateway.app.payments import stripe_parts
 from gateway.app.public import control_plane
 from gateway.app.sources import RequestIds, new_request_id, now_ms
 from gateway.app.stores import Stores
 from gateway.config import Config, ConfigError
+from gateway.core.callers import Scope
 from gateway.core.errors import GatewayError
 from gateway.core.holds import Settlement
 from gateway.core.schedule import Schedule
@@ -98,14 +100,16 @@ class Gateway:
         )
         edge = config.edge
         self._stripe = stripe_parts(config, stores)
+        self._tokens = token_callers(config, stores)
+        everybody = self.callers if self._tokens is None else KeysAndTokens(self.callers, self._tokens)
         self._public = control_plane(
-            config, stores, self.callers, self._stripe, self.controls.snapshot, is_ready=lambda: not self.ready.missing
+            config, stores, everybody, self._stripe, self.controls.snapshot, is_ready=lambda: not self.ready.missing
         )
         make_protocol = protocol_of(
             self._public, head_bytes_max=edge.head_bytes_max, header_count_max=edge.header_count_max
         )
         self.exchange = Exchange(
-            callers=self.callers,
+            callers=everybody if Scope.CALLS in config.identity.scopes else self.callers,
             caps=self.caps.directory,
             cards=cards,
             leases=self.leases,
@@ -143,6 +147,7 @@ class Gateway:
         settlement = self._config.settlement
         return [
             self.callers.run(),
+            *([] if self._tokens is None else [self._tokens.run()]),
             every(self._config.controls.poll_ms / 1000, "follow controls", self.controls.step),
             *self.caps.loops(),
             # Looked at often enough that a renewal, due at half the lease, is never too late.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from gateway.adapters.callers import CallerDirectory
+from gateway.adapters.callers import CallerDirectory, KeysAndTokens
 from gateway.adapters.idempotency import Idempotency
 from gateway.adapters.ledger_pages import LedgerPages
 from gateway.adapters.usage_pages import UsagePages
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def control_plane(
     config: Config,
     stores: Stores,
-    callers: CallerDirectory,
+    callers: CallerDirectory | KeysAndTokens,
     stripe: "StripeParts | None",
     controls: Callable[[], Controls],
     *,

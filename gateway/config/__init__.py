@@ -29,6 +29,7 @@ from gateway.config.sections import (
     Edge,
     Estimate,
     Holds,
+    Identity,
     Notify,
     Poster,
     Purchases,
@@ -73,6 +74,7 @@ class Config(BaseSettings):
     redis: Redis
     database: Database
     callers: Callers
+    identity: Identity
     controls: Controls
     caps: CapsConfig
     breaker: Breaker

@@ -7,6 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, field_validator, model_validator
 
 from gateway.core.anomaly import Width
+from gateway.core.callers import Scope
 from gateway.core.sessions import Selling
 
 
@@ -54,6 +55,37 @@ class Callers(Section):
     cached_keys_max: int = Positive
     unknown_key_ttl_ms: int = Field(gt=0, le=1000)
     stale_s_max: int = Field(ge=0)
+
+
+class Identity(Section):
+    issuer: str
+    audience: str
+    jwks_url: str
+    public_key_file: str
+    leeway_s: int = Field(ge=0, le=300)
+    jwks_age_s_max: int = Positive
+    jwks_refetch_s: int = Positive
+    jwks_timeout_ms: int = Positive
+    account_claim: str = Field(min_length=1)
+    member_claim: str = Field(min_length=1)
+    email_claim: str = Field(min_length=1)
+    scopes: frozenset[Scope]
+    create_members: Literal["", "viewer", "member"]
+    link_by_email: bool
+    cached_tokens_max: int = Positive
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        return checked_scheme(url, "https", "http")
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Identity":
+        if self.jwks_url and self.public_key_file:
+            raise ValueError("give jwks_url or public_key_file, not both")
+        if (self.jwks_url or self.public_key_file) and not (self.issuer and self.audience):
+            raise ValueError("issuer and audience must be given, or tokens for others would be taken")
+        return self
 
 
 class Controls(Section):

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.errors import Unauthenticated
+from gateway.core.keys import hash_key, secret_of
 
 # One signature each for RSA, P-256 and Ed25519 keys. None that a public key could make, and not "none".
 ALGORITHMS = frozenset({"RS256", "ES256", "EdDSA"})
@@ -46,6 +47,22 @@ def is_jwt(secret: bytes) -> bool:
     (True, False, False)
     """
     return len(secret) <= JWT_LENGTH_MAX and _SHAPE.fullmatch(secret) is not None
+
+
+def token_of(authorization: bytes) -> bytes | None:
+    """The token in an Authorization header; None if it holds none.
+
+    >>> token_of(b"Bearer eyJhbGciOiJFUzI1NiJ9.e30.c2ln"), token_of(b"Bearer sk-tg-x")
+    (b'eyJhbGciOiJFUzI1NiJ9.e30.c2ln', None)
+    """
+    secret = secret_of(authorization, JWT_LENGTH_MAX)
+    return secret if secret is not None and is_jwt(secret) else None
+
+
+def token_credential_of(authorization: bytes) -> bytes | None:
+    """What stands for a token wherever callers are looked up: its hash. None if the header holds no token."""
+    token = token_of(authorization)
+    return None if token is None else hash_key(token)
 
 
 def key_id_of(header: Mapping[str, Any]) -> str | None:

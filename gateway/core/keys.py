@@ -35,13 +35,13 @@ def is_key(secret: bytes) -> bool:
     return _SHAPE.fullmatch(secret) is not None and secret[-6:] == _checksum(secret[:-6])
 
 
-def secret_of(authorization: bytes | None) -> bytes | None:
+def secret_of(authorization: bytes | None, length_max: int = _AUTHORIZATION_LENGTH_MAX) -> bytes | None:
     """The secret in an Authorization header, or None; its shape is not checked.
 
     >>> secret_of(b"Bearer sk-tg-x"), secret_of(b"Basic eDp5")
     (b'sk-tg-x', None)
     """
-    if authorization is None or len(authorization) > _AUTHORIZATION_LENGTH_MAX:
+    if authorization is None or len(authorization) > length_max:
         return None
     if authorization[: len(_BEARER)].lower() != _BEARER:
         return None

@@ -32,6 +32,7 @@ from gateway.core.errors import (
 )
 from gateway.core.estimate import estimate_cheap
 from gateway.core.holds import Settlement
+from gateway.core.jwts import token_credential_of
 from gateway.core.keys import credential_of
 from gateway.core.money import format_credits
 from gateway.core.policy import Controls, admit, admit_caller
@@ -222,7 +223,8 @@ class Exchange:
         """The caller, if that is known without asking; raises `Unauthenticated`."""
         credential: bytes | None = head.notes.get("credential")
         if credential is None:
-            credential = credential_of(self._authorization(head))
+            authorization = self._authorization(head)
+            credential = credential_of(authorization) or token_credential_of(authorization)
             if credential is None:
                 raise Unauthenticated
             head.notes["credential"] = credential

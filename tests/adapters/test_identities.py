@@ -1,0 +1,187 @@
+"""Callers by tokens: claims become members, by policy; members who change are followed; everybody else gets one 401."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import jwt
+import pytest
+
+from gateway.adapters.accounts import Account
+from gateway.adapters.identities import TokenCallers, TokenPolicy
+from gateway.adapters.jwks import ConfiguredKey, Verifier
+from gateway.adapters.members import MemberChange
+from gateway.core.callers import Caller
+from gateway.core.errors import BillingUnavailable, Unauthenticated
+from gateway.core.jwts import ClaimNames, token_credential_of
+from gateway.core.roles import Role
+from tests.books import Books, now_ms, open_books
+from tests.provider import AUDIENCE, ED_KEY, ISSUER, pem
+
+SCOPES = frozenset({"read", "manage"})
+
+
+@pytest.fixture
+async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
+    async with open_books(database_url, redis_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def account(books: Books) -> Account:
+    return await books.account()
+
+
+def open_callers(
+    books: Books,
+    *,
+    creates: Role | None = None,
+    links: bool = False,
+    tokens_max: int = 10,
+    clock: list[float] | None = None,
+) -> TokenCallers:
+    keys = ConfiguredKey(pem(ED_KEY))
+    names = ClaimNames(account="account", member="sub", email="email")
+    ticking = clock if clock is not None else [0.0]
+    return TokenCallers(
+        books.pool,
+        books.accounts,
+        books.members,
+        Verifier(keys, issuer=ISSUER, audience=AUDIENCE, names=names, leeway_s=5.0),
+        TokenPolicy(SCOPES, creates, links),
+        cached_tokens_max=tokens_max,
+        unknown_token_ttl_s=1.0,
+        stale_s_max=60.0,
+        poll_s=0.01,
+        clock=lambda: ticking[0],
+        now_ms=now_ms,
+    )
+
+
+def bearer(of: Account, subject: str, *, lives_s: float = 600, **changed: Any) -> bytes:
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "account": of.name, "exp": time.time() + lives_s}
+    return b"Bearer " + jwt.encode(claims | changed, ED_KEY, "EdDSA").encode()
+
+
+def known(callers: TokenCallers, authorization: bytes) -> Caller | None:
+    credential = token_credential_of(authorization)
+    assert credential is not None
+    return callers.known(credential)
+
+
+async def test_a_member_is_known_by_its_subject_and_then_without_waiting(books: Books, account: Account) -> None:
+    ada = await books.members.create(account.id, "ada@example.com", Role.ADMIN, subject="u-1")
+    callers = open_callers(books)
+    token = bearer(account, "u-1")
+    assert known(callers, token) is None
+    caller = await callers.authenticate(token)
+    assert (caller.account_id, caller.member_id, caller.role, caller.scopes) == (account.id, ada.id, "admin", SCOPES)
+    assert caller.key_id == "jwt_" + ada.id.replace("-", "")
+    assert caller.restrictions is not None  # it lacks the scope for calls
+    assert known(callers, token) == caller
+
+
+async def test_whoever_is_nobody_gets_the_same_refusal(books: Books, account: Account) -> None:
+    callers = open_callers(books)
+    elsewhere = await books.account()
+    await books.members.create(elsewhere.id, "eve@example.com", Role.OWNER, subject="u-1")
+    tokens = [
+        bearer(account, "u-1"),
+        bearer(account, "u-1", account="no such account"),
+        bearer(account, "u-1", email="ada@example.com"),
+        bearer(elsewhere, "u-1", aud="another"),
+        bearer(elsewhere, "u-1", lives_s=-60),
+        b"Bearer nonsense",
+    ]
+    said = set()
+    for token in tokens * 2:
+        with pytest.raises(Unauthenticated) as refusal:
+            await callers.authenticate(token)
+        said.add(refusal.value.body())
+    assert len(said) == 1
+    assert await books.members.listing(account.id) == []
+
+
+async def test_who_is_seen_first_becomes_a_member_once_where_policy_says_so(books: Books, account: Account) -> None:
+    callers = open_callers(books, creates=Role.VIEWER)
+    tokens = [bearer(account, "u-1", email="ada@example.com", n=number) for number in range(5)]
+    found = await asyncio.gather(*map(callers.authenticate, tokens))
+    [ada] = await books.members.listing(account.id)
+    assert {each.member_id for each in found} == {ada.id}
+    assert (ada.role, ada.subject, ada.email) == (Role.VIEWER, "u-1", "ada@example.com")
+    with pytest.raises(Unauthenticated):  # without an address, there is nobody to make
+        await callers.authenticate(bearer(account, "u-2"))
+    with pytest.raises(Unauthenticated):  # and an address is not taken over
+        await callers.authenticate(bearer(account, "u-3", email="ADA@example.com"))
+
+
+async def test_an_invited_member_is_linked_by_address_only_where_policy_says_so(books: Books, account: Account) -> None:
+    bea = await books.members.create(account.id, "bea@example.com", Role.ADMIN)
+    token = bearer(account, "u-1", email="bea@example.com")
+    with pytest.raises(Unauthenticated):
+        await open_callers(books).authenticate(token)
+    callers = open_callers(books, links=True)
+    with pytest.raises(Unauthenticated):
+        await callers.authenticate(bearer(account, "u-1", email="bea@example.com", email_verified=False))
+    assert (await callers.authenticate(token)).member_id == bea.id
+    with pytest.raises(Unauthenticated):  # the address is linked to another subject now
+        await callers.authenticate(bearer(account, "u-2", email="bea@example.com"))
+
+
+async def test_a_suspended_member_and_account_are_followed_and_a_removed_one_is_nobody(
+    books: Books, account: Account
+) -> None:
+    await books.members.create(account.id, "owner@example.com", Role.OWNER, subject="u-0")
+    ada = await books.members.create(account.id, "ada@example.com", Role.ADMIN, subject="u-1")
+    callers = open_callers(books)
+    tokens = [bearer(account, "u-1", n=number) for number in range(2)]
+    for token in tokens:
+        await callers.authenticate(token)
+    for status in ("suspended", "active"):
+        await books.members.change(account.id, ada.id, MemberChange(status=status))
+        assert await callers.refresh_step() == 1
+        for token in tokens:
+            found = known(callers, token)
+            assert found is not None
+            assert (found.status, found.is_barred) == (status, status == "suspended")
+    await books.accounts.set_status(account.id, "in_review")
+    assert await callers.refresh_step() == 1
+    assert [found.status for token in tokens if (found := known(callers, token))] == ["in_review"] * 2
+    await books.members.change(account.id, ada.id, MemberChange(status="removed"))
+    assert await callers.refresh_step() == 1
+    for token in tokens:
+        assert known(callers, token) is None
+        with pytest.raises(Unauthenticated):
+            await callers.authenticate(token)
+
+
+async def test_a_token_is_known_until_it_ends(books: Books, account: Account) -> None:
+    await books.members.create(account.id, "ada@example.com", Role.ADMIN, subject="u-1")
+    callers = open_callers(books)
+    ended = bearer(account, "u-1", lives_s=-2)  # within the leeway
+    assert await callers.authenticate(ended)
+    assert known(callers, ended) is None
+
+
+async def test_the_cache_is_bounded(books: Books, account: Account) -> None:
+    await books.members.create(account.id, "ada@example.com", Role.ADMIN, subject="u-1")
+    callers = open_callers(books, tokens_max=2)
+    tokens = [bearer(account, "u-1", n=number) for number in range(3)]
+    for token in tokens:
+        await callers.authenticate(token)
+    assert [known(callers, token) is not None for token in tokens] == [False, True, True]
+
+
+async def test_while_postgres_is_away_known_tokens_work_for_a_bounded_time(books: Books, account: Account) -> None:
+    await books.members.create(account.id, "ada@example.com", Role.ADMIN, subject="u-1")
+    clock = [0.0]
+    callers = open_callers(books, clock=clock)
+    token = bearer(account, "u-1")
+    caller = await callers.authenticate(token)
+    await books.pool.close()
+    clock[0] = 59.0
+    assert await callers.authenticate(token) == caller
+    clock[0] = 61.0
+    with pytest.raises(BillingUnavailable):
+        await callers.authenticate(token)
