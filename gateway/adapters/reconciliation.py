@@ -90,6 +90,12 @@ class ReconciliationReads:
             found |= {row["payment_intent_id"]: _booked(row) for row in rows}
         return found
 
+    async def payouts(self, ids: Iterable[str]) -> dict[str, int]:
+        """The cents that the books have of these payouts; those that they do not know are left out."""
+        with outages():
+            rows = await self._pool.fetch(self._sql["payouts"], list(ids))
+        return {row["id"]: row["posted"] // UCR_PER_CENT for row in rows}
+
 
 class Reports:
     """What reconciliations found."""

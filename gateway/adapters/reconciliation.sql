@@ -29,6 +29,9 @@ JOIN purchase_transfer ON purchase_transfer.transfer_id = transfer.id
 JOIN purchase ON purchase.id = purchase_transfer.purchase_id
 WHERE transfer.kind = 'top_up' AND transfer.recorded_at >= $1 AND transfer.recorded_at < $2
 
+-- name: payouts
+SELECT id, posted FROM payout WHERE id = ANY($1::text[])
+
 -- name: keep
 INSERT INTO reconciliation (day, agrees, report) VALUES ($1, $2, $3::text::jsonb)
 

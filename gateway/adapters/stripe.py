@@ -29,6 +29,7 @@ from gateway.adapters.stripe_objects import (
     read_session,
     told,
 )
+from gateway.core.payouts import Payout
 from gateway.core.topups import DISPUTES_THAT_RELEASE, Payment, Refund
 
 PAGE = 100
@@ -249,10 +250,10 @@ class Stripe:
             async for each in (await self._client.balance_transactions.list_async(params)).auto_paging_iter():
                 yield read_movement(each)
 
-    async def is_automatic(self, payout_id: str) -> bool:
-        """Of an automatic payout Stripe tells what is in it."""
+    async def payout(self, payout_id: str) -> Payout:
         with _errors():
-            return bool((await self._client.payouts.retrieve_async(payout_id)).automatic)
+            found = await self._client.payouts.retrieve_async(payout_id)
+        return Payout(found.id, found.amount, found.currency, found.status, found.automatic)
 
 
 @contextmanager

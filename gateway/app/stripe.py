@@ -8,6 +8,7 @@ import structlog
 from aiohttp import web
 from prometheus_client.core import Metric
 
+from gateway.adapters.payouts import Payouts
 from gateway.adapters.purchases import Purchases
 from gateway.adapters.recharges import Recharges
 from gateway.adapters.stripe import CheckoutSettings, Stripe
@@ -58,6 +59,7 @@ class StripeParts:
             self.stripe,
             self.purchases,
             self.payments,
+            Payouts(stores.pool, stores.ledger, now_ms=now_ms),
             at_once_max=settings.events_at_once_max,
             attempts_max=settings.event_attempts_max,
             reviews_disputes=settings.freeze == "account",

@@ -1,4 +1,4 @@
-"""Movements that no call and no payment makes: expiry, write-offs, corrections by an operator, and what OpenAI costs.
+"""Movements that no call and no purchase makes: expiry, write-offs, an operator's corrections, payouts, OpenAI's costs.
 
 Each gives the entries of one transfer, which sum to zero; the signs are those of `core/ledger.py`.
 
@@ -8,6 +8,7 @@ Each gives the entries of one transfer, which sum to zero; the signs are those o
 | write-off            | debt +                        | write_off −                                     |
 | adjustment upwards   | debt +, then paid +           | revenue −                                       |
 | adjustment downwards | as a capture                  | as a capture                                    |
+| payout               |                               | stripe_clearing +, bank −                       |
 | a model's day        |                               | cogs_openai −, openai_payable +                 |
 """
 
@@ -47,6 +48,11 @@ def entries_for_adjustment(amount: MicroCredits, buckets: Buckets) -> Entries:
         return entries_for_capture(-amount, 0, buckets)
     debt = min(amount, max(-buckets.debt, 0))
     return _entries((Bucket.DEBT, debt), (Bucket.PAID, amount - debt), (Bucket.REVENUE, -amount))
+
+
+def entries_for_payout(amount: MicroCredits) -> Entries:
+    """Money went from Stripe to the bank; a negative amount came back."""
+    return _entries((Bucket.STRIPE_CLEARING, amount), (Bucket.BANK, -amount))
 
 
 def entries_for_cogs(amount: MicroCredits) -> Entries:

@@ -28,6 +28,7 @@ class BookAccount(msgspec.Struct, frozen=True):
 
 BOOK_ACCOUNTS = {
     Bucket.STRIPE_CLEARING: BookAccount("Assets:Stripe:Clearing", "Stripe clearing", "1100"),
+    Bucket.BANK: BookAccount("Assets:Bank", "Bank", "1000"),
     Bucket.DEBT: BookAccount("Assets:Receivable:Customers", "Customer debt", "1200"),
     Bucket.PAID: BookAccount("Liabilities:DeferredRevenue:Paid", "Deferred revenue", "2100"),
     Bucket.DEFERRED_REVENUE: BookAccount("Liabilities:DeferredRevenue:Other", "Deferred revenue, other", "2110"),

@@ -16,6 +16,7 @@ or a claim. `promotions` is the contra of given credit, so that using it is neve
 | refund, reversal           | promo −, paid −, then debt −| clearing +, tax −, promotions +, rest revenue |
 | tax                        |                             | stripe_clearing −, tax_payable +              |
 | Stripe's fees              |                             | stripe_fees −, stripe_clearing +              |
+| payout                     |                             | bank −, stripe_clearing +                     |
 """
 
 from enum import StrEnum
@@ -30,6 +31,7 @@ class Bucket(StrEnum):
     PAID = "paid"
     DEBT = "debt"
     STRIPE_CLEARING = "stripe_clearing"
+    BANK = "bank"
     DEFERRED_REVENUE = "deferred_revenue"
     REVENUE = "revenue"
     TAX_PAYABLE = "tax_payable"
@@ -56,6 +58,7 @@ class TransferKind(StrEnum):
     FEES = "fees"
     REFUND = "refund"  # money given back, with the credits it takes
     REVERSAL = "reversal"  # money that a dispute took or gave back, with its credits
+    PAYOUT = "payout"  # to the bank; one that failed, back from it
     # By an operator or the clock, in core/adjustments.py:
     EXPIRY = "expiry"
     WRITE_OFF = "write_off"

@@ -146,17 +146,22 @@ def payment_checks(
         "payments at Stripe", "payments", len(stripe), len(books), off=len(missing), ppm_max=ppm_max, notes=missing
     )
     both = sorted(stripe.keys() & books.keys())
-    amounts = [
-        _amounts(what, {each: (getattr(stripe[each], what), getattr(books[each], what)) for each in both}, ppm_max)
+    compared = [
+        amounts(
+            f"{what} through Stripe",
+            {each: (getattr(stripe[each], what), getattr(books[each], what)) for each in both},
+            ppm_max=ppm_max,
+        )
         for what in ("received", "fees", "returned")
     ]
-    return (counted, *amounts)
+    return (counted, *compared)
 
 
-def _amounts(what: str, pairs: Mapping[str, tuple[int, int]], ppm_max: int) -> Check:
+def amounts(name: str, pairs: Mapping[str, tuple[int, int]], *, ppm_max: int) -> Check:
+    """Cents of each thing: at Stripe, and in the books."""
     off = {each: abs(found - expected) for each, (expected, found) in pairs.items() if found != expected}
     return compare(
-        f"{what} through Stripe",
+        name,
         "cents",
         sum(expected for expected, _ in pairs.values()),
         sum(found for _, found in pairs.values()),

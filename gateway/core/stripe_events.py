@@ -12,6 +12,7 @@ class Subject(StrEnum):
     DISPUTE = "dispute"  # as a payment; and the account may have to be looked at
     WARNING = "warning"  # an early fraud warning: the account is looked at
     REVIEW = "review"  # Radar's, likewise
+    PAYOUT = "payout"  # money that goes to the bank, or comes back from it
     CUSTOMER = "customer"  # who pays, and with which saved card
     NONE = "none"  # deliberately nothing
 
@@ -46,6 +47,7 @@ _SUBJECTS = {
     ),
     Subject.WARNING: ("radar.early_fraud_warning.created", "radar.early_fraud_warning.updated"),
     Subject.REVIEW: ("review.opened", "review.closed"),
+    Subject.PAYOUT: ("payout.created", "payout.updated", "payout.paid", "payout.failed", "payout.canceled"),
     Subject.CUSTOMER: (
         "customer.updated",
         "customer.deleted",
@@ -67,9 +69,6 @@ _SUBJECTS = {
         "setup_intent.created",
         "setup_intent.requires_action",
         "setup_intent.setup_failed",
-        "payout.created",
-        "payout.paid",
-        "payout.failed",
         "payout.reconciliation_completed",
         "invoice.created",
         "invoice.finalized",

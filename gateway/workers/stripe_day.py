@@ -9,7 +9,8 @@ from gateway.adapters.provider_costs import day_start
 from gateway.adapters.reconciliation import BookedPayment, ReconciliationReads
 from gateway.adapters.stripe import Stripe, StripeRefused, StripeUnavailable
 from gateway.adapters.stripe_objects import BalanceMovement
-from gateway.core.reconciliation import Check, DayCosts, PaymentSums, compare, not_checked, payment_checks
+from gateway.core.payouts import RETURNED, Payout
+from gateway.core.reconciliation import Check, DayCosts, PaymentSums, amounts, not_checked, payment_checks
 from gateway.core.topups import Freeze, Mismatch, facts_of
 
 
@@ -57,10 +58,8 @@ class StripeDay:
             if intent in of_day or intent in charges
         }
         in_books = {intent: each.sums for intent, each in booked.items()}
-        return (
-            *payment_checks(at_stripe, in_books, ppm_max=self._ppm_max),
-            await self._payouts(payouts),
-        )
+        checks = payment_checks(at_stripe, in_books, ppm_max=self._ppm_max)
+        return (*checks, *await self._payouts(payouts))
 
     async def _sums(self, intent: str, charge: BalanceMovement | None, booked: BookedPayment | None) -> PaymentSums:
         """What Stripe has of a payment: by its balance transaction alone, if the books have no more."""
@@ -81,22 +80,21 @@ class StripeDay:
         disputes_fee = sum(each.fee_cents for each in payment.disputes)
         return PaymentSums(received, fee + disputes_fee, facts.refunded + facts.withdrawn)
 
-    async def _payouts(self, payouts: list[BalanceMovement]) -> Check:
-        """A payout is made of balance transactions, each of which is Stripe's own or of a payment that we have."""
-        paid = known = off = 0
-        notes = []
-        for payout in payouts:
-            if not await self._stripe.is_automatic(payout.source_id):
-                notes.append(f"{payout.source_id} was made by hand: Stripe does not tell what is in it")
-                continue
-            parts = [each async for each in self._stripe.movements_of_payout(payout.source_id) if each.id != payout.id]
-            ours = await self._books.payments({each.intent_id for each in parts} - {""})
-            nets = sum(each.net_cents for each in parts if not each.intent_id or each.intent_id in ours)
-            paid -= payout.net_cents
-            known += nets
-            if rest := -payout.net_cents - nets:
-                off += abs(rest)
-                notes.insert(0, f"{payout.source_id}: {rest} cents of it are not in the books")
-        return compare(
-            "payouts made of booked payments", "cents", paid, known, off=off, ppm_max=self._ppm_max, notes=notes
+    async def _payouts(self, movements: list[BalanceMovement]) -> tuple[Check, Check]:
+        """A payout is booked, and made of balance transactions that are Stripe's own or of payments that we have."""
+        payouts = [await self._stripe.payout(each.source_id) for each in movements]
+        booked = await self._books.payouts(each.id for each in payouts)
+        due = {each.id: (0 if each.status in RETURNED else each.amount_cents) for each in payouts}
+        pairs = {name: (cents, booked.get(name, 0)) for name, cents in due.items()}
+        made = {each.id: await self._made_of(each) for each in payouts if each.is_automatic}
+        return (
+            amounts("payouts in the books", pairs, ppm_max=self._ppm_max),
+            amounts("payouts made of booked payments", made, ppm_max=self._ppm_max),
         )
+
+    async def _made_of(self, payout: Payout) -> tuple[int, int]:
+        """The cents of an automatic payout; and those of its parts that Stripe or the books account for."""
+        parts = [each async for each in self._stripe.movements_of_payout(payout.id) if each.source_id != payout.id]
+        ours = await self._books.payments({each.intent_id for each in parts} - {""})
+        known = sum(each.net_cents for each in parts if not each.intent_id or each.intent_id in ours)
+        return payout.amount_cents, known

@@ -11,6 +11,7 @@ import asyncpg
 import structlog
 
 from gateway.adapters.database import LedgerUnavailable
+from gateway.adapters.payouts import Payouts
 from gateway.adapters.purchases import Purchases
 from gateway.adapters.stripe import Stripe, StripeRefused, StripeUnavailable
 from gateway.adapters.stripe_inbox import Due, StripeInbox
@@ -34,6 +35,7 @@ class StripeEvents:
         stripe: Stripe,
         purchases: Purchases,
         payments: Payments,
+        payouts: Payouts,
         *,
         at_once_max: int,
         attempts_max: int,
@@ -43,6 +45,7 @@ class StripeEvents:
         self._stripe = stripe
         self._purchases = purchases
         self._payments = payments
+        self._payouts = payouts
         self._at_once_max = at_once_max
         self._attempts_max = attempts_max
         self._reviews_disputes = reviews_disputes
@@ -55,6 +58,7 @@ class StripeEvents:
             Subject.DISPUTE: self._dispute,
             Subject.WARNING: self._warning,
             Subject.REVIEW: self._review,
+            Subject.PAYOUT: self._payout,
             Subject.CUSTOMER: self._customer,
             Subject.NONE: self._nothing,
         }
@@ -128,6 +132,10 @@ class StripeEvents:
             return NOT_OURS
         if reviews:
             await self._inbox.review(bought.account_id, cause.id, is_open=cause.is_open)
+        return ""
+
+    async def _payout(self, event: Due) -> str:
+        await self._payouts.post(await self._stripe.payout(event.object_id))
         return ""
 
     async def _customer(self, event: Due) -> str:

@@ -9,8 +9,12 @@ import pytest
 from openai import APIStatusError
 from stripe import StripeClient
 
+from gateway.adapters.payouts import Payouts
 from gateway.core.money import UCR_PER_CREDIT
+from gateway.core.payouts import Payout
+from gateway.core.topups import Mismatch
 from gateway.sandbox.openai import SimulatedOpenAI
+from tests.books import now_ms
 from tests.proxy.conftest import Running, logs, openai, running
 from tests.proxy.stack import CREDITS, Account
 from tests.sandbox.stripe.parties import connected
@@ -246,3 +250,37 @@ async def test_shuffled_repeated_and_lost_webhooks_end_in_the_same_ledger(
     assert of_stripe(await shop.available()) == 2 * 42_000 * UCR_PER_CREDIT
     fees = (3 * 175 + 2 * 1500) * 10_000_000
     assert (await shop.system())["stripe_clearing"] == -2 * 40_000 * UCR_PER_CREDIT + fees
+
+
+async def bank(shop: Shop) -> dict[str, int]:
+    """In cents: what the books have at the bank, and at Stripe."""
+    system = await shop.system()
+    return {name: -system.get(name, 0) // 10_000_000 for name in ("bank", "stripe_clearing")}
+
+
+async def test_a_payout_is_booked_once_when_it_is_made(shop: Shop) -> None:
+    await shop.bought()
+    paid = shop.simulated.order("payouts/create", even_pending=True)
+    await shop.settle()
+    assert await bank(shop) == {"bank": 500 - 45, "stripe_clearing": 0}
+    shop.simulated.order("payouts/pay", paid["id"])
+    await shop.settle()
+    assert await bank(shop) == {"bank": 500 - 45, "stripe_clearing": 0}
+
+
+async def test_a_payout_that_the_bank_sends_back_is_at_stripe_again_whatever_is_read_later(shop: Shop) -> None:
+    await shop.bought()
+    paid = shop.simulated.order("payouts/create", even_pending=True)
+    await shop.settle()
+    earlier = await shop.parts.stripe.payout(paid["id"])
+    shop.simulated.order("payouts/fail", paid["id"])
+    await shop.settle()
+    assert await bank(shop) == {"bank": 0, "stripe_clearing": 500 - 45}
+    await Payouts(shop.stack.stores.pool, shop.stack.stores.ledger, now_ms=now_ms).post(earlier)
+    assert await bank(shop) == {"bank": 0, "stripe_clearing": 500 - 45}
+
+
+async def test_a_payout_in_another_currency_is_left_to_an_operator(shop: Shop) -> None:
+    foreign = Payout("po_1", 500, "eur", "paid", is_automatic=True)
+    with pytest.raises(Mismatch):
+        await Payouts(shop.stack.stores.pool, shop.stack.stores.ledger, now_ms=now_ms).post(foreign)
