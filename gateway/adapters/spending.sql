@@ -5,9 +5,12 @@
 SELECT pg_try_advisory_xact_lock(hashtext('tollgate.spending'))
 
 -- name: reached
--- Now, and up to when it is rolled up; at first, as far back as anything is compared.
-SELECT now() AS now,
-       greatest($1::timestamptz, (SELECT max(minute) FROM spending_minute), date_trunc('hour', now(), 'UTC') - interval '9 days') AS since
+-- Now, and up to when it is rolled up; at first, as far back as there is usage that anything is compared with.
+SELECT now() AS now, coalesce(
+    greatest($1::timestamptz, (SELECT max(minute) FROM spending_minute)),
+    (SELECT min(recorded_at) FROM call_usage WHERE recorded_at > now() - interval '9 days'),
+    now()
+) AS since
 
 -- name: roll_minutes
 WITH summed AS (

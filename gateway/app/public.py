@@ -15,6 +15,7 @@ from gateway.config import Config
 from gateway.core.policy import Controls
 from gateway.web.access import Access
 from gateway.web.api_account import AccountApi
+from gateway.web.api_alerts import AlertsApi
 from gateway.web.api_keys import KeysApi
 from gateway.web.api_ledger import LedgerApi
 from gateway.web.api_members import MembersApi
@@ -42,6 +43,7 @@ def control_plane(
     operations = [
         *AccountApi(access, stores.accounts, stores.keys, stores.members, stores.live_balance).operations(),
         *UsageApi(access, UsagePages(stores.pool), now=now).operations(),
+        *AlertsApi(access, stores.alerts).operations(),
         *KeysApi(access, stores.keys, stores.members, idempotency).operations(),
         *MembersApi(access, stores.members, idempotency).operations(),
     ]

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from gateway.adapters import schema
 from gateway.adapters.accounts import Accounts
 from gateway.adapters.adjustments import Adjustments
+from gateway.adapters.alerts import Alerts
 from gateway.adapters.audit_log import AuditLog
 from gateway.adapters.brownouts import BrownoutDesk
 from gateway.adapters.cap_desk import CapDesk
@@ -39,7 +40,9 @@ from gateway.app.notices import load_words
 from gateway.app.plans import load_policies
 from gateway.app.sources import new_request_id, now, now_ms
 from gateway.config import Config, ConfigError
+from gateway.core.alerts import Wishes
 from gateway.core.holds import Balance
+from gateway.core.money import UCR_PER_CREDIT
 from gateway.resources import shipped
 from gateway.workers.crediter import Crediter
 
@@ -80,6 +83,8 @@ class Stores:
         self.brownouts = BrownoutDesk(pool, self.audit_log, now_ms=now_ms)
         self.dead_letters = DeadLetters(pool, self.ledger)
         self.notices = Notices(pool, load_words(config))
+        alerts = Wishes(config.alerts.below_credits * UCR_PER_CREDIT, config.alerts.days)
+        self.alerts = Alerts(pool, self.notices, alerts)
         self.reviews = Reviews(pool, self.notices, self.audit_log)
         self.outbox = Outbox(redis)
         self.recovery = Recovery(

@@ -21,7 +21,9 @@ class WatchParts:
     def __init__(self, config: Config, stores: Stores) -> None:
         self._watch_s = config.anomaly.watch_ms / 1000
         self._spending = SpendingBook(stores.pool)
-        self.watcher = Watcher(self._spending, stores.reviews, mode=config.anomaly.mode, rules=rules_of(config.anomaly))
+        self.watcher = Watcher(
+            self._spending, stores.reviews, stores.alerts, mode=config.anomaly.mode, rules=rules_of(config.anomaly)
+        )
 
     def loops(self) -> list[Coroutine[None, None, None]]:
         return [

@@ -17,6 +17,7 @@ from gateway.adapters.schema import SchemaError
 from gateway.adapters.statements import NoStatement, NotYetSealed
 from gateway.cli import (
     accounts,
+    alerts,
     audit_log,
     books,
     caps,
@@ -55,6 +56,7 @@ run.register(app)
 ledger.register(app)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(audit_log.app, name="audit-log")
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(books.app, name="books")
 app.add_typer(caps.app, name="caps")
 app.add_typer(flags.app, name="flags")

@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 
 from gateway.config.sections import (
+    AlertsConfig,
     Anomaly,
     Breaker,
     Callers,
@@ -94,6 +95,7 @@ class Config(BaseSettings):
     openai_admin_key: str = Field("", repr=False, validation_alias="OPENAI_ADMIN_KEY")
     reconcile: Reconcile
     anomaly: Anomaly
+    alerts: AlertsConfig
 
     @field_validator("upstream_url")
     @classmethod

@@ -262,6 +262,11 @@ class Reconcile(Section):
     openai_attempts_max: int = Field(ge=1, le=10)
 
 
+class AlertsConfig(Section):
+    below_credits: int = Field(ge=0)
+    days: int = Field(ge=0, le=365)
+
+
 class Anomaly(Section):
     mode: Literal["review", "notify", "off"]
     width: Width

@@ -4,6 +4,7 @@ from typing import Literal
 
 import structlog
 
+from gateway.adapters.alerts import Alerts
 from gateway.adapters.reviews import Reviews
 from gateway.adapters.spending import SpendingBook
 from gateway.core.anomaly import Rules, Spending, Subject, Verdict, judge, widen
@@ -14,19 +15,22 @@ Mode = Literal["review", "notify", "off"]
 
 
 class Watcher:
-    def __init__(self, spending: SpendingBook, reviews: Reviews, *, mode: Mode, rules: Rules) -> None:
+    def __init__(self, spending: SpendingBook, reviews: Reviews, alerts: Alerts, *, mode: Mode, rules: Rules) -> None:
         self._spending = spending
         self._reviews = reviews
+        self._alerts = alerts
         self._mode = mode
         self._rules = rules
         self.opened_total = 0
 
     async def step(self) -> int:
-        """Roll up what was posted and judge who spent; returns whether there is more."""
+        """Roll up what was posted, judge who spent, and warn of what is left; returns whether there is more."""
         rolled = await self._spending.roll()
-        if rolled.account_ids and not rolled.is_behind and self._mode != "off":
-            for _, spent in await self._spending.of(rolled.account_ids, self._rules.burst_minutes):
-                await self._judge(spent)
+        if rolled.account_ids and not rolled.is_behind:
+            if self._mode != "off":
+                for _, spent in await self._spending.of(rolled.account_ids, self._rules.burst_minutes):
+                    await self._judge(spent)
+            await self._alerts.warn(rolled.account_ids)
         return int(rolled.is_behind)
 
     async def _judge(self, spent: dict[Subject, Spending]) -> None:

@@ -6,11 +6,13 @@ from datetime import timedelta
 
 import pytest
 
+from gateway.adapters.alerts import Alerts
 from gateway.adapters.audit_log import AuditLog, ChangeRefused, Signature
 from gateway.adapters.notices import Listed, Notices
 from gateway.adapters.reviews import ReviewError, Reviews
 from gateway.adapters.spending import SpendingBook
 from gateway.adapters.stripe_inbox import StripeInbox
+from gateway.core.alerts import Wishes
 from gateway.core.anomaly import Bound, Rule, Rules, Subject, Verdict, Width
 from gateway.core.notices import load_templates
 from gateway.resources import shipped
@@ -28,6 +30,7 @@ class Desk:
         self.books = books
         self.notices = Notices(books.pool, load_templates((shipped("config") / "notices.toml").read_text()))
         self.reviews = Reviews(books.pool, self.notices, AuditLog(books.pool))
+        self.alerts = Alerts(books.pool, self.notices, Wishes(below=0, days=0))
         self.account_id = ""
         self.keys: list[str] = []
 
@@ -41,7 +44,7 @@ class Desk:
         rules = Rules(
             burst=500_000, burst_minutes=10, hour=Bound(5, 100), day=Bound(3, 1_000_000), known_min=3, width=width
         )
-        return Watcher(SpendingBook(self.books.pool), self.reviews, mode=mode, rules=rules)
+        return Watcher(SpendingBook(self.books.pool), self.reviews, self.alerts, mode=mode, rules=rules)
 
     async def spend(self, amount: int, key: int = 0) -> None:
         await spend(self.books.pool, self.account_id, self.keys[key], amount)
@@ -186,6 +189,14 @@ async def test_turned_off_it_tells_nothing(desk: Desk) -> None:
     await watch(desk.watcher(mode="off"))
 
     assert (await desk.status(), await desk.told()) == ("active", [])
+
+
+async def test_who_spends_is_warned_of_what_is_left(desk: Desk) -> None:
+    await desk.alerts.set(desk.account_id, Wishes(below=10, days=0))
+    await desk.spend(1)
+    await watch(desk.watcher(mode="off"))
+
+    assert [each.kind for each in await desk.told()] == ["low_balance"]
 
 
 async def test_a_burst_is_judged_without_any_past(desk: Desk) -> None:

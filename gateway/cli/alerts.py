@@ -1,0 +1,70 @@
+"""`tollgate alerts …`: when an account is warned that its balance comes to an end."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gateway.cli.accounts import AccountArgument
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, target
+from gateway.config import Config
+from gateway.core.money import InvalidAmount, format_credits, parse_credits
+
+if TYPE_CHECKING:
+    from gateway.core.alerts import Wishes
+
+app = typer.Typer(help="Alerts of low balances: show, set.", no_args_is_help=True)
+
+
+@app.command("show")
+def show_alerts(
+    account: AccountArgument, data: Data = None, config: ConfigFile = None, as_json: AsJson = False
+) -> None:
+    """Show when an account is warned."""
+
+    async def main(settings: Config) -> "Wishes":
+        from gateway.app.stores import open_stores
+
+        async with open_stores(settings) as stores:
+            return await stores.alerts.wishes((await stores.accounts.find(account)).id)
+
+    _show(as_json, run(main(target(data, config))))
+
+
+@app.command("set", context_settings={"ignore_unknown_options": True})
+def set_alerts(
+    account: AccountArgument,
+    below: Annotated[str, typer.Option(help="Warn of a balance below so many credits; 0: never.")] = "",
+    days: Annotated[int | None, typer.Option(min=0, max=365, help="Or that lasts less than so many days.")] = None,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say when an account is warned; what is not named stays as it is."""
+    try:
+        amount = parse_credits(below) if below else None
+    except InvalidAmount as error:
+        raise CommandFailed(f"--below: {error}") from error
+    if amount is None and days is None:
+        raise CommandFailed("nothing to set; give --below or --days")
+    if amount is not None and amount < 0:
+        raise CommandFailed("--below: must not be negative; 0 is never")
+
+    async def main(settings: Config) -> "Wishes":
+        from gateway.app.stores import open_stores
+        from gateway.core.alerts import Wishes
+
+        async with open_stores(settings) as stores:
+            account_id = (await stores.accounts.find(account)).id
+            old = await stores.alerts.wishes(account_id)
+            new = Wishes(old.below if amount is None else amount, old.days if days is None else days)
+            await stores.alerts.set(account_id, new)
+            return new
+
+    _show(as_json, run(main(target(data, config))))
+
+
+def _show(as_json: bool, wishes: "Wishes") -> None:
+    bounds = [f"{format_credits(wishes.below)} credits"] if wishes.below else []
+    bounds += [f"{wishes.days} days of usual use"] if wishes.days else []
+    values = {"below": format_credits(wishes.below), "below_ucr": wishes.below, "days": wishes.days}
+    show(as_json, values, f"warned below {' or '.join(bounds)}" if bounds else "never warned")

@@ -1,0 +1,71 @@
+"""Warnings of low balances: told once, again after new credit, and only to who wants them."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from gateway.adapters.alerts import Alerts
+from gateway.adapters.notices import Notices
+from gateway.adapters.spending import SpendingBook
+from gateway.core.alerts import Wishes
+from gateway.core.notices import load_templates
+from gateway.resources import shipped
+from tests.books import Books, open_books
+from tests.spending import spend
+
+
+@pytest.fixture
+async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
+    async with open_books(database_url, redis_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def notices(books: Books) -> Notices:
+    return Notices(books.pool, load_templates((shipped("config") / "notices.toml").read_text()))
+
+
+@pytest.fixture
+def alerts(books: Books, notices: Notices) -> Alerts:
+    return Alerts(books.pool, notices, Wishes(below=0, days=0))
+
+
+async def test_a_low_balance_is_told_once_and_again_after_new_credit(
+    books: Books, notices: Notices, alerts: Alerts
+) -> None:
+    account = await books.account(grant=5_000_000)
+    await alerts.set(account.id, Wishes(below=10_000_000, days=0))
+    which = frozenset({account.id})
+
+    assert [await alerts.warn(which), await alerts.warn(which)] == [1, 0]
+    await books.accounts.grant(account.id, 1_000_000, "more, but not enough")
+    assert [await alerts.warn(which), await alerts.warn(which)] == [1, 0]
+
+    [again, first] = await notices.listing(count=9)
+    assert first.fields == {"available": "5", "below": "10"}
+    assert again.fields == {"available": "6", "below": "10"}
+
+
+async def test_days_are_those_of_usual_use(books: Books, notices: Notices, alerts: Alerts) -> None:
+    account = await books.account(grant=5_000_000)
+    for day in (2, 4):
+        await spend(books.pool, account.id, "k", 2_000_000, timedelta(days=day))
+    book = SpendingBook(books.pool)
+    while (await book.roll()).is_behind:
+        pass
+    await alerts.set(account.id, Wishes(below=0, days=3))
+
+    assert await alerts.warn(frozenset({account.id})) == 1
+    [notice] = await notices.listing(count=9)
+    assert notice.fields == {"available": "5", "days": 2, "below": 3, "per_day": "2"}
+
+
+async def test_what_an_account_said_goes_before_what_holds_for_all(books: Books, notices: Notices) -> None:
+    silent, content = await books.account(grant=1), await books.account(grant=1)
+    alerts = Alerts(books.pool, notices, Wishes(below=2, days=0))
+    await alerts.set(content.id, Wishes(below=0, days=0))
+
+    assert (await alerts.wishes(silent.id)).below == 2
+    assert (await alerts.wishes(content.id)).below == 0
+    assert await alerts.warn(frozenset({silent.id, content.id})) == 1
