@@ -4,7 +4,7 @@ from pathlib import Path
 
 from alembic import op
 
-revision = "0019"
+revision = "0020"
 down_revision = max(path.name[:4] for path in Path(__file__).parent.glob("0*.py") if path.name[:4] < revision)
 
 
