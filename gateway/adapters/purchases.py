@@ -239,9 +239,11 @@ class Purchases:
         with outages():
             await self._pool.execute(self._sql["keep_customer"], account_id, stripe_id)
 
-    async def customer_changed(self, stripe_id: str, *, is_deleted: bool, card_id: str, card: str) -> None:
+    async def customer_changed(
+        self, stripe_id: str, *, is_deleted: bool, card_id: str, card: str, tax_ids: str
+    ) -> None:
         with outages():
-            await self._pool.execute(self._sql["customer_changed"], stripe_id, is_deleted, card_id, card)
+            await self._pool.execute(self._sql["customer_changed"], stripe_id, is_deleted, card_id, card, tax_ids)
 
 
 def _purchase(row: Any) -> Purchase:

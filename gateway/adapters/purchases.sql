@@ -58,10 +58,12 @@ SELECT stripe_id FROM stripe_customer WHERE account_id = $1::uuid AND NOT is_del
 
 -- name: keep_customer
 INSERT INTO stripe_customer (account_id, stripe_id) VALUES ($1::uuid, $2)
-ON CONFLICT (account_id) DO UPDATE SET stripe_id = $2, is_deleted = false, card_id = '', card = '', changed_at = now()
+ON CONFLICT (account_id) DO UPDATE SET stripe_id = $2, is_deleted = false, card_id = '', card = '', tax_ids = '',
+                                      changed_at = now()
 
 -- name: customer_changed
-UPDATE stripe_customer SET is_deleted = $2, card_id = $3, card = $4, changed_at = now() WHERE stripe_id = $1
+UPDATE stripe_customer SET is_deleted = $2, card_id = $3, card = $4, tax_ids = $5, changed_at = now()
+WHERE stripe_id = $1
 
 -- name: begin_refund
 INSERT INTO refund (id, purchase_id, idempotency_key, cents, reason) VALUES ($1::uuid, $2::uuid, $3, $4, $5)

@@ -3,13 +3,14 @@
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, date, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from gateway.adapters.database import Connection, Pool, load_queries, outages
 from gateway.adapters.provider_costs import CLOSING_TIME
 from gateway.core.statements import Movement, Receipt, Statement, month_bounds
+from gateway.core.topups import UCR_PER_CENT
 
 
 class NoStatement(Exception):
@@ -50,7 +51,7 @@ class Statements:
                 account = await connection.fetchrow(self._sql["account"], account_id)
                 if account is None or account["created_at"] >= until or since > now:
                     raise NoStatement(f"There is no statement of {month:%Y-%m} for this account.")
-                made = await self._made(connection, account_id, account["name"], month, is_closed=is_closed)
+                made = await self._made(connection, account_id, account, month, is_closed=is_closed)
             if not is_closed:
                 return Told(made, "")
             content = msgspec.json.encode(made)
@@ -76,7 +77,7 @@ class Statements:
         return Told(msgspec.json.decode(row["content"], type=Statement), row["hash"].hex())
 
     async def _made(
-        self, connection: Connection, account_id: str, name: str, month: date, *, is_closed: bool
+        self, connection: Connection, account_id: str, account: Any, month: date, *, is_closed: bool
     ) -> Statement:
         since, until = month_bounds(month)
         seal = await connection.fetchrow(self._sql["newest_seal"])
@@ -89,16 +90,19 @@ class Statements:
         movements = tuple(Movement(row["kind"], row["model"], row["count"], row["amount"]) for row in moved)
         return Statement(
             account_id=account_id,
-            account_name=name,
+            account_name=account["name"],
             month=f"{month:%Y-%m}",
             is_closed=is_closed,
             opening=opening,
             movements=movements,
             closing=opening + sum(each.amount for each in movements),
-            receipts=tuple(
-                Receipt(row["at"], str(row["id"]), row["amount_cents"], row["currency"], row["receipt_url"])
-                for row in bought
-            ),
+            receipts=tuple(_receipt(row) for row in bought),
             ledger_head="" if seal is None else seal["head"].hex(),
             made_at=self._now().astimezone(UTC),
+            tax_ids=account["tax_ids"],
         )
+
+
+def _receipt(row: Any) -> Receipt:
+    tax_cents = row["posted_tax"] // UCR_PER_CENT
+    return Receipt(row["at"], str(row["id"]), row["amount_cents"], row["currency"], row["receipt_url"], tax_cents)

@@ -1,7 +1,8 @@
 -- Monthly statements. Months are UTC, of recorded_at. $1 is the account, $2 and $3 the month's bounds.
 
 -- name: account
-SELECT name, created_at FROM account WHERE id = $1::uuid
+SELECT name, account.created_at, coalesce(stripe_customer.tax_ids, '') AS tax_ids
+FROM account LEFT JOIN stripe_customer ON account_id = account.id WHERE account.id = $1::uuid
 
 -- name: stored
 SELECT content, hash FROM statement WHERE account_id = $1::uuid AND month = $2
@@ -30,7 +31,8 @@ LEFT JOIN call_usage ON call_usage.request_id = transfer.request_id AND call_usa
 GROUP BY 1, 2 ORDER BY 1, 2
 
 -- name: receipts
-SELECT transfer.recorded_at AS at, purchase.id, purchase.amount_cents, purchase.currency, purchase.receipt_url
+SELECT transfer.recorded_at AS at, purchase.id, purchase.amount_cents, purchase.currency, purchase.receipt_url,
+       purchase.posted_tax
 FROM transfer
 JOIN purchase_transfer ON purchase_transfer.transfer_id = transfer.id
 JOIN purchase ON purchase.id = purchase_transfer.purchase_id

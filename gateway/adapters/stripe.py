@@ -203,16 +203,18 @@ class Stripe:
         return Cause(found.id, id_of(found.payment_intent), found.open or found.reason != "approved")
 
     async def customer(self, customer_id: str) -> Customer:
-        """A customer with the card that may be charged without them."""
+        """A customer with the card that may be charged without them, and a business with its tax ids."""
         with _errors():
             found = await self._client.customers.retrieve_async(customer_id)
             if getattr(found, "deleted", False):
                 return Customer(customer_id, is_deleted=True)
             listed = await self._client.payment_methods.list_async({"customer": customer_id, "type": "card"})
+            numbers = await self._client.customers.tax_ids.list_async(customer_id, {"limit": PAGE})
+        tax_ids = ", ".join(f"{each.value} ({each.type})" for each in reversed(numbers.data))
         for method in listed.data:
             if method.card is not None:
-                return Customer(customer_id, False, method.id, f"{method.card.brand} {method.card.last4}")
-        return Customer(customer_id, is_deleted=False)
+                return Customer(customer_id, False, method.id, f"{method.card.brand} {method.card.last4}", tax_ids)
+        return Customer(customer_id, is_deleted=False, tax_ids=tax_ids)
 
     async def events(self, since_s: int, *, undelivered: bool, types: tuple[str, ...]) -> AsyncIterator[Told]:
         """Events since then, newest first, at most 20 types at a time as Stripe takes them."""

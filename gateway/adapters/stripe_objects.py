@@ -28,6 +28,7 @@ class Customer(msgspec.Struct, frozen=True):
     is_deleted: bool
     card_id: str = ""
     card: str = ""
+    tax_ids: str = ""
 
 
 class Charged(msgspec.Struct, frozen=True):

@@ -43,6 +43,7 @@ class Receipt(msgspec.Struct, frozen=True):
     cents: int  # without tax
     currency: str
     url: str
+    tax_cents: int = 0
 
 
 class Statement(msgspec.Struct, frozen=True):
@@ -56,6 +57,7 @@ class Statement(msgspec.Struct, frozen=True):
     receipts: tuple[Receipt, ...]
     ledger_head: str  # of the newest seal when it was made, in hex: `tollgate ledger verify --head`
     made_at: datetime
+    tax_ids: str = ""  # of a business; statements that were stored before this was kept have none
 
 
 class BadMonth(ValueError):
@@ -93,6 +95,8 @@ def statement_csv(statement: Statement, content_hash: str) -> str:
         ["month", "", "", "", "", "", shown.month if shown.is_closed else f"{shown.month} (not closed yet)"],
         ["opening", "", "", "", format_credits(shown.opening), shown.opening, ""],
     ]
+    if shown.tax_ids:
+        rows.append(["tax ids", "", "", "", "", "", shown.tax_ids])
     rows += [
         ["movement", each.kind, each.model, each.count, format_credits(each.amount), each.amount, ""]
         for each in shown.movements

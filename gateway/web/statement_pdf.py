@@ -53,6 +53,9 @@ def _head(pdf: FPDF, statement: Statement) -> None:
     pdf.multi_cell(0, 6, _latin(statement.account_name), new_x=XPos.LMARGIN, new_y=YPos.NEXT)
     _font(pdf, 8.5, color=FAINT)
     pdf.cell(0, 5, f"Account {statement.account_id}", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
+    if statement.tax_ids:
+        text = f"Tax id {_latin(statement.tax_ids)}"
+        pdf.multi_cell(0, 5, text, align="L", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
     pdf.cell(0, 5, "Amounts are in credits; 1,000 credits are $1. Times are UTC.", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
     pdf.ln(5)
 
@@ -96,7 +99,9 @@ def _receipts(pdf: FPDF, statement: Statement) -> None:
     _title(pdf, "Purchases")
     _font(pdf, 9.5)
     for each in statement.receipts:
-        amount = f"{each.cents // 100:,}.{each.cents % 100:02d} {each.currency.upper()} before tax"
+        amount = f"{_money(each.cents)} {each.currency.upper()}"
+        if each.tax_cents:
+            amount += f" and {_money(each.tax_cents)} of tax"
         pdf.cell(0, 5.5, f"{each.at:%Y-%m-%d}   {amount}   ", new_x=XPos.END)
         _font(pdf, 9.5, color=(30, 80, 180) if each.url else FAINT)
         pdf.cell(
@@ -148,6 +153,10 @@ def _table(
 def _font(pdf: FPDF, size: float, style: str = "", color: tuple[int, int, int] = INK) -> None:
     pdf.set_font("Helvetica", style=style, size=size)
     pdf.set_text_color(*color)
+
+
+def _money(cents: int) -> str:
+    return f"{cents // 100:,}.{cents % 100:02d}"
 
 
 def _latin(text: str) -> str:

@@ -143,7 +143,7 @@ class StripeEvents:
             return "names no customer"
         found = await self._stripe.customer(event.object_id)
         await self._purchases.customer_changed(
-            found.id, is_deleted=found.is_deleted, card_id=found.card_id, card=found.card
+            found.id, is_deleted=found.is_deleted, card_id=found.card_id, card=found.card, tax_ids=found.tax_ids
         )
         return ""
 

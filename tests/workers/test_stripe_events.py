@@ -1,8 +1,10 @@
 """What Stripe's events do to the ledger: refunds, disputes, warnings; and what becomes of those that fail."""
 
 import asyncio
+import csv
 import random
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,8 +14,10 @@ from stripe import StripeClient
 from gateway.adapters.payouts import Payouts
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.core.payouts import Payout
+from gateway.core.statements import statement_csv
 from gateway.core.topups import Mismatch
 from gateway.sandbox.openai import SimulatedOpenAI
+from gateway.web.statement_pdf import statement_pdf
 from tests.books import now_ms
 from tests.proxy.conftest import Running, logs, openai, running
 from tests.proxy.stack import CREDITS, Account
@@ -154,6 +158,38 @@ async def test_tax_is_owed_to_the_state_and_is_no_credit(running: Running, opena
         await shop.settle()
         assert of_stripe(await shop.available()) == 5_000 * UCR_PER_CREDIT
         assert (await shop.system())["tax_payable"] == 95 * 10_000_000
+        shown = (await shop.ask("GET", "/api/purchases"))[1]["purchases"][0]
+        assert (shown["amount_cents"], shown["tax_cents"], shown["credits"]) == (500, 95, "5000")
+
+
+async def test_a_part_refund_gives_its_share_of_the_tax_back(running: Running, openai: SimulatedOpenAI) -> None:
+    async with open_shop(running, openai, automatic_tax=True) as shop, connected(shop.simulated.url) as client:
+        told = await shop.buy()
+        shop.pay(told, country="DE")
+        await shop.settle()
+        await refund(shop, client, told["id"], 119)
+        assert (await shop.system())["tax_payable"] == (95 - 19) * 10_000_000
+        assert of_stripe(await shop.available()) == 4_000 * UCR_PER_CREDIT
+
+
+async def test_a_business_has_its_tax_id_and_what_it_was_taxed_on_its_statement(
+    running: Running, openai: SimulatedOpenAI
+) -> None:
+    async with open_shop(running, openai, automatic_tax=True, tax_ids=True) as shop:
+        shop.pay(await shop.buy(key="as a person"), country="DE")
+        shop.pay(await shop.buy(key="as a business"), country="DE", tax_id="DE123456789")
+        await shop.settle()
+        statement, _ = await shop.stack.stores.statements.tell(shop.account.id, datetime.now(UTC).date().replace(day=1))
+        assert statement.tax_ids == "DE123456789 (eu_vat)"
+        assert sorted(each.tax_cents for each in statement.receipts) == [0, 95]
+        rows = list(csv.reader(statement_csv(statement, "").splitlines()))
+        assert ["tax ids", "", "", "", "", "", "DE123456789 (eu_vat)"] in rows
+        assert statement_pdf(statement, "").startswith(b"%PDF")
+        await shop.stack.stores.pool.execute("UPDATE stripe_customer SET tax_ids = ''")
+        await shop.parts.inbox.replay(kind="customer.tax_id.created")
+        await shop.handle()
+        told = (await shop.stack.stores.statements.tell(shop.account.id, datetime.now(UTC).date().replace(day=1)))[0]
+        assert told.tax_ids == "DE123456789 (eu_vat)"
 
 
 async def test_a_payment_of_another_amount_grants_nothing_and_is_told(shop: Shop, client: StripeClient) -> None:
