@@ -20,6 +20,8 @@ from gateway.cli import (
     alerts,
     audit_log,
     books,
+    breakers,
+    brownout,
     caps,
     flags,
     keys,
@@ -58,6 +60,8 @@ app.add_typer(accounts.app, name="accounts")
 app.add_typer(audit_log.app, name="audit-log")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(books.app, name="books")
+app.add_typer(breakers.app, name="breakers")
+app.add_typer(brownout.app, name="brownout")
 app.add_typer(caps.app, name="caps")
 app.add_typer(flags.app, name="flags")
 app.add_typer(keys.app, name="keys")

@@ -22,6 +22,7 @@ from gateway.config.sections import (
     AlertsConfig,
     Anomaly,
     Breaker,
+    BrownoutConfig,
     Callers,
     CapsConfig,
     Controls,
@@ -79,6 +80,7 @@ class Config(BaseSettings):
     controls: Controls
     caps: CapsConfig
     breaker: Breaker
+    brownout: BrownoutConfig
     edge: Edge
     upstream: Upstream
     disconnect: Disconnect

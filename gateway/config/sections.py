@@ -130,6 +130,32 @@ class Breaker(Section):
         return self
 
 
+class BrownoutConfig(Section):
+    shed_percent: int = Field(ge=0, le=100)
+    output_tokens: int = Positive
+    reroute: dict[str, str]
+    expensive: tuple[str, ...]
+    rule_level: int = Field(ge=1, le=4)
+    rule_for_s: int = Positive
+    rule_window_s: int = Field(ge=6)
+    rule_calls_min: int = Positive
+    slow_factor: float = Field(gt=1)
+    slow_ms_min: int = Positive
+    baseline_s: int = Positive
+    error_percent: int = Field(gt=0, le=100)
+    rule_ms: int = Positive
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "BrownoutConfig":
+        if self.baseline_s < 5 * self.rule_window_s:
+            raise ValueError("baseline_s must be at least five times rule_window_s")
+        if self.rule_ms > self.rule_window_s * 1000:
+            raise ValueError("rule_ms must be at most rule_window_s")
+        if self.rule_level == 3 and not self.reroute:
+            raise ValueError("rule_level 3 needs [brownout.reroute]")
+        return self
+
+
 class Edge(Section):
     connections_max: int = Positive
     head_bytes_max: int = Positive
