@@ -52,6 +52,7 @@ class ProviderCosts:
                 rate_key=row["rate_key"],
                 calls=row["calls"],
                 charged=row["charged"],
+                shadow=row["shadow"],
                 unrated=row["unrated"],
                 usage=Usage(*(row[name] for name in Usage.__struct_fields__)),
             )

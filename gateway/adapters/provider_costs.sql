@@ -1,12 +1,15 @@
 -- What calls cost at the provider. Days are UTC, of recorded_at, so that a day that is over stays as it is.
 
 -- name: consumption
--- What was used in [$1, $2), by model and rate. A correction's usage is the whole call's, so what its lapse charged
--- before (cost − charged) is taken off again.
-SELECT model, rate_version, rate_key, count(*) FILTER (WHERE phase = 'end' AND outcome <> 'void') AS calls,
+-- What was used in [$1, $2), by model and rate. A correction's usage is the whole call's, so what its lapse cost before
+-- is taken off again. A shadow-billed call costs us as any other does, and what it would have cost its caller is told.
+SELECT model, rate_version, rate_key, count(*) FILTER (WHERE call_usage.phase = 'end' AND outcome <> 'void') AS calls,
        sum(charged)::bigint AS charged,
-       sum(CASE WHEN rate_key = '' THEN charged WHEN phase = 'correction' THEN charged - cost ELSE 0 END)::bigint
-           AS unrated,
+       coalesce(sum(-shadow_entry.amount), 0)::bigint AS shadow,
+       sum(CASE WHEN rate_key = '' THEN cost ELSE 0 END - CASE WHEN call_usage.phase = 'correction' THEN (
+           SELECT coalesce(sum(lapse.cost), 0) FROM call_usage AS lapse
+           WHERE lapse.request_id = call_usage.request_id AND lapse.phase = 'end'
+       ) ELSE 0 END)::bigint AS unrated,
        coalesce(sum((usage ->> 'input')::bigint) FILTER (WHERE rate_key <> ''), 0)::bigint AS input,
        coalesce(sum((usage ->> 'input_cached')::bigint) FILTER (WHERE rate_key <> ''), 0)::bigint AS input_cached,
        coalesce(sum((usage ->> 'input_cache_write')::bigint) FILTER (WHERE rate_key <> ''), 0)::bigint
@@ -18,7 +21,10 @@ SELECT model, rate_version, rate_key, count(*) FILTER (WHERE phase = 'end' AND o
            AS output_reasoning,
        coalesce(sum((usage ->> 'output_audio')::bigint) FILTER (WHERE rate_key <> ''), 0)::bigint AS output_audio,
        coalesce(sum((usage ->> 'output_image')::bigint) FILTER (WHERE rate_key <> ''), 0)::bigint AS output_image
-FROM call_usage WHERE recorded_at >= $1 AND recorded_at < $2
+FROM call_usage
+LEFT JOIN shadow_entry ON shadow_entry.request_id = call_usage.request_id AND shadow_entry.phase = call_usage.phase
+    AND shadow_entry.bucket = 'shadow_due' AND shadow_entry.recorded_at >= $1 AND shadow_entry.recorded_at < $2
+WHERE call_usage.recorded_at >= $1 AND call_usage.recorded_at < $2
 GROUP BY model, rate_version, rate_key
 
 -- name: first_usage

@@ -12,7 +12,8 @@ from gateway.adapters.database import Pool, load_queries, outages
 from gateway.adapters.provider_costs import day_start
 from gateway.adapters.recorded_cards import recorded_cards
 from gateway.core.money import MicroCredits
-from gateway.core.rates import Price
+from gateway.core.provider_costs import CostUnknown
+from gateway.core.rates import Price, cost_exact
 from gateway.core.reconciliation import PaymentSums, Report
 from gateway.core.topups import UCR_PER_CENT, Order
 from gateway.core.usage import Usage
@@ -73,6 +74,28 @@ class ReconciliationReads:
                 said = "no price" if expected is None else f"{expected.cost} µcr"
                 wrong.append(f"request {row['request_id']}: charged {row['cost']} µcr, recomputed {said}")
         return len(rows), wrong
+
+    async def shadow(self, day: date) -> tuple[int, MicroCredits, MicroCredits]:
+        """The calls that were billed in shadow: how many, what real billing would charge, what shadow billing did.
+
+        Real billing is the rate card's price of their usage; what has no rate (a lapse, a kept hold) is taken as it is.
+        Raises `CostUnknown`.
+        """
+        cards = await recorded_cards(self._pool)
+        with outages():
+            rows = await self._pool.fetch(self._sql["shadow"], *day_bounds(day), timeout=None)
+        real = 0
+        for row in rows:
+            if not row["rate_key"]:
+                real += row["cost"]
+                continue
+            card = cards.get(row["rate_version"])
+            named = None if card is None else card.rate_named(row["rate_key"])
+            if named is None:
+                raise CostUnknown(f"no recorded rate card has {row['rate_version']} {row['rate_key']}")
+            usage = Usage(*(row[name] for name in Usage.__struct_fields__))
+            real += cost_exact(usage, named[1]) + row["rounding"]
+        return sum(row["calls"] for row in rows), real, sum(row["due"] for row in rows)
 
     async def topped_up(self, day: date) -> set[str]:
         """The payments whose top-ups were recorded on that day."""

@@ -14,6 +14,25 @@ SELECT request_id::text, phase, rate_version, rate_key, usage, cost, rounding FR
 WHERE recorded_at >= $1 AND recorded_at < $2 AND rate_key <> ''
 ORDER BY md5($3::text || request_id::text), phase LIMIT $4
 
+-- name: shadow
+-- What calls were billed in shadow that day, by rate: their shadow entries, and what their prices are made of.
+SELECT rate_version, rate_key, count(*) AS calls, sum(-shadow_entry.amount)::bigint AS due,
+       sum(cost)::bigint AS cost, sum(rounding)::bigint AS rounding,
+       coalesce(sum((usage ->> 'input')::bigint), 0)::bigint AS input,
+       coalesce(sum((usage ->> 'input_cached')::bigint), 0)::bigint AS input_cached,
+       coalesce(sum((usage ->> 'input_cache_write')::bigint), 0)::bigint AS input_cache_write,
+       coalesce(sum((usage ->> 'input_audio')::bigint), 0)::bigint AS input_audio,
+       coalesce(sum((usage ->> 'input_image')::bigint), 0)::bigint AS input_image,
+       coalesce(sum((usage ->> 'output')::bigint), 0)::bigint AS output,
+       coalesce(sum((usage ->> 'output_reasoning')::bigint), 0)::bigint AS output_reasoning,
+       coalesce(sum((usage ->> 'output_audio')::bigint), 0)::bigint AS output_audio,
+       coalesce(sum((usage ->> 'output_image')::bigint), 0)::bigint AS output_image
+FROM shadow_entry
+JOIN call_usage ON call_usage.request_id = shadow_entry.request_id AND call_usage.phase = shadow_entry.phase
+    AND call_usage.recorded_at = shadow_entry.recorded_at
+WHERE shadow_entry.bucket = 'shadow_due' AND shadow_entry.recorded_at >= $1 AND shadow_entry.recorded_at < $2
+GROUP BY 1, 2
+
 -- name: payments
 -- What the books have of these payments. A refund that we decided on may not be at Stripe yet.
 SELECT payment_intent_id, amount_cents, currency, is_live, bonus, posted_paid, posted_tax, posted_fees,

@@ -92,8 +92,7 @@ async def open_reconciliation(config: Config, stores: Stores) -> AsyncIterator[R
                 attempts_max=settings.openai_attempts_max,
             )
             openai = OpenAIDay(reports, pool, ppm_max=settings.mismatch_ppm_max)
-        shadow = Unasked("shadow against real", "no account is billed in shadow")
-        yield Reconciliation(ProviderCosts(pool, stores.ledger, now_ms=now_ms), [stripe, ledger, openai, shadow])
+        yield Reconciliation(ProviderCosts(pool, stores.ledger, now_ms=now_ms), [stripe, ledger, openai])
 
 
 @asynccontextmanager

@@ -24,6 +24,7 @@ class Consumption(msgspec.Struct, frozen=True):
     charged: MicroCredits
     unrated: MicroCredits  # the part of what was charged that no usage stands for (≤ 0: what a correction gave back)
     usage: Usage
+    shadow: MicroCredits = 0  # what callers would have been charged who are billed in shadow only
 
 
 class ModelCost(msgspec.Struct, frozen=True):
@@ -34,11 +35,17 @@ class ModelCost(msgspec.Struct, frozen=True):
     charged: MicroCredits
     cost: MicroCredits
     usage: Usage
+    shadow: MicroCredits = 0
+
+    @property
+    def priced(self) -> MicroCredits:
+        """What was charged, or would have been."""
+        return self.charged + self.shadow
 
     @property
     def margin_percent(self) -> int | None:
-        """What was charged in percent of its cost, rounded down; None where there is no cost."""
-        return self.charged * 100 // self.cost if self.cost > 0 else None
+        """What was charged or would have been, in percent of its cost, rounded down; None where there is no cost."""
+        return self.priced * 100 // self.cost if self.cost > 0 else None
 
 
 class CostUnknown(LookupError):
@@ -50,13 +57,18 @@ def costs_by_model(consumed: Iterable[Consumption], cards: Mapping[str, RateCard
     exact: dict[str, Fraction] = {}
     sums: dict[str, ModelCost] = {}
     for part in consumed:
-        if not part.calls and not part.charged and part.usage == Usage():
+        if not part.calls and not part.charged and not part.unrated and part.usage == Usage():
             continue
         model, cost = _cost(part, cards)
         before = sums.get(model, ModelCost(model, 0, 0, 0, Usage()))
         exact[model] = exact.get(model, Fraction(0)) + cost
         sums[model] = ModelCost(
-            model, before.calls + part.calls, before.charged + part.charged, 0, _plus(before.usage, part.usage)
+            model,
+            before.calls + part.calls,
+            before.charged + part.charged,
+            0,
+            _plus(before.usage, part.usage),
+            before.shadow + part.shadow,
         )
     return [msgspec.structs.replace(sums[model], cost=round(exact[model])) for model in sorted(sums)]
 
@@ -64,7 +76,7 @@ def costs_by_model(consumed: Iterable[Consumption], cards: Mapping[str, RateCard
 def _cost(part: Consumption, cards: Mapping[str, RateCard]) -> tuple[str, Fraction]:
     card = cards.get(part.rate_version)
     if card is None:
-        if part.charged == 0 and part.usage == Usage():
+        if part.charged == 0 and part.unrated == 0 and part.usage == Usage():
             return part.model, Fraction(0)
         raise CostUnknown(f"rate card {part.rate_version} is not recorded")
     named = card.rate_named(part.rate_key) if part.rate_key else None

@@ -196,10 +196,10 @@ def margin_check(costs: Iterable[ModelCost], *, percent_min: int, ppm_max: int) 
     low = [
         each
         for each in costing
-        if (each.charged + each.calls) * 100 * PPM < (each.cost - 1) * percent_min * (PPM - ppm_max)
+        if (each.priced + each.calls) * 100 * PPM < (each.cost - 1) * percent_min * (PPM - ppm_max)
     ]
     notes = [
-        f"{each.model}: {each.margin_percent} % of its cost, {format_credits(each.charged)} credits charged"
+        f"{each.model}: {in_words(each.priced, 'µcr')} for {in_words(each.cost, 'µcr')}, {each.margin_percent} %"
         for each in low
     ]
     name = f"models that bring {percent_min} % of their cost"

@@ -4,6 +4,7 @@ from gateway.adapters.database import Pool
 from gateway.adapters.live_audit import check_redis
 from gateway.adapters.reconciliation import ReconciliationReads
 from gateway.adapters.redis_link import RedisLink, RedisUnavailable
+from gateway.core.provider_costs import CostUnknown
 from gateway.core.reconciliation import (
     Check,
     DayCosts,
@@ -49,6 +50,7 @@ class LedgerDay:
                 "sampled prices recomputed", "calls", count, count - len(wrong), ppm_max=self._ppm_max, notes=wrong
             ),
             self._margins(of),
+            await self._shadow(of),
         )
 
     async def _redis(self) -> Check:
@@ -57,6 +59,16 @@ class LedgerDay:
         except RedisUnavailable as error:
             return not_checked("Redis against Postgres", f"Redis: {error}", is_outage=True)
         return none_of("Redis against Postgres", "accounts", [*held, *balances])
+
+    async def _shadow(self, of: DayCosts) -> Check:
+        name = "shadow against real prices"
+        try:
+            calls, real, shadow = await self._reads.shadow(of.day)
+        except CostUnknown as error:
+            return not_checked(name, str(error), is_outage=True)
+        if not calls:
+            return not_checked(name, "no call was billed in shadow", is_outage=False)
+        return compare(name, "µcr", real, shadow, ppm_max=self._ppm_max)
 
     def _margins(self, of: DayCosts) -> Check:
         if of.unknown:

@@ -111,7 +111,7 @@ def test_every_model_must_bring_its_margin_but_for_rounding() -> None:
     assert (check.verdict, check.off, check.notes) == (
         Verdict.MISMATCH,
         1,
-        ("low: 399 % of its cost, 399 credits charged",),
+        ("low: 399 credits for 100 credits, 399 %",),
     )
 
 

@@ -16,8 +16,10 @@ import msgspec
 import pytest
 from stripe import StripeClient
 
+from gateway.adapters.audit_log import Signature
 from gateway.adapters.reconciliation import ReconciliationReads
 from gateway.app.reconcile import open_reconciliation
+from gateway.core.flags import CHARGING, Scope
 from gateway.core.reconciliation import Check, Report, Verdict
 from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.sandbox.openai import SimulatedOpenAI
@@ -34,7 +36,7 @@ PAYOUTS = ["payouts in the books", "payouts made of booked payments"]
 LEDGER = ["outstanding = granted - debited", "Redis against Postgres", "sampled prices recomputed"]
 MARGIN = "models that bring 400 % of their cost"
 OPENAI = ["tokens at OpenAI", "cost at OpenAI"]
-SHADOW = "shadow against real"
+SHADOW = "shadow against real prices"
 
 
 @pytest.fixture
@@ -91,7 +93,7 @@ async def test_a_clean_day_agrees_with_everybody(shop: Shop) -> None:
     seen = await report(shop)
     assert wrong(seen) == []
     assert seen.outages == ()
-    assert [check.name for check in seen.checks] == [*STRIPE, *PAYOUTS, *LEDGER, MARGIN, *OPENAI, SHADOW]
+    assert [check.name for check in seen.checks] == [*STRIPE, *PAYOUTS, *LEDGER, MARGIN, SHADOW, *OPENAI]
     assert (found(seen, STRIPE[0]).expected, found(seen, STRIPE[1]).found) == (2, 5500)
     assert found(seen, LEDGER[2]).expected == 3
     assert found(seen, OPENAI[0]).expected > 0
@@ -177,7 +179,8 @@ async def alter(database_url: str, sql: str, *arguments: str) -> None:
     """Only the owner of the tables can do it, and has to switch off what protects them."""
     owner = await asyncpg.connect(database_url)
     try:
-        await owner.execute("ALTER TABLE call_usage DISABLE TRIGGER keep_rows")
+        for table in ("call_usage", "shadow_entry"):
+            await owner.execute(f"ALTER TABLE {table} DISABLE TRIGGER keep_rows")
         await owner.execute(sql, *arguments)
     finally:
         await owner.close()
@@ -229,4 +232,30 @@ async def test_a_margin_below_the_target_is_found(shop: Shop) -> None:
     await shop.stack.lines()
     seen = await report(shop, margin_percent_min=500)
     assert wrong(seen) == ["models that bring 500 % of their cost"]
-    assert found(seen, "models that bring 500 % of their cost").notes[0].startswith("gpt-4o: 400 %")
+    assert found(seen, "models that bring 500 % of their cost").notes[0].endswith("400 %")
+
+
+async def bill_in_shadow(shop: Shop) -> None:
+    """From now on nobody is charged."""
+    await shop.stack.stores.flags.set(CHARGING, False, Scope(), Signature("ann", "go-live"))
+    await shop.stack.gateway.controls.step()
+
+
+async def test_shadow_billing_agrees_with_real_prices_and_costs_what_it_costs(shop: Shop) -> None:
+    await bill_in_shadow(shop)
+    for _ in range(2):
+        await call(shop)
+    await shop.stack.lines()
+    seen = await report(shop)
+    assert wrong(seen) == []
+    assert (found(seen, SHADOW).verdict, found(seen, SHADOW).expected > 0) == (Verdict.OK, True)
+    (margin,) = seen.margins
+    assert (margin.calls, margin.shadow > 0, margin.margin_percent) == (5, True, 400)
+
+
+async def test_shadow_entries_that_are_no_real_price_are_found(shop: Shop, database_url: str) -> None:
+    await bill_in_shadow(shop)
+    await call(shop)
+    await shop.stack.lines()
+    await alter(database_url, "UPDATE shadow_entry SET amount = amount * 2")
+    assert wrong(await report(shop)) == [SHADOW]
