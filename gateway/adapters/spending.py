@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.adapters.database import Connection, Pool, load_queries, outages
 from gateway.core.anomaly import Spending, Subject, Window
+from gateway.core.money import MicroCredits
 
 # Longer than a posting may take from its beginning, which dates its rows, to its commit.
 LATE_COMMIT = timedelta(seconds=30)
@@ -61,10 +62,12 @@ class SpendingBook:
                     await connection.execute(self._sql["forget_hours"], self._reached)
         return 0
 
-    async def of(self, account_ids: frozenset[str], burst_minutes: int) -> list[tuple[str, dict[Subject, Spending]]]:
-        """For each of these accounts that is active: what it, its members and its keys spent."""
+    async def of(
+        self, account_ids: frozenset[str], burst_minutes: int, least: MicroCredits
+    ) -> list[tuple[str, dict[Subject, Spending]]]:
+        """For each of these that is active and spent more than `least` in a day: it, its members and its keys."""
         with outages():
-            rows = await self._pool.fetch(self._sql["spending"], list(account_ids), burst_minutes)
+            rows = await self._pool.fetch(self._sql["spending"], list(account_ids), burst_minutes, least)
         return [
             (str(account_id), {_subject(row): _spending(row) for row in of_account})
             for account_id, of_account in groupby(rows, key=lambda row: row["account_id"])

@@ -39,6 +39,11 @@ class Rules(msgspec.Struct, frozen=True):
     known_min: int  # hours, or days, with spending that it takes to have a usual
     width: Width = "key"
 
+    @property
+    def least(self) -> MicroCredits:
+        """Whoever spent no more than this in a day breaks no rule."""
+        return min(self.hour.least, self.day.least, self.burst or self.day.least)
+
 
 class Window(msgspec.Struct, frozen=True):
     """What was spent lately, and in the hours, or days, before."""

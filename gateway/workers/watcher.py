@@ -28,7 +28,8 @@ class Watcher:
         rolled = await self._spending.roll()
         if rolled.account_ids and not rolled.is_behind:
             if self._mode != "off":
-                for _, spent in await self._spending.of(rolled.account_ids, self._rules.burst_minutes):
+                rules = self._rules
+                for _, spent in await self._spending.of(rolled.account_ids, rules.burst_minutes, rules.least):
                     await self._judge(spent)
             await self._alerts.warn(rolled.account_ids)
         return int(rolled.is_behind)

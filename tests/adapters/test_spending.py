@@ -33,7 +33,7 @@ async def rolled_up(books: Books) -> SpendingBook:
 
 
 async def spending_of(book: SpendingBook, account_id: str) -> dict[Subject, Spending]:
-    [(_, spent)] = await book.of(frozenset({account_id}), burst_minutes=10)
+    [(_, spent)] = await book.of(frozenset({account_id}), burst_minutes=10, least=0)
     return spent
 
 
@@ -118,4 +118,13 @@ async def test_an_account_that_is_not_served_is_not_judged(books: Books) -> None
     book = await rolled_up(books)
     await books.accounts.set_status(account.id, "suspended")
 
-    assert await book.of(frozenset({account.id}), burst_minutes=10) == []
+    assert await book.of(frozenset({account.id}), burst_minutes=10, least=0) == []
+
+
+async def test_who_spent_too_little_to_break_any_rule_is_not_looked_at(books: Books) -> None:
+    account = await books.account()
+    await spend(books.pool, account.id, "k", 5)
+    book = await rolled_up(books)
+
+    assert await book.of(frozenset({account.id}), burst_minutes=10, least=5) == []
+    assert len(await book.of(frozenset({account.id}), burst_minutes=10, least=4)) == 1
