@@ -139,6 +139,11 @@ class Gateway:
         await self.caps.start()
         return await self.server.start(host, port, sock=listener)
 
+    def control_routes(self) -> list[tuple[str, str]]:
+        """(method, path) of everything that the control plane serves here."""
+        routes = (each for each in self._public.app.router.routes() if each.method != "HEAD")
+        return [(each.method, each.resource.canonical) for each in routes if each.resource is not None]
+
     def _edge_refused(self, error: GatewayError) -> list[tuple[bytes, bytes]]:
         self.tally.refused(error.code)
         return [(b"x-gateway-request-id", new_request_id().encode())]

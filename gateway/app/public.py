@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
 from aiohttp import web
 
+from gateway import __version__
 from gateway.adapters.callers import CallerDirectory, KeysAndTokens
 from gateway.adapters.idempotency import Idempotency
 from gateway.adapters.ledger_pages import LedgerPages
@@ -20,7 +22,9 @@ from gateway.web.api_keys import KeysApi
 from gateway.web.api_ledger import LedgerApi
 from gateway.web.api_members import MembersApi
 from gateway.web.api_usage import UsageApi
-from gateway.web.operations import routes_of
+from gateway.web.described import DESCRIBED, SOLD
+from gateway.web.openapi import document
+from gateway.web.operations import Operation, routes_of
 from gateway.web.public import public_app, public_runner
 from gateway.web.statements import StatementRoutes
 from gateway.web.status import StatusRoute
@@ -55,6 +59,18 @@ def control_plane(
             *LedgerApi(access, LedgerPages(stores.pool), now=now).routes(),
             *StatementRoutes(access, stores.statements).routes(),
             *(stripe.routes(access, controls) if stripe else ()),
+            _document_route([*DESCRIBED, *(SOLD if stripe else ()), *operations]),
         ],
+        origins=config.edge.cors_origins,
     )
     return public_runner(app)
+
+
+def _document_route(operations: list[Operation]) -> web.RouteDef:
+    """`GET /api/openapi.json`, for anybody."""
+    written = msgspec.json.encode(document(operations, title="Tollgate", version=__version__))
+
+    async def show(_: web.Request) -> web.Response:
+        return web.Response(body=written, content_type="application/json")
+
+    return web.get("/api/openapi.json", show)

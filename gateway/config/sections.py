@@ -171,6 +171,16 @@ class Edge(Section):
     write_high_water_bytes: int = Positive
     drain_s: int = Field(ge=0)
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
+    cors_origins: frozenset[str]
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: frozenset[str]) -> frozenset[str]:
+        for origin in origins:
+            parts = split_url(origin)
+            if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}".lower():
+                raise ValueError(f"{origin!r} is no origin such as https://app.example.com")
+        return origins
 
 
 class Upstream(Section):

@@ -73,7 +73,7 @@ class KeysApi:
             Operation("POST", "/api/keys", self.create, "Make a key; its secret is shown this once.", KeyShown, 201,
                       takes=KeyAsked, creates=True),
             Operation("POST", one + "/rotate", self.rotate, "Make a key on the same terms; the old one works on for"
-                      " the overlap.", KeyShown, 201, takes=RotationAsked, creates=True),
+                      " the overlap.", KeyShown, 201, takes=RotationAsked, creates=True, needs_body=False),
             Operation("DELETE", one, self.revoke, "Revoke a key, within a second everywhere.", KeyShown),
         ]  # fmt: skip
 

@@ -33,17 +33,19 @@ class Query(NamedTuple):
 class Operation(NamedTuple):
     method: str
     path: str
-    handle: Callable[[web.Request], Awaitable[Answer]]
+    handle: Callable[[web.Request], Awaitable[Answer]] | None  # None: it is served on its own, and described only
     summary: str
     answers: Any  # the type of the body
     status: int = 200
     takes: Any = None  # the type of the request's body
     query: tuple[Query, ...] = ()
     creates: bool = False  # takes an Idempotency-Key
+    needs_body: bool = True
+    is_open: bool = False  # anybody may ask
 
 
 def routes_of(operations: Iterable[Operation]) -> list[web.RouteDef]:
-    return [web.route(each.method, each.path, _served(each.handle)) for each in operations]
+    return [web.route(each.method, each.path, _served(each.handle)) for each in operations if each.handle is not None]
 
 
 def read_body(body: bytes, kind: type[T]) -> T:

@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from gateway.core.errors import BodyTooLarge, GatewayError, InvalidRequest, MethodNotAllowed, NotFound
+from gateway.web.cors import preflight, share
 
 log = structlog.get_logger(__name__)
 
@@ -22,11 +23,14 @@ REQUEST_ID = "x-gateway-request-id"
 ADDED_HEADERS_MAX = 4
 
 
-def public_app(*, body_bytes_max: int, routes: Iterable[web.AbstractRouteDef] = ()) -> web.Application:
-    """The application, with every path of it."""
-    app = web.Application(middlewares=[_tell_errors], client_max_size=body_bytes_max)
+def public_app(
+    *, body_bytes_max: int, routes: Iterable[web.AbstractRouteDef] = (), origins: frozenset[str] = frozenset()
+) -> web.Application:
+    """The application, with every path of it; pages of `origins` may read /api."""
+    app = web.Application(middlewares=[preflight(origins), _tell_errors], client_max_size=body_bytes_max)
     app.add_routes(routes)
     app.on_response_prepare.append(_finish_head)
+    app.on_response_prepare.append(share(origins))
     return app
 
 

@@ -1,0 +1,125 @@
+"""Operations that are served on their own, described for the OpenAPI document as they answer."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from gateway.core.topups import PurchaseState
+from gateway.web.openapi import File
+from gateway.web.operations import Operation, Query
+from gateway.web.pages import PAGING, Page
+from gateway.web.purchases import Asked
+from gateway.web.recharge import Wanted as RechargeAsked
+
+_MOMENT = {"type": "string", "examples": ["2026-11-21", "2026-11-21T07:00:00Z"]}
+_LINES = (
+    Query("kind", {"type": "string", "pattern": "^[a-z_]{1,40}$"}, "Only movements of this kind, like capture."),
+    Query("from", _MOMENT, "A day (UTC) or a moment; from the beginning by default."),
+    Query("to", _MOMENT, "A day, all of it, or a moment; until now by default."),
+)
+
+
+class LedgerLine(msgspec.Struct, rename="camel"):
+    """One movement. `amount` is in credits, as a decimal."""
+
+    id: str
+    kind: str
+    amount: str
+    amount_ucr: int
+    correlation_id: str | None
+    rate_version: str | None
+    model: str | None
+    outcome: str | None
+    reason: str
+    event_at: str
+    recorded_at: str
+
+
+class Status(msgspec.Struct):
+    """Whether calls are served, and what operators have switched off."""
+
+    status: Literal["ok", "unavailable"]
+    banners: list[Any]
+    version: str
+
+
+class Purchase(msgspec.Struct):
+    """A purchase. Amounts of money are cents; credits are decimals."""
+
+    id: str
+    state: PurchaseState
+    package: str
+    amount_cents: int
+    tax_cents: int
+    currency: str
+    credits: str
+    bonus_credits: str
+    refunded_cents: int
+    reversed_credits: str
+    checkout_url: str | None
+    receipt_url: str | None
+    created_at: str
+    paid_at: str | None
+
+
+class Purchases(msgspec.Struct):
+    purchases: list[Purchase]
+
+
+class Package(msgspec.Struct):
+    name: str
+    title: str
+    amount_cents: int
+    credits: int
+    bonus_credits: int
+
+
+class CustomAmount(msgspec.Struct):
+    amount_cents_min: int
+    amount_cents_max: int
+
+
+class Packages(msgspec.Struct):
+    currency: str
+    packages: list[Package]
+    custom: CustomAmount
+
+
+class Portal(msgspec.Struct):
+    url: str
+
+
+class Recharge(msgspec.Struct, omit_defaults=True):
+    """An account's automatic recharge; off, nothing but that is told."""
+
+    on: bool
+    threshold_credits: str = ""
+    amount_cents: int = 0
+    month_cents_max: int = 0
+    paused: str | None = None
+    card: str | None = None
+    needs_card: bool = False
+    checkout_url: str | None = None
+
+
+DESCRIBED = (
+    Operation("GET", "/api/status", None, "Whether calls are served.", Status, is_open=True),
+    Operation("GET", "/api/ledger", None, "The account's ledger, the newest line first.", Page[LedgerLine],
+              query=(*_LINES, *PAGING)),
+    Operation("GET", "/billing/ledger/export.csv", None, "All of the ledger, the oldest line first.", File("text/csv"),
+              query=_LINES),
+    Operation("GET", "/billing/statements/{month}.pdf", None, "A month's statement.", File("application/pdf")),
+    Operation("GET", "/billing/statements/{month}.csv", None, "A month's statement.", File("text/csv")),
+)  # fmt: skip
+
+# Where Stripe is configured.
+SOLD = (
+    Operation("GET", "/api/packages", None, "What is for sale.", Packages, is_open=True),
+    Operation("GET", "/api/purchases", None, "The account's purchases.", Purchases),
+    Operation("POST", "/api/purchases", None, "Begin a purchase; the answer says where it is paid.", Purchase, 201,
+              takes=Asked, creates=True),
+    Operation("POST", "/api/purchases/portal", None, "A page for cards and invoices.", Portal, 201),
+    Operation("GET", "/api/recharge", None, "The automatic recharge.", Recharge),
+    Operation("PUT", "/api/recharge", None, "Agree to an automatic recharge, or turn it off.", Recharge,
+              takes=RechargeAsked),
+)  # fmt: skip
