@@ -34,3 +34,9 @@ ON CONFLICT (level, holder) DO UPDATE SET
     requests_a_minute = excluded.requests_a_minute, tokens_a_minute = excluded.tokens_a_minute,
     concurrent = excluded.concurrent, models_allowed = excluded.models_allowed, models_denied = excluded.models_denied,
     on_output = excluded.on_output, on_unaffordable = excluded.on_unaffordable, changed_at = excluded.changed_at
+
+-- name: spenders
+-- Who has spent lately, with what its caps depend on.
+SELECT DISTINCT call_usage.account_id, call_usage.key_id, call_usage.member_id, account.plan, account.time_zone
+FROM call_usage JOIN account ON account.id = call_usage.account_id
+WHERE call_usage.recorded_at > now() - $1::interval AND call_usage.charged <> 0

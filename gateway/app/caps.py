@@ -11,9 +11,12 @@ from gateway.app.sources import now_ms
 from gateway.app.stores import Stores
 from gateway.config import Config
 from gateway.loops import every
+from gateway.workers.cap_watcher import CapWatcher
 
 
 class CapParts:
+    """Of a gateway."""
+
     def __init__(self, config: Config, stores: Stores) -> None:
         self._config = config.caps
         self.counting = CapCounting(
@@ -39,3 +42,24 @@ class CapParts:
 
     def loops(self) -> list[Coroutine[None, None, None]]:
         return [self.directory.run(), every(self._config.count_ms / 1000, "count caps", self.counting.step)]
+
+
+def cap_watcher(config: Config, stores: Stores) -> CapWatcher:
+    """Of the workers."""
+    directory = CapDirectory(
+        stores.pool,
+        stores.plans,
+        poll_s=config.caps.poll_ms / 1000,
+        clock=time.monotonic,
+        on_caps=lambda holder, kept: None,  # no call is made here
+    )
+    return CapWatcher(
+        stores.pool,
+        directory,
+        stores.counters,
+        stores.charges,
+        stores.notices,
+        soft_percent=config.caps.soft_percent,
+        clock=time.monotonic,
+        now_ms=now_ms,
+    )

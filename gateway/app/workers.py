@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Iterator
 import structlog
 from prometheus_client.core import Metric
 
+from gateway.app.caps import cap_watcher
 from gateway.app.notices import NoticeParts
 from gateway.app.payments import stripe_parts
 from gateway.app.reconcile import ReconcileParts
@@ -55,6 +56,7 @@ class Workers:
         )
         self.rebuilder = Rebuilder(stores.recovery)
         self.bookkeeper = Bookkeeper(stores.provider_costs, stores.statements, now=now)
+        self.cap_watcher = cap_watcher(config, stores)
         self._stripe = stripe_parts(config, stores)
         self._notices = NoticeParts(config, stores.notices)
         self._watch = WatchParts(config, stores)
@@ -75,6 +77,7 @@ class Workers:
             every(workers.credit_ms / 1000, "credit", self._stores.crediter.step),
             every(workers.seal_ms / 1000, "seal", self.sealer.step),
             every(workers.book_ms / 1000, "book costs", self.bookkeeper.step),
+            every(self._config.caps.watch_ms / 1000, "watch caps", self.cap_watcher.step),
             *self._reconciling.loops(),
             every(LETTERS_INTERVAL_S, "count dead letters", self._count_letters),
         ]

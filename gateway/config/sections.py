@@ -98,6 +98,8 @@ class CapsConfig(Section):
     poll_ms: int = Field(gt=0, le=500)
     count_ms: int = Positive
     count_batch_max: int = Positive
+    soft_percent: int = Field(gt=0, le=100)
+    watch_ms: int = Positive
 
 
 class Breaker(Section):

@@ -181,3 +181,23 @@ async def test_after_redis_was_emptied_what_was_used_counts_still(stack: Stack) 
         while (got := await call(stack)).status == 503:
             await asyncio.sleep(0.02)
     assert (got.status, error_of(got)["available_ucr"]) == (402, 7)
+
+
+async def test_at_80_percent_of_a_cap_there_is_one_notice(stack: Stack) -> None:
+    async def told() -> list[tuple[str, str | int]]:
+        await stack.post()
+        await stack.workers.cap_watcher.step()
+        notices = await stack.stores.notices.listing(kind="soft_cap", state="", count=9)
+        return [(str(each.fields["name"]), each.fields["percent"]) for each in notices]
+
+    await cap(stack, day=1000 * UCR_PER_CREDIT)
+    await call(stack)
+    cost = (await stack.line()).cost
+    assert await told() == []
+    await cap(stack, day=cost * 5 // 2)  # 40 %, while a call holds more than the rest
+    await cap(stack, on_unaffordable="clamp")
+    assert await told() == []
+    assert (await call(stack)).status == 200
+    spent = sum(line.cost for line in await stack.lines())
+    for _ in range(2):
+        assert await told() == [("day of this account", spent * 100 // (cost * 5 // 2))]
