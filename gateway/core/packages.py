@@ -8,13 +8,16 @@ from gateway.core.money import MicroCredits
 from gateway.core.topups import UCR_PER_CENT, Order
 
 CUSTOM = "custom"
+CURRENCY = "usd"  # a cent of it is 10 credits, and every sum that is shown is in dollars
+CENTS_MIN, CENTS_MAX = 50, 99_999_999  # that Stripe charges at once
+BONUS_CREDITS_MAX = 1_000_000_000
 
 
 class PackagesError(ValueError):
     """The list of packages cannot be used."""
 
 
-class Package(msgspec.Struct, frozen=True):
+class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One package: its credits follow from its price; `bonus_credits` are promotional and come on top."""
 
     name: str
@@ -57,9 +60,16 @@ def load_packages(text: str) -> Packages:
         read = msgspec.convert(tomllib.loads(text), Packages)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise PackagesError(str(error)) from error
+    if read.currency != CURRENCY:
+        raise PackagesError(f"currency is {CURRENCY!r}, in small letters: credits are sold for nothing else")
+    if not CENTS_MIN <= read.custom_cents_min <= read.custom_cents_max <= CENTS_MAX:
+        raise PackagesError(f"custom_cents_min and custom_cents_max are {CENTS_MIN} to {CENTS_MAX}, the first no more")
     names = [each.name for each in read.package]
-    if len(set(names)) < len(names) or CUSTOM in names:
+    if len(set(names)) < len(names) or CUSTOM in names or "" in names:
         raise PackagesError(f"a package's name must be its own, and not {CUSTOM!r}")
-    if any(each.amount_cents < 50 or each.bonus_credits < 0 for each in read.package):
-        raise PackagesError("a package costs at least 50 cents, and its bonus is not negative")
+    for each in read.package:
+        if not CENTS_MIN <= each.amount_cents <= CENTS_MAX:
+            raise PackagesError(f"{each.name}: amount_cents is {CENTS_MIN} to {CENTS_MAX}")
+        if not 0 <= each.bonus_credits <= BONUS_CREDITS_MAX:
+            raise PackagesError(f"{each.name}: bonus_credits is 0 to {BONUS_CREDITS_MAX}")
     return read
