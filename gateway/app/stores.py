@@ -10,6 +10,7 @@ import structlog
 from redis.asyncio import Redis
 
 from gateway.adapters import schema
+from gateway.adapters.account_desk import AccountDesk
 from gateway.adapters.accounts import Accounts
 from gateway.adapters.adjustments import Adjustments
 from gateway.adapters.alerts import Alerts
@@ -17,6 +18,7 @@ from gateway.adapters.audit_log import AuditLog
 from gateway.adapters.brownouts import BrownoutDesk
 from gateway.adapters.cap_desk import CapDesk
 from gateway.adapters.charges import Charges
+from gateway.adapters.corrections import Corrections
 from gateway.adapters.counters import Counters
 from gateway.adapters.credit_outbox import CreditOutbox
 from gateway.adapters.credits import Credits
@@ -27,6 +29,7 @@ from gateway.adapters.keys import Keys
 from gateway.adapters.ledger import Ledger
 from gateway.adapters.members import Members
 from gateway.adapters.notices import Notices
+from gateway.adapters.ops_keys import OpsKeys
 from gateway.adapters.outbox import Outbox
 from gateway.adapters.provider_costs import ProviderCosts
 from gateway.adapters.recovery import Recovery
@@ -75,6 +78,15 @@ class Stores:
         self.adjustments = Adjustments(pool, self.ledger, now_ms=now_ms)
         self.provider_costs = ProviderCosts(pool, self.ledger, now_ms=now_ms)
         self.audit_log = AuditLog(pool)
+        self.corrections = Corrections(
+            pool,
+            self.adjustments,
+            self.audit_log,
+            alone_ucr_max=config.operators.alone_credits_per_day_max * UCR_PER_CREDIT,
+            new_id=new_request_id,
+        )
+        self.account_desk = AccountDesk(pool, self.audit_log)
+        self.ops_keys = OpsKeys(pool, self.audit_log, new_id=new_request_id, random_bytes=os.urandom)
         self.flags = FlagDesk(pool, self.audit_log, now_ms=now_ms)
         self.plans = load_policies(config)
         self.counters = Counters(link, self.scripts)

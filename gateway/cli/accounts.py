@@ -5,10 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway.cli.operator import Author, signed
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
 from gateway.core.holds import Balance
 from gateway.core.money import InvalidAmount, format_credits, parse_credits
+from gateway.core.spans import read_span
 
 app = typer.Typer(help="Accounts: create, show, grant, set.", no_args_is_help=True)
 
@@ -19,6 +21,10 @@ class Status(StrEnum):
     ACTIVE = "active"
     SUSPENDED = "suspended"
     IN_REVIEW = "in_review"
+
+
+class Order(StrEnum):
+    SPEND = "spend"
 
 
 class OnDisconnect(StrEnum):
@@ -105,6 +111,8 @@ def set_account(
             help="When a caller leaves mid-answer: read the answer to its end, or close the upstream at once."
         ),
     ] = None,
+    reason: Annotated[str | None, typer.Option(help="Why; a status needs one. Kept in the audit log.")] = None,
+    author: Author = None,
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -112,6 +120,8 @@ def set_account(
     """Change how an account is treated; every gateway follows within a second."""
     if status is None and on_disconnect is None:
         raise CommandFailed("nothing to set; give --status or --on-disconnect")
+    if status is not None and reason is None:
+        raise CommandFailed("--status needs a --reason")
 
     async def main(settings: Config) -> dict[str, Any]:
         from gateway.app.stores import open_stores
@@ -119,7 +129,7 @@ def set_account(
         async with open_stores(settings) as stores:
             found = await stores.accounts.find(account)
             if status is not None:
-                await stores.accounts.set_status(found.id, status)
+                await stores.account_desk.set_status(found.id, status, signed(author, reason or ""))
             if on_disconnect is not None:
                 await stores.accounts.set_on_disconnect(found.id, on_disconnect)
             now = await stores.accounts.find(found.id)
@@ -127,6 +137,48 @@ def set_account(
 
     values = run(main(target(data, config)))
     show(as_json, values, f"{values['name']}: {values['status']}, on disconnect {values['on_disconnect']}")
+
+
+@app.command("top")
+def top(
+    by: Annotated[Order, typer.Option(help="What is compared.")] = Order.SPEND,
+    window: Annotated[str, typer.Option(help="How far back: 30m, 24h, 7d.")] = "24h",
+    count: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show who uses most: for the daily review."""
+    try:
+        span = read_span(window)
+    except ValueError as error:
+        raise CommandFailed(f"--window: {error}") from error
+
+    async def main(settings: Config) -> list[Any]:
+        from gateway.app.stores import open_stores
+
+        async with open_stores(settings) as stores:
+            return list(await stores.account_desk.top(span, count))
+
+    spenders = run(main(target(data, config)))
+    values = [
+        {
+            "account": each.account_id,
+            "name": each.account,
+            "status": each.status,
+            "spend": format_credits(each.spend),
+            "spend_ucr": each.spend,
+            "shadow": format_credits(each.uncharged),
+            "shadow_ucr": each.uncharged,
+            "calls": each.calls,
+            "flagged": each.flagged,
+        }
+        for each in spenders
+    ]
+    columns = ("name", "status", "spend", "shadow", "calls", "flagged")
+    rows = [[each[column] for column in columns] for each in values]
+    shown = table(f"by {by.value}, the last {window}", columns, rows, right=columns[2:])
+    show(as_json, values, shown if values else "no calls in that time")
 
 
 def amounts(balance: Balance) -> dict[str, str | int]:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from gateway.cli.accounts import AccountArgument
+from gateway.cli.operator import Author, signed
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
 from gateway.core.books import LAYOUTS
@@ -175,11 +176,15 @@ def correct(
     kind: Annotated[Correction, typer.Argument(help="What kind of movement.")],
     credits: Annotated[str, typer.Argument(help="Credits; an adjustment may be negative.")],
     reason: Reason,
+    author: Author = None,
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Adjust what an account was charged, let credit expire, or write its debt off."""
+    """Adjust what an account was charged, let credit expire, or write its debt off.
+
+    Beyond what one operator may correct within a day, it waits for a second one: `tollgate corrections`.
+    """
     amount = _amount("CREDITS", credits)
 
     async def main(settings: Config) -> dict[str, Any]:
@@ -187,12 +192,17 @@ def correct(
 
         async with open_stores(settings) as stores:
             found = await stores.accounts.find(account)
-            after = await stores.adjustments.post(TransferKind(kind), found.id, amount, reason)
+            asked = await stores.corrections.ask(TransferKind(kind), found.id, amount, signed(author, reason))
             await stores.crediter.step()
-            return {"account": found.id, "balance": format_credits(after.total), "balance_ucr": after.total}
+            balance = (await stores.accounts.balance(found.id)).total
+            amounts = {"balance": format_credits(balance), "balance_ucr": balance}
+            return {"account": found.id, "correction": asked.id, "state": asked.state} | amounts
 
     values = run(main(target(data, config)))
-    show(as_json, values, f"{kind} of {format_credits(amount)} credits booked; the balance is {values['balance']}")
+    done = f"booked; the balance is {values['balance']}"
+    waits = f"waits for a second person:\ntollgate corrections approve {values['correction']}"
+    said = done if values["state"] == "posted" else waits
+    show(as_json, values, f"{kind} of {format_credits(amount)} credits {said}")
 
 
 def _amount(name: str, text: str) -> MicroCredits:

@@ -23,11 +23,13 @@ from gateway.cli import (
     breakers,
     brownout,
     caps,
+    corrections,
     flags,
     keys,
     ledger,
     members,
     notices,
+    ops,
     purchases,
     rates,
     recharge,
@@ -63,7 +65,9 @@ app.add_typer(books.app, name="books")
 app.add_typer(breakers.app, name="breakers")
 app.add_typer(brownout.app, name="brownout")
 app.add_typer(caps.app, name="caps")
+app.add_typer(corrections.app, name="corrections")
 app.add_typer(flags.app, name="flags")
+app.add_typer(ops.app, name="ops")
 app.add_typer(keys.app, name="keys")
 app.add_typer(members.app, name="members")
 app.add_typer(notices.app, name="notices")

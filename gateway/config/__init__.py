@@ -33,6 +33,7 @@ from gateway.config.sections import (
     Holds,
     Identity,
     Notify,
+    Operators,
     Poster,
     Purchases,
     Realtime,
@@ -78,6 +79,7 @@ class Config(BaseSettings):
     callers: Callers
     identity: Identity
     controls: Controls
+    operators: Operators
     caps: CapsConfig
     breaker: Breaker
     brownout: BrownoutConfig

@@ -158,6 +158,10 @@ class BrownoutConfig(Section):
         return self
 
 
+class Operators(Section):
+    alone_credits_per_day_max: int = Field(ge=0, le=1_000_000_000)
+
+
 class Edge(Section):
     connections_max: int = Positive
     head_bytes_max: int = Positive

@@ -89,9 +89,10 @@ def test_a_key_is_created_for_a_member_on_terms_and_rotated(stack: Stack, accoun
 
 def test_an_account_is_suspended_and_taken_up_again(stack: Stack) -> None:
     created = stack.tollgate("accounts", "create", "suspended")
-    suspended = stack.tollgate("accounts", "set", "suspended", "--status", "suspended")
+    suspended = stack.tollgate("accounts", "set", "suspended", "--status", "suspended", "--reason", "asked to")
     assert suspended == created | {"status": "suspended", "on_disconnect": "drain"}
-    cancels = stack.tollgate("accounts", "set", "suspended", "--status", "active", "--on-disconnect", "cancel")
+    back = ("--status", "active", "--on-disconnect", "cancel", "--reason", "asked to")
+    cancels = stack.tollgate("accounts", "set", "suspended", *back)
     assert cancels == created | {"status": "active", "on_disconnect": "cancel"}
     assert stack.tollgate("accounts", "show", "suspended")["on_disconnect"] == "cancel"
 
@@ -173,7 +174,7 @@ def test_people_read_tables_that_fit_eighty_columns(stack: Stack) -> None:
     assert key[1] not in printed(stack, "keys", "list", "readers")
     assert "readers" in printed(stack, "accounts", "show", "readers")
     assert "is revoked" in printed(stack, "keys", "revoke", key[2])
-    assert "suspended" in printed(stack, "accounts", "set", "readers", "--status", "suspended")
+    assert "suspended" in printed(stack, "accounts", "set", "readers", "--status", "suspended", "--reason", "x")
     assert "the books are right" in printed(stack, "audit")
     for arguments in (("rates", "check"), ("rates", "show", "gpt-5.4")):
         assert max(map(len, tollgate(*arguments).stdout.splitlines())) <= COLUMNS_MAX

@@ -18,12 +18,16 @@ class Desk:
 
     def json(self, *arguments: str) -> Any:
         done = tollgate(*arguments, "--json", env=self._env)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, "tollgate:" in done.stderr) == (0, False), (
+            done.stderr
+        )  # without workers, Redis is cold
         return json.loads(done.stdout)
 
     def text(self, *arguments: str) -> str:
         done = tollgate(*arguments, env=self._env)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, "tollgate:" in done.stderr) == (0, False), (
+            done.stderr
+        )  # without workers, Redis is cold
         assert max(map(len, done.stdout.splitlines())) <= COLUMNS_MAX, done.stdout
         return done.stdout
 

@@ -1,0 +1,21 @@
+-- Accounts, as operators watch and stop them.
+
+-- name: lock
+SELECT name, status FROM account WHERE id = $1::uuid FOR UPDATE
+
+-- name: open_reviews
+SELECT reference FROM account_review
+WHERE account_id = $1::uuid AND closed_at IS NULL AND key_id IS NULL AND member_id IS NULL ORDER BY opened_at
+
+-- name: set_status
+UPDATE account SET status = $2, changed_at = clock_timestamp() WHERE id = $1::uuid
+
+-- name: top
+-- Who was charged most within a window. A shadow-billed call charges nothing; what it would have cost stands beside.
+SELECT account.id, account.name, account.status, sum(charged)::bigint AS spend,
+       (sum(cost) FILTER (WHERE charged = 0 AND outcome <> 'void'))::bigint AS uncharged,
+       count(*) FILTER (WHERE phase = 'end' AND outcome <> 'void') AS calls,
+       count(*) FILTER (WHERE cardinality(flags) > 0) AS flagged
+FROM call_usage JOIN account ON account.id = call_usage.account_id
+WHERE recorded_at > now() - $1::interval
+GROUP BY account.id ORDER BY spend DESC, calls DESC, account.id LIMIT $2

@@ -1,0 +1,93 @@
+"""`tollgate ops keys …`: who may use the operations API. A secret is shown once, when it is made."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gateway.cli.operator import Author, Reason, signed
+from gateway.cli.target import AsJson, ConfigFile, Data, run, show, table, target
+from gateway.config import Config
+from gateway.core.operators import Role
+
+if TYPE_CHECKING:
+    from gateway.adapters.ops_keys import OpsKey
+
+app = typer.Typer(help="Operators: who may use the operations API.", no_args_is_help=True)
+keys = typer.Typer(help="Keys of operators: create, list, revoke.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+
+
+@keys.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="Who uses it: the author of all that is done with it.")],
+    reason: Reason,
+    role: Annotated[Role, typer.Option(help="viewer looks, operator changes, admin makes keys.")] = Role.VIEWER,
+    author: Author = None,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create a key for an operator. It is shown this once: only its hash is stored."""
+    signature = signed(author, reason)
+
+    async def main(settings: Config) -> tuple[str, str]:
+        from gateway.app.stores import open_stores
+
+        async with open_stores(settings) as stores:
+            return await stores.ops_keys.create(name, role, signature)
+
+    secret, key_id = run(main(target(data, config)))
+    values = {"key": secret, "key_id": key_id, "name": name, "role": role.value}
+    show(as_json, values, f"key     {secret}\nkey id  {key_id}\nKeep it now: it is not shown again.")
+
+
+@keys.command("list")
+def list_keys(data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Show every operator's key, by its first characters."""
+
+    async def main(settings: Config) -> "list[OpsKey]":
+        from gateway.app.stores import open_stores
+
+        async with open_stores(settings) as stores:
+            return await stores.ops_keys.list()
+
+    found = run(main(target(data, config)))
+    rows = [
+        (each.id, each.name, each.role, f"{each.prefix}…", "revoked" if each.revoked_at else "works") for each in found
+    ]
+    values: list[dict[str, Any]] = [
+        {
+            "key_id": each.id,
+            "name": each.name,
+            "role": each.role,
+            "prefix": each.prefix,
+            "created_at": each.created_at.isoformat(timespec="seconds"),
+            "revoked_at": None if each.revoked_at is None else each.revoked_at.isoformat(timespec="seconds"),
+        }
+        for each in found
+    ]
+    columns = ("key id", "name", "role", "key", "state")
+    shown = table("operators' keys", columns, rows, unfolded=("key id",)) if found else "no operator has a key"
+    show(as_json, values, shown)
+
+
+@keys.command("revoke")
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="As `ops keys list` shows it.")],
+    reason: Reason,
+    author: Author = None,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Revoke a key; the next request with it is refused."""
+    signature = signed(author, reason)
+
+    async def main(settings: Config) -> None:
+        from gateway.app.stores import open_stores
+
+        async with open_stores(settings) as stores:
+            await stores.ops_keys.revoke(key_id, signature)
+
+    run(main(target(data, config)))
+    show(as_json, {"key_id": key_id, "state": "revoked"}, f"key {key_id} is revoked")

@@ -1,0 +1,53 @@
+"""What operators do from the command line beside flags: corrections by two people, keys, and the daily review."""
+
+import pytest
+
+from tests.acceptance.test_flags import Desk, desk
+
+__all__ = ["desk"]
+
+
+def test_a_large_correction_takes_two_people(desk: Desk) -> None:
+    desk.json("accounts", "create", "Acme")
+    small = desk.json("books", "correct", "Acme", "adjustment", "10", "--reason", "an outage", "--author", "ann")
+    assert (small["state"], small["balance"]) == ("posted", "10")
+    arguments = ("books", "correct", "Acme", "adjustment", "60000", "--reason", "a big outage", "--author", "ann")
+    assert "waits for a second person" in desk.text(*arguments)
+    (waiting,) = desk.json("corrections", "list")
+    assert "a big" in desk.text("corrections", "list")
+    mine = desk.refused("corrections", "approve", waiting["id"], "--reason", "fine", "--author", "ann")
+    assert "second person" in mine
+    approved = desk.json("corrections", "approve", waiting["id"], "--reason", "fine", "--author", "bob")
+    assert (approved["state"], approved["decided_by"], approved["credits"]) == ("posted", "bob", "60000")
+    assert desk.json("accounts", "show", "Acme")["balance"] == "60010"
+    assert desk.json("corrections", "list") == []
+    actions = [line["action"] for line in desk.json("audit-log", "show")]
+    assert actions == ["correction.post", "correction.propose", "correction.post"]
+
+
+def test_an_operators_key_is_shown_once(desk: Desk) -> None:
+    made = desk.json("ops", "keys", "create", "ann", "--role", "operator", "--reason", "new here")
+    assert made["key"].startswith("sk-ops-")
+    (listed,) = desk.json("ops", "keys", "list")
+    assert (listed["name"], listed["role"], listed["revoked_at"]) == ("ann", "operator", None)
+    assert made["key"] not in desk.text("ops", "keys", "list")
+    assert "revoked" in desk.text("ops", "keys", "revoke", made["key_id"], "--reason", "left")
+    assert desk.json("ops", "keys", "list")[0]["revoked_at"]
+
+
+def test_the_daily_review_is_empty_where_nothing_was_used(desk: Desk) -> None:
+    assert desk.json("accounts", "top", "--by", "spend", "--window", "24h") == []
+    assert "no calls" in desk.text("accounts", "top")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("accounts", "set", "Acme", "--status", "suspended"), "--reason"),
+        (("ops", "keys", "revoke", "ops_1", "--reason", "x"), "no key"),
+        (("corrections", "reject", "x", "--reason", "x"), "correction's id"),
+        (("accounts", "top", "--window", "long"), "--window"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(desk: Desk, arguments: tuple[str, ...], why: str) -> None:
+    assert why in desk.refused(*arguments)
