@@ -1,7 +1,7 @@
 """A shop for tests: the stack before a simulated Stripe that sends its webhooks to it, and customers who pay or not."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -102,7 +102,12 @@ class Shop:
 
 @asynccontextmanager
 async def open_shop(
-    running: Running, openai: SimulatedOpenAI, *, settings: SandboxStripeSettings | None = None, **stripe: Any
+    running: Running,
+    openai: SimulatedOpenAI,
+    *,
+    settings: SandboxStripeSettings | None = None,
+    listens_to: Sequence[str] = ("*",),
+    **stripe: Any,
 ) -> AsyncIterator[Shop]:
     """ENVIRONMENT must be set. `stripe` overrides its section of the configuration."""
     chosen = settings or SandboxStripeSettings(seed=7, later_s=3600.0, delivery_retries_s=(0.02, 0.02))
@@ -112,7 +117,8 @@ async def open_shop(
         aiohttp.ClientSession() as browser,
     ):
         shop = Shop(stack, simulated, browser)
-        simulated.order("webhook_endpoints/create", url=f"{shop.url}/webhooks/stripe", secret=SECRET)
+        url = f"{shop.url}/webhooks/stripe"
+        simulated.order("webhook_endpoints/create", url=url, secret=SECRET, enabled_events=list(listens_to))
         try:
             yield shop
         finally:

@@ -189,18 +189,20 @@ class Stripe:
         """A dispute: open as long as the bank has not decided for us, an inquiry too. A lost one stays open."""
         with _errors():
             found = await self._client.disputes.retrieve_async(dispute_id)
-        return Cause(found.id, id_of(found.payment_intent), found.status not in DISPUTES_THAT_RELEASE)
+        is_open = found.status not in DISPUTES_THAT_RELEASE
+        return Cause(found.id, id_of(found.payment_intent), is_open, "dispute", found.reason, found.amount)
 
     async def warning(self, warning_id: str) -> Cause:
         """An early fraud warning: closed once its payment was refunded or disputed."""
         with _errors():
             found = await self._client.radar.early_fraud_warnings.retrieve_async(warning_id)
-        return Cause(found.id, id_of(found.payment_intent), found.actionable)
+        return Cause(found.id, id_of(found.payment_intent), found.actionable, "fraud warning", found.fraud_type)
 
     async def review(self, review_id: str) -> Cause:
         with _errors():
             found = await self._client.reviews.retrieve_async(review_id)
-        return Cause(found.id, id_of(found.payment_intent), found.open or found.reason != "approved")
+        is_open = found.open or found.reason != "approved"
+        return Cause(found.id, id_of(found.payment_intent), is_open, "Radar review", found.reason)
 
     async def customer(self, customer_id: str) -> Customer:
         """A customer with the card that may be charged without them, and a business with its tax ids."""

@@ -90,14 +90,3 @@ class StripeInbox:
         with outages():
             rows = await self._pool.fetch(self._sql["counts"])
         return {row["state"]: row["events"] for row in rows}, max((row["oldest_s"] for row in rows), default=0.0)
-
-    async def review(self, account_id: str, cause: str, *, is_open: bool) -> None:
-        """Put an account in review because of `cause`, or end that: it is served again once nothing else is open."""
-        with outages():
-            async with self._pool.acquire() as connection, connection.transaction():
-                if is_open:
-                    await connection.execute(self._sql["open_review"], cause, account_id)
-                    return
-                closed = await connection.fetchrow(self._sql["close_review"], cause)
-                if closed is not None and closed["took_status"]:
-                    await connection.execute(self._sql["release"], closed["account_id"])

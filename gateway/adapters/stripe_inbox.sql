@@ -39,25 +39,3 @@ SELECT state, count(*) AS events,
        coalesce(extract(epoch FROM now() - min(received_at)) FILTER (WHERE state IN ('received', 'retrying')), 0)::float8
            AS oldest_s
 FROM stripe_event WHERE state <> 'processed' GROUP BY state
-
--- name: open_review
--- Only an account that is served is taken out of service; the review remembers whether it was the one.
-WITH taken AS (
-    UPDATE account SET status = 'in_review', changed_at = clock_timestamp()
-    WHERE id = $2::uuid AND status = 'active' AND NOT EXISTS (SELECT FROM account_review WHERE cause = $1)
-    RETURNING id
-)
-INSERT INTO account_review (cause, account_id, took_status)
-SELECT $1, $2::uuid, EXISTS (SELECT FROM taken)
-       OR EXISTS (SELECT FROM account_review WHERE account_id = $2::uuid AND closed_at IS NULL AND took_status)
-ON CONFLICT (cause) DO NOTHING
-
--- name: close_review
-UPDATE account_review SET closed_at = now() WHERE cause = $1 AND closed_at IS NULL RETURNING account_id, took_status
-
--- name: release
-UPDATE account SET status = 'active', changed_at = clock_timestamp()
-WHERE id = $1::uuid AND status = 'in_review'
-  AND NOT EXISTS (
-      SELECT FROM account_review
-      WHERE account_id = $1::uuid AND member_id IS NULL AND key_id IS NULL AND closed_at IS NULL)

@@ -40,11 +40,14 @@ class Charged(msgspec.Struct, frozen=True):
 
 
 class Cause(msgspec.Struct, frozen=True):
-    """Something that may put an account in review."""
+    """Something that may put an account in review; `kind` and `reason` are words for people."""
 
     id: str
     intent_id: str
     is_open: bool
+    kind: str
+    reason: str
+    cents: int = 0  # 0: all of the payment, which is not told with it
 
 
 class BalanceMovement(msgspec.Struct, frozen=True):
@@ -96,8 +99,13 @@ class _Object(msgspec.Struct):
     customer: Any = None
 
 
+class _Before(msgspec.Struct):
+    customer: Any = None
+
+
 class _Data(msgspec.Struct):
     object: _Object
+    previous_attributes: _Before | None = None
 
 
 class _Event(msgspec.Struct):
@@ -114,7 +122,10 @@ def told(body: bytes) -> Told:
     event = msgspec.json.decode(body, type=_Event)
     about = event.data.object
     payment_id = about.id if about.object == "payment_intent" else id_of(about.payment_intent)
-    object_id = id_of(about.customer) if about.object in ("payment_method", "tax_id", "setup_intent") else about.id
+    object_id = about.id
+    if about.object in ("payment_method", "tax_id", "setup_intent"):  # the customer's, or until now: one was detached
+        before = event.data.previous_attributes
+        object_id = id_of(about.customer or (before.customer if before else None))
     return Told(event.id, event.type, object_id, payment_id, event.livemode, event.created, body)
 
 

@@ -8,6 +8,7 @@ import structlog
 from aiohttp import web
 from prometheus_client.core import Metric
 
+from gateway.adapters.payment_causes import PaymentCauses
 from gateway.adapters.payouts import Payouts
 from gateway.adapters.purchases import Purchases
 from gateway.adapters.recharges import Recharges
@@ -53,12 +54,14 @@ class StripeParts:
             stores.pool, stores.ledger, freeze=settings.freeze, new_id=new_request_id, now_ms=now_ms
         )
         self.inbox = StripeInbox(stores.pool)
-        self.payments = Payments(self.stripe, self.purchases)
+        self.payments = Payments(self.stripe, self.purchases, stores.notices)
+        self.causes = PaymentCauses(stores.pool, stores.notices)
         self.events = StripeEvents(
             self.inbox,
             self.stripe,
             self.purchases,
             self.payments,
+            self.causes,
             Payouts(stores.pool, stores.ledger, now_ms=now_ms),
             at_once_max=settings.events_at_once_max,
             attempts_max=settings.event_attempts_max,

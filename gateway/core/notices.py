@@ -23,6 +23,7 @@ class Kind(StrEnum):
     RELEASED = "released"
     RECHARGE_PAUSED = "recharge_paused"
     PAYMENT_FAILED = "payment_failed"
+    PAYMENT_REVIEW = "payment_review"
     DISPUTE = "dispute"
     MISMATCH = "mismatch"
     BREAKER_OPENED = "breaker_opened"
@@ -43,6 +44,7 @@ FIELDS: dict[Kind, frozenset[str]] = {
     Kind.RELEASED: frozenset({"reference", "subject", "reason"}),
     Kind.RECHARGE_PAUSED: frozenset({"reason", "remedy"}),
     Kind.PAYMENT_FAILED: frozenset({"amount", "reason"}),
+    Kind.PAYMENT_REVIEW: frozenset({"reference", "amount", "reason"}),
     Kind.DISPUTE: frozenset({"payment", "amount", "reason", "reference"}),
     Kind.MISMATCH: frozenset({"what", "expected", "found"}),
     Kind.BREAKER_OPENED: frozenset({"model", "reason"}),

@@ -5,9 +5,12 @@ Whoever hears of a payment, by an event, a backfill or a refund of ours, has it 
 
 import structlog
 
+from gateway.adapters.notices import Notices
 from gateway.adapters.purchases import NewRefund, Purchase, Purchases
 from gateway.adapters.stripe import Stripe, StripeUnavailable
 from gateway.adapters.stripe_objects import Session
+from gateway.core.money import format_dollars
+from gateway.core.notices import Kind
 from gateway.core.topups import Mismatch, Payment, PurchaseState, state_of
 
 log = structlog.get_logger(__name__)
@@ -16,9 +19,10 @@ READS_MAX = 5  # of one payment, while others post to its purchase
 
 
 class Payments:
-    def __init__(self, stripe: Stripe, purchases: Purchases) -> None:
+    def __init__(self, stripe: Stripe, purchases: Purchases, notices: Notices) -> None:
         self._stripe = stripe
         self._purchases = purchases
+        self._notices = notices
 
     async def look(self, intent_id: str, promise: NewRefund | None = None) -> Purchase | None:
         """Bring the books up to date with a payment; returns its purchase, or None if it is none of ours.
@@ -69,8 +73,14 @@ class Payments:
 
     async def _note(self, bought: Purchase, session: Session, intent_status: str) -> None:
         state = state_of(session=session.status, paid=session.payment_status, intent=intent_status)
-        if state is not PurchaseState.PAID:
-            await self._purchases.set_state(bought.id, state)
+        if state is PurchaseState.PAID:
+            return
+        if (
+            state is PurchaseState.FAILED and bought.state is not PurchaseState.FAILED
+        ):  # before it is, or it may be lost
+            told = {"amount": format_dollars(bought.order.amount_cents), "reason": "the bank refused it"}
+            await self._notices.tell(Kind.PAYMENT_FAILED, bought.account_id, told, subject=bought.id)
+        await self._purchases.set_state(bought.id, state)
 
 
 def _is_taxed(bought: Purchase, payment: Payment) -> bool:

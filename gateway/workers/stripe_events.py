@@ -8,9 +8,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import asyncpg
+import msgspec
 import structlog
 
 from gateway.adapters.database import LedgerUnavailable
+from gateway.adapters.payment_causes import PaymentCauses
 from gateway.adapters.payouts import Payouts
 from gateway.adapters.purchases import Purchases
 from gateway.adapters.stripe import Stripe, StripeRefused, StripeUnavailable
@@ -35,6 +37,7 @@ class StripeEvents:
         stripe: Stripe,
         purchases: Purchases,
         payments: Payments,
+        causes: PaymentCauses,
         payouts: Payouts,
         *,
         at_once_max: int,
@@ -45,6 +48,7 @@ class StripeEvents:
         self._stripe = stripe
         self._purchases = purchases
         self._payments = payments
+        self._causes = causes
         self._payouts = payouts
         self._at_once_max = at_once_max
         self._attempts_max = attempts_max
@@ -130,8 +134,8 @@ class StripeEvents:
         bought = await self._payments.look(cause.intent_id) if cause.intent_id else None
         if bought is None:
             return NOT_OURS
-        if reviews:
-            await self._inbox.review(bought.account_id, cause.id, is_open=cause.is_open)
+        cents = cause.cents or bought.order.amount_cents
+        await self._causes.follow(bought.account_id, msgspec.structs.replace(cause, cents=cents), reviews=reviews)
         return ""
 
     async def _payout(self, event: Due) -> str:

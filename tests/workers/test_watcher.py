@@ -5,13 +5,15 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from msgspec import structs
 
 from gateway.adapters.alerts import Alerts
 from gateway.adapters.audit_log import AuditLog, ChangeRefused, Signature
 from gateway.adapters.notices import Listed, Notices
+from gateway.adapters.payment_causes import PaymentCauses
 from gateway.adapters.reviews import ReviewError, Reviews
 from gateway.adapters.spending import SpendingBook
-from gateway.adapters.stripe_inbox import StripeInbox
+from gateway.adapters.stripe_objects import Cause
 from gateway.core.alerts import Wishes
 from gateway.core.anomaly import Bound, Rule, Rules, Subject, Verdict, Width
 from gateway.core.notices import load_templates
@@ -155,14 +157,15 @@ async def test_a_review_is_released_once_with_a_reason(desk: Desk) -> None:
 
 
 async def test_an_account_is_served_again_once_the_last_of_its_reviews_is_over(desk: Desk) -> None:
-    inbox = StripeInbox(desk.books.pool)
+    causes = PaymentCauses(desk.books.pool, desk.notices)
+    dispute = Cause("du_1", "pi_1", True, "dispute", "fraudulent", 500)
     await desk.spend(5000)
     await watch(desk.watcher())
-    await inbox.review(desk.account_id, "du_1", is_open=True)
+    await causes.follow(desk.account_id, dispute, reviews=True)
     [unusual] = [each for each in await desk.reviews.listing(count=9) if each.cause != "du_1"]
 
     assert (await desk.reviews.release(unusual.reference, OPERATOR)).status == "in_review"
-    await inbox.review(desk.account_id, "du_1", is_open=False)
+    await causes.follow(desk.account_id, structs.replace(dispute, is_open=False), reviews=True)
     assert await desk.status() == "active"
 
 

@@ -7,7 +7,8 @@ import msgspec
 from gateway.sandbox.stripe.books import book, fee_of
 from gateway.sandbox.stripe.cards import DECLINES, Instrument, decline_codes
 from gateway.sandbox.stripe.disputes import open_dispute
-from gateway.sandbox.stripe.objects import Charge, EarlyFraudWarning, Json, PaymentIntent, PaymentMethod, Review
+from gateway.sandbox.stripe.fraud_warnings import warn
+from gateway.sandbox.stripe.objects import Charge, Json, PaymentIntent, PaymentMethod, Review
 from gateway.sandbox.stripe.world import World
 
 # What a payment method shows and a charge does not.
@@ -134,20 +135,6 @@ def _inquired(world: World, charge_id: str) -> None:
 
 def _warned(world: World, charge_id: str) -> None:
     warn(world, charge_id)
-
-
-def warn(world: World, charge_id: str) -> EarlyFraudWarning:
-    """The issuer thinks that the charge is fraud; a dispute may follow."""
-    charge = world.get(Charge, charge_id)
-    warning = EarlyFraudWarning(
-        id=world.id_for(EarlyFraudWarning),
-        created=world.created,
-        charge=charge.id,
-        payment_intent=charge.payment_intent,
-    )
-    world.put(warning)
-    world.emit("radar.early_fraud_warning.created", warning)
-    return warning
 
 
 def open_review(world: World, charge_id: str) -> Review:

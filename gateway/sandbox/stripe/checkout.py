@@ -97,7 +97,9 @@ def create_session(
         customer_details={**_no_details(), "email": customer_email} if customer_email else None,
         client_reference_id=client_reference_id,
         metadata=metadata or {},
-        payment_method_types=allowed_payment_method_types or payment_method_types or ["card"],
+        payment_method_types=allowed_payment_method_types
+        or payment_method_types
+        or list(world.settings.checkout_methods),
         payment_method_options=payment_method_options or {},
         currency=items[0].currency if items else currency_of(currency or "usd"),
         payment_status="unpaid" if mode == "payment" else "no_payment_required",

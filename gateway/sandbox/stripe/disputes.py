@@ -6,6 +6,7 @@ import msgspec
 
 from gateway.sandbox.stripe.books import book
 from gateway.sandbox.stripe.errors import invalid
+from gateway.sandbox.stripe.fraud_warnings import acted_on
 from gateway.sandbox.stripe.metadata import merged
 from gateway.sandbox.stripe.objects import Charge, Dispute, Json, Metadata
 from gateway.sandbox.stripe.transitions import DISPUTE, after
@@ -82,6 +83,7 @@ def open_dispute(
     )
     world.put(dispute)
     world.put(msgspec.structs.replace(charge, disputed=True))
+    acted_on(world, charge.id)
     if inquiry:
         world.emit("charge.dispute.created", dispute)
         return dispute

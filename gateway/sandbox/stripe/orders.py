@@ -6,7 +6,17 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.sandbox.stripe import attempts, books, charges, checkout, disputes, endpoints, refunds, setup_intents
+from gateway.sandbox.stripe import (
+    attempts,
+    books,
+    charges,
+    checkout,
+    disputes,
+    endpoints,
+    fraud_warnings,
+    refunds,
+    setup_intents,
+)
 from gateway.sandbox.stripe.cards import Kind, by_number
 from gateway.sandbox.stripe.checkout_payment import pay_session
 from gateway.sandbox.stripe.checkout_results import Payer
@@ -69,7 +79,7 @@ ORDERS: Final[dict[str, Order]] = {
     "setup_intents/authenticate": authenticate,
     "payment_intents/settle": attempts.end_debit,
     "charges/dispute": disputes.open_dispute,
-    "charges/warn": charges.warn,
+    "charges/warn": fraud_warnings.warn,
     "charges/review": charges.open_review,
     "reviews/close": charges.close_review,
     "disputes/win": disputes.win,

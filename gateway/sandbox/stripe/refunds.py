@@ -4,6 +4,7 @@ import msgspec
 
 from gateway.sandbox.stripe.books import book
 from gateway.sandbox.stripe.errors import invalid
+from gateway.sandbox.stripe.fraud_warnings import acted_on
 from gateway.sandbox.stripe.metadata import merged
 from gateway.sandbox.stripe.objects import Charge, Dispute, Metadata, PaymentIntent, Refund
 from gateway.sandbox.stripe.transitions import REFUND, after
@@ -62,7 +63,10 @@ def _refund(world: World, charged: Charge, amount: int, reason: str | None, meta
     refund = world.put(msgspec.structs.replace(refund, balance_transaction=movement.id))
     total = charged.amount_refunded + amount
     world.emit("refund.created", refund)
-    world.change("charge.refunded", charged, amount_refunded=total, refunded=total == charged.amount_captured)
+    is_whole = total == charged.amount_captured
+    world.change("charge.refunded", charged, amount_refunded=total, refunded=is_whole)
+    if is_whole:
+        acted_on(world, charged.id)
     if fate == "pending":
         world.later(world.settings.later_s, _succeed_later, refund.id)
     elif fate == "fail":

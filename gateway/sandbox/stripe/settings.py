@@ -22,6 +22,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 class SandboxStripeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes, times and rates. Amounts are in cents, rates in hundredths of a percent."""
 
+    # What a Checkout Session takes that names no methods; at Stripe the dashboard decides.
+    checkout_methods: tuple[str, ...] = ("card",)
     api_key: str | None = None  # the only secret key accepted; any test key, if None
     seed: int | None = None  # decides ids and scenarios; None: another in each run
     endpoints: tuple[Endpoint, ...] = ()
