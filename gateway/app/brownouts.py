@@ -1,10 +1,43 @@
-"""What the configuration says about brownouts, for commands and rules."""
+"""What the configuration says about brownouts, for commands and for the rules of a gateway."""
 
+import time
+from collections.abc import Callable
 from fnmatch import fnmatchcase
+from functools import partial
 
 from gateway.app.cards import load_cards
 from gateway.app.sources import now_ms
+from gateway.app.stores import Stores
 from gateway.config import Config
+from gateway.core.brownout import Level
+from gateway.core.brownout_rules import RulePolicy
+from gateway.core.policy import Controls
+from gateway.proxy.rules import BrownoutRules, Measure
+
+
+def brownout_rules(config: Config, stores: Stores, controls: Callable[[], Controls]) -> BrownoutRules:
+    section = config.brownout
+    return BrownoutRules(
+        stores.brownouts,
+        section.expensive,
+        RulePolicy(
+            window_ms=section.rule_window_s * 1000,
+            baseline_ms=section.baseline_s * 1000,
+            calls_min=section.rule_calls_min,
+            slow_factor=section.slow_factor,
+            slow_ms_min=section.slow_ms_min,
+            error_rate=section.error_percent / 100,
+        ),
+        Measure(
+            Level(section.rule_level),
+            section.rule_for_s * 1000,
+            section.shed_percent,
+            section.output_tokens,
+            partial(reroute_of, config),
+        ),
+        controls=controls,
+        clock_ms=lambda: time.monotonic_ns() // 1_000_000,
+    )
 
 
 def reroute_of(config: Config, models: str) -> str:

@@ -13,6 +13,7 @@ from gateway.adapters.controls import ControlsFollower
 from gateway.adapters.journal import Journal, JournalFull
 from gateway.adapters.tokens import Tokenizer
 from gateway.app.breakers import breaker_metrics, breakers_of
+from gateway.app.brownouts import brownout_rules
 from gateway.app.caps import CapParts
 from gateway.app.identity import token_callers
 from gateway.app.payments import stripe_parts
@@ -90,6 +91,7 @@ class Gateway:
             tally=self.tally,
         )
         self.breakers = breakers_of(config, stores, self.pool)
+        self.rules = brownout_rules(config, stores, self.controls.snapshot)
         self.sessions = _sessions(config, self.relay, self.tally)
         self.ready = Readiness(
             stores.link,
@@ -116,6 +118,7 @@ class Gateway:
             settlements=self.settlements,
             relay=self.relay,
             breakers=self.breakers,
+            rules=self.rules,
             sessions=self.sessions,
             control=Handover(make_protocol, body_bytes_max=edge.control_body_bytes_max),
             tokenizer=self.tokenizer,
@@ -160,6 +163,7 @@ class Gateway:
             every(settlement.position_poll_ms / 1000, "follow", self._follower.step),
             every(settlement.replay_ms / 1000, "replay", self.settlements.replay_spooled),
             every(self._config.breaker.flush_ms / 1000, "share breakers", self.breakers.step),
+            every(self._config.brownout.rule_ms / 1000, "brownout rules", self.rules.step),
             self.ready.run(),
         ]
 

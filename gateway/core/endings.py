@@ -53,6 +53,7 @@ class Ended(msgspec.Struct):
     reading: Reading = UNREAD
     upstream_request_id: str = ""
     fault: Fault | None = None
+    first_byte_ms: int | None = None  # of a stream: from the request to the head of the answer
 
 
 class Ending(msgspec.Struct, frozen=True):

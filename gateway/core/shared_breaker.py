@@ -54,11 +54,18 @@ class SharedBreaker:
         self._fleet: dict[int, Counts] = {}
         self._alone: dict[int, Counts] = {}  # what no answer of the fleet has confirmed
         self._fresh = [0] * len(NOTHING)  # since the last report
+        self._is_alone = False  # the last report was not answered
         self._used_ms = 0
 
     @property
     def refuses(self) -> bool:
         return self.breaker.state is not State.CLOSED
+
+    @property
+    def may_probe(self) -> bool:
+        """Whether it is half open, and by agreement: what follows from an opinion of one's own is not agreed to."""
+        is_agreed = self._is_alone or self.breaker.version == self._base_version
+        return is_agreed and self.breaker.state is State.HALF_OPEN
 
     def left_ms(self, now_ms: int) -> int:
         """How much of its time an open breaker has left."""
@@ -110,13 +117,13 @@ class SharedBreaker:
 
     def miss(self) -> None:
         """The fleet did not answer: what was reported stays this gateway's own knowledge."""
-        self._reported = None
+        self._reported, self._is_alone = None, True
 
     def adopt(self, standing: Standing, now_ms: int, chance: float) -> None:
         """The fleet's answer to the last report."""
         theirs, reported = standing.breaker, self._reported
         newest = now_ms // self._policy.bucket_ms
-        self._reported = None
+        self._reported, self._is_alone = None, False
         is_ours = reported is not None and (theirs.version, theirs.state) == (reported.version, reported.state)
         if is_ours or theirs.version == self._base_version:
             self._base_version = theirs.version

@@ -32,6 +32,8 @@ UPSTREAM = "upstream"  # the breaker of all models together
 
 # A half-open breaker may close within a second or so, or not: this long, and as long again for some callers.
 HALF_OPEN_RETRY_S = 2
+# After a probe that was not answered.
+PROBE_REST_MS = 1000
 # Of a model that only other gateways have called: what most models answer to.
 _USUAL_ENDPOINT = Endpoint.RESPONSES
 
@@ -115,7 +117,7 @@ class Breakers:
         await asyncio.gather(*(self._sync(name, shared, now_ms) for name, shared in self._shared.items()))
         await self._note(noted)
         for name, shared in self._refusing.items():
-            if shared.breaker.state is State.HALF_OPEN and name not in self._probing:
+            if shared.may_probe and name not in self._probing:
                 self._probing[name] = asyncio.create_task(self._probe(name, shared), name=f"probe {name}")
         return 0
 
@@ -153,9 +155,9 @@ class Breakers:
     # --- probes --------------------------------------------------------------------------------------------------
 
     async def _probe(self, name: str, shared: SharedBreaker) -> None:
-        token = f"{self._gateway_id}-{self._clock_ms()}"
+        token, version = f"{self._gateway_id}-{self._clock_ms()}", shared.breaker.version
         try:
-            if not await self._store.lease_probe(name, shared.breaker.version, token, self._probe_lease_ms):
+            if not await self._store.lease_probe(name, version, token, self._probe_lease_ms):
                 return
         except RedisUnavailable:
             pass  # alone: one at a time
@@ -167,7 +169,10 @@ class Breakers:
         shared.probed(answered, self._clock_ms(), self._chance())
         self._watch(name, shared)
         with suppress(RedisUnavailable):
-            await self._store.end_probe(name, token)
+            if answered:
+                await self._store.end_probe(name, token)
+            else:  # keeps its place until the fleet knows, or others would go on probing
+                await self._store.lease_probe(name, version, token, PROBE_REST_MS)
 
     def _finish_probes(self) -> None:
         """Let go of those that are over; what went wrong with one that nobody foresaw is raised here."""

@@ -53,6 +53,7 @@ from gateway.proxy.realtime import Sessions
 from gateway.proxy.relay import JSON, Relay
 from gateway.proxy.reserving import Reserving, Wanted, limit_line, rate_lines
 from gateway.proxy.room import BodyRoom
+from gateway.proxy.rules import BrownoutRules
 from gateway.proxy.settlements import Settlements
 from gateway.proxy.subprotocols import offered_keys
 from gateway.proxy.tally import Tally
@@ -92,6 +93,7 @@ class Exchange:
         settlements: Settlements,
         relay: Relay,
         breakers: Breakers,
+        rules: BrownoutRules,
         sessions: Sessions,
         control: Handover,
         tokenizer: Tokenizer,
@@ -112,6 +114,7 @@ class Exchange:
         self._settlements = settlements
         self._relay = relay
         self._breakers = breakers
+        self._rules = rules
         self._sessions = sessions
         self._control = control
         self._tokenizer = tokenizer
@@ -163,6 +166,7 @@ class Exchange:
                     request, caller, priced.call, self._opening_lines(opened, wanted), watch
                 )
                 self._breakers.ended(priced.row.model, relayed.ended, began)
+                self._rules.ended(priced.row.model, relayed.ended)
                 settlement = await self._price(priced, relayed.ended, watch)
                 settled = await self._settlements.settle(settlement)
             finally:

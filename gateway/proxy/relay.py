@@ -160,11 +160,14 @@ class Relay:
     async def _exchange(self, request: Request, call: Call, opening: bytes, watch: Watch, ended: Ended) -> Relayed:
         start = self._start_of_head(request.head, call.strip_usage_event)
         inform = partial(self._inform, request)
+        clock = asyncio.get_running_loop().time
+        asked_at = clock()
         answer = await self._pool.ask(request.head.method, start, call.body, on_interim=inform)
         ended.status = answer.status
         ended.upstream_request_id = answer.fields.get(b"x-request-id", b"").decode("latin-1")
         self._require_accepted(answer)
         if answer.status == 200 and answer.fields.get(b"content-type", b"").lower().startswith(EVENT_STREAM):
+            ended.first_byte_ms = round((clock() - asked_at) * 1000)
             meter = stream_meter(call.endpoint, call.strip_usage_event)
             watch.follow(meter)
             try:

@@ -158,7 +158,7 @@ class Simulation:
         report = breaker.report(now_ms)
         if self._store_away(now_ms):
             breaker.miss()
-            if breaker.breaker.state is State.HALF_OPEN:
+            if breaker.may_probe:
                 self._probe(index, now_ms)
             return
         there, back = self._chance.randint(*self._delay_ms), self._chance.randint(*self._delay_ms)
@@ -168,7 +168,7 @@ class Simulation:
             if standing.breaker.state is not (self.changes[-1].state if self.changes else State.CLOSED):
                 self.changes.append(Change(at_ms, standing.breaker.state))
             lease = breaker.breaker.version, f"{index}-{at_ms}"
-            leased = breaker.breaker.state is State.HALF_OPEN and index not in self._probing
+            leased = breaker.may_probe and index not in self._probing
             leased = leased and self.store.lease_probe(*lease, 10_000, at_ms)
 
             def answer(back_ms: int) -> None:
@@ -187,9 +187,14 @@ class Simulation:
         self.probe_times_ms.append(now_ms)
         self.probes_at_once_max = max(self.probes_at_once_max, len(self._probing))
         answer = self._upstream(now_ms, self._chance)
+        version = self.gateways[index].breaker.version
 
         def end(end_ms: int) -> None:
-            self.store.end_probe(self._probing.pop(index))
-            self.gateways[index].probed(answer.signal in (Signal.OK, Signal.NEUTRAL), end_ms, self._chance.random())
+            succeeded, token = answer.signal in (Signal.OK, Signal.NEUTRAL), self._probing.pop(index)
+            if succeeded:
+                self.store.end_probe(token)
+            else:
+                self.store.lease_probe(version, token, 1_000, end_ms)
+            self.gateways[index].probed(succeeded, end_ms, self._chance.random())
 
         self._at(now_ms + answer.took_ms, end)

@@ -11,6 +11,8 @@ from openai.types.chat import ChatCompletion
 
 from gateway.adapters.audit_log import Signature
 from gateway.core.brownout import Level
+from gateway.sandbox.openai import SimulatedOpenAI
+from tests.proxy.conftest import Running
 from tests.proxy.stack import Stack, until
 from tests.proxy.wire import ask, request
 
@@ -122,3 +124,22 @@ async def test_a_brownout_takes_effect_on_every_gateway_within_a_second_and_ends
         assert time.monotonic() - began < 1
         await stack.stores.brownouts.clear(MODEL, ANN)
         await until(lambda: all(each.controls.snapshot().brownouts is None for each in (first, second)))
+
+
+RULES = {"expensive": ["gpt-4o*"], "rule_level": 4, "rule_calls_min": 5, "rule_ms": 20}
+
+
+async def test_a_rule_reduces_an_expensive_model_whose_calls_fail(running: Running, openai: SimulatedOpenAI) -> None:
+    async with running(openai.url, brownout=RULES) as stack, stack.client() as client:
+        failing = {"x-sandbox-scenario": "status=500"}
+        for _ in range(5):
+            with pytest.raises(InternalServerError):
+                await chat(client, extra_headers=failing)
+        await until(lambda: stack.gateway.controls.snapshot().brownouts is not None)
+
+        with pytest.raises(InternalServerError) as refusal:
+            await chat(client)
+        assert refusal.value.code == "model_browned_out"
+        (brownout,) = await stack.stores.brownouts.list()
+        assert (brownout.models, brownout.author) == (MODEL, "rule:errors")
+        assert brownout.reason == "5 of 5 calls failed in 60 s"
