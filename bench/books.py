@@ -51,7 +51,7 @@ class Books:
         async def add(stores: Stores, account_id: str) -> str:
             account = await stores.accounts.create(f"bench caller {account_id}")
             await stores.accounts.grant(account.id, CREDITS_EACH * UCR_PER_CREDIT, "bench")
-            return (await stores.accounts.issue_key(account.id))[0]
+            return (await stores.keys.issue(account.id))[0]
 
         keys: list[str] = []
 

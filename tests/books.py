@@ -80,7 +80,7 @@ class Books:
         self.pool = pool
         self.redis = redis
         self.ledger = Ledger(pool, new_id=new_id)
-        self.accounts = Accounts(pool, self.ledger, new_id=new_id, random_bytes=os.urandom, now_ms=now_ms)
+        self.accounts = Accounts(pool, self.ledger, new_id=new_id, now_ms=now_ms)
         self.keys = Keys(pool, new_id=new_id, random_bytes=os.urandom, now=lambda: datetime.now(UTC))
         self.members = Members(pool, new_id=new_id)
         self.outbox = Outbox(redis)

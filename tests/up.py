@@ -51,7 +51,7 @@ class Stack:
             if credits:
                 await stores.accounts.grant(account, credits * UCR_PER_CREDIT, "acceptance test")
                 await stores.crediter.step()
-            return account, (await stores.accounts.issue_key(account))[0]
+            return account, (await stores.keys.issue(account))[0]
 
         return self._with_stores(create)
 

@@ -1,4 +1,4 @@
-"""Accounts, grants and keys: what an operator does, each in one SQL transaction. Secrets are never stored, only hashes.
+"""Accounts and grants: what an operator does, each in one SQL transaction.
 
 A grant is in the ledger when `grant` returns; Redis learns of it through the credit outbox.
 """
@@ -12,11 +12,11 @@ import msgspec
 
 from gateway.adapters.database import Pool, load_queries, outages
 from gateway.adapters.ledger import Ledger
-from gateway.core.keys import SHOWN_LENGTH, hash_key, make_key
 from gateway.core.ledger import Buckets, TransferKind, entries_for_grant
 from gateway.core.money import AMOUNT_UCR_MAX, MicroCredits, format_credits
 from gateway.core.rates import RateCard
 from gateway.core.shards import shard_of
+from gateway.core.windows import UnknownTimeZone, zone_of
 
 NAME_LENGTH_MAX = 200
 REASON_LENGTH_MAX = 1000
@@ -33,16 +33,9 @@ class Account(msgspec.Struct, frozen=True):
     on_disconnect: str
     credit_seq: int
     created_at: datetime
-
-
-class Key(msgspec.Struct, frozen=True):
-    """A key as listings show it: never the secret."""
-
-    id: str
-    prefix: str
-    name: str
-    created_at: datetime
-    revoked_at: datetime | None
+    plan: str
+    priority: str
+    time_zone: str
 
 
 class LedgerLine(msgspec.Struct, frozen=True):
@@ -67,13 +60,11 @@ class Accounts:
         ledger: Ledger,
         *,
         new_id: Callable[[], str],
-        random_bytes: Callable[[int], bytes],
         now_ms: Callable[[], int],
     ) -> None:
         self._pool = pool
         self._ledger = ledger
         self._new_id = new_id
-        self._random_bytes = random_bytes
         self._now_ms = now_ms
         self._sql = load_queries("accounts")
         self._ledger_sql = load_queries("ledger")
@@ -102,7 +93,15 @@ class Accounts:
         if row is None:
             raise AccountError(f"There is no account {name_or_id!r}.")
         return Account(
-            str(row["id"]), row["name"], row["status"], row["on_disconnect"], row["credit_seq"], row["created_at"]
+            str(row["id"]),
+            row["name"],
+            row["status"],
+            row["on_disconnect"],
+            row["credit_seq"],
+            row["created_at"],
+            row["plan"],
+            row["priority"],
+            row["time_zone"],
         )
 
     async def set_status(self, account_id: str, status: str) -> None:
@@ -120,6 +119,26 @@ class Accounts:
                 await self._pool.execute(self._sql["set_on_disconnect"], account_id, policy)
         except asyncpg.CheckViolationError as error:
             raise AccountError(f"{policy!r} is not a policy: drain or cancel.") from error
+
+    async def set_terms(
+        self, account_id: str, *, plan: str | None = None, priority: str | None = None, time_zone: str | None = None
+    ) -> None:
+        """Change what bounds an account and by which clock; gateways follow within a second. None: as it is.
+
+        Its days and months are those of the new time zone from then on. Raises `AccountError`.
+        """
+        if plan is not None:
+            plan = _text(plan, "A plan", NAME_LENGTH_MAX)
+        if time_zone is not None:
+            try:
+                zone_of(time_zone)
+            except UnknownTimeZone as error:
+                raise AccountError(f"{error} They are named like Europe/Berlin.") from error
+        try:
+            with outages():
+                await self._pool.execute(self._sql["set_terms"], account_id, plan, priority, time_zone)
+        except asyncpg.CheckViolationError as error:
+            raise AccountError(f"{priority!r} is not a priority: normal or low.") from error
 
     async def balance(self, account_id: str) -> Buckets:
         """What the ledger says the account has, in µcr."""
@@ -180,30 +199,6 @@ class Accounts:
                 )
                 credit_seq: int = await connection.fetchval(self._ledger_sql["credit"], account_id, amount)
         return credit_seq
-
-    async def issue_key(self, account_id: str, name: str = "") -> tuple[str, str]:
-        """Issue a key; returns (secret, key id). The secret is shown this once."""
-        secret = make_key(self._random_bytes(32))
-        key_id = "key_" + self._new_id().replace("-", "")
-        row = (key_id, account_id, hash_key(secret.encode()), secret[:SHOWN_LENGTH], name[:NAME_LENGTH_MAX])
-        try:
-            with outages():
-                await self._pool.execute(self._sql["insert_key"], *row)
-        except asyncpg.ForeignKeyViolationError as error:
-            raise AccountError(f"There is no account {account_id!r}.") from error
-        return secret, key_id
-
-    async def keys(self, account_id: str) -> list[Key]:
-        with outages():
-            rows = await self._pool.fetch(self._sql["list_keys"], account_id)
-        return [Key(r["id"], r["prefix"], r["name"], r["created_at"], r["revoked_at"]) for r in rows]
-
-    async def revoke_key(self, key_id: str) -> None:
-        """Revoke a key; gateways refuse it within a second. Raises `AccountError` if there is none."""
-        with outages():
-            found = None if "\0" in key_id else await self._pool.fetchval(self._sql["revoke_key"], key_id)
-        if found is None:
-            raise AccountError(f"There is no key {key_id!r}; `tollgate keys list` shows them.")
 
     async def record_card(self, card: RateCard, text: str) -> None:
         """Keep the text of a rate card for ever; raises `AccountError` if its version stands for another text."""

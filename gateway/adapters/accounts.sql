@@ -1,4 +1,4 @@
--- Accounts, their keys, and the rate cards their calls are priced by.
+-- Accounts, and the rate cards their calls are priced by.
 
 -- name: create_account
 INSERT INTO account (id, name) VALUES ($1::uuid, $2)
@@ -8,7 +8,7 @@ INSERT INTO balance (shard, account_id, bucket) SELECT $2::smallint, $1::uuid, u
 
 -- name: find_account
 -- By name or by id; a name may look like another account's id, so the id wins.
-SELECT id, name, status, on_disconnect, credit_seq, created_at FROM account
+SELECT id, name, status, on_disconnect, credit_seq, created_at, plan, priority, time_zone FROM account
 WHERE id = $2::uuid OR name = $1 ORDER BY (id = $2::uuid) DESC NULLS LAST LIMIT 1
 
 -- name: set_status
@@ -17,15 +17,11 @@ UPDATE account SET status = $2, changed_at = clock_timestamp() WHERE id = $1::uu
 -- name: set_on_disconnect
 UPDATE account SET on_disconnect = $2, changed_at = clock_timestamp() WHERE id = $1::uuid
 
--- name: insert_key
-INSERT INTO api_key (id, account_id, hash, prefix, name) VALUES ($1, $2::uuid, $3, $4, $5)
-
--- name: list_keys
-SELECT id, prefix, name, created_at, revoked_at FROM api_key WHERE account_id = $1::uuid ORDER BY created_at, id
-
--- name: revoke_key
--- Revoking twice changes nothing.
-UPDATE api_key SET revoked_at = coalesce(revoked_at, now()), changed_at = clock_timestamp() WHERE id = $1 RETURNING id
+-- name: set_terms
+-- NULL: as it is.
+UPDATE account SET plan = coalesce($2, plan), priority = coalesce($3, priority), time_zone = coalesce($4, time_zone),
+       changed_at = clock_timestamp()
+WHERE id = $1::uuid
 
 -- name: record_card
 INSERT INTO rate_card (version, hash, name, text) VALUES ($1, $2, $3, $4) ON CONFLICT (version) DO NOTHING

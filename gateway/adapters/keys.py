@@ -14,6 +14,7 @@ from gateway.core.keys import SHOWN_LENGTH, hash_key, make_key
 
 OVERLAP_MAX = timedelta(days=90)
 LISTED_MAX = 10_000
+PLAIN = KeyTerms()
 
 
 class KeyRefused(AccountError):
@@ -65,7 +66,7 @@ class Keys:
         self._now = now
         self._sql = load_queries("keys")
 
-    async def issue(self, account_id: str, terms: KeyTerms, object_id: str | None = None) -> tuple[str, str]:
+    async def issue(self, account_id: str, terms: KeyTerms = PLAIN, object_id: str | None = None) -> tuple[str, str]:
         """Issue a key; returns (secret, key id). The secret is shown this once.
 
         Raises `KeyRefused`, or `KeyExists` if one was made with this `object_id`.

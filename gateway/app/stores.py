@@ -70,7 +70,7 @@ class Stores:
             tombstone_ttl_ms=config.holds.tombstone_ms,
         )
         self.ledger = Ledger(pool, new_id=new_request_id)
-        self.accounts = Accounts(pool, self.ledger, new_id=new_request_id, random_bytes=os.urandom, now_ms=now_ms)
+        self.accounts = Accounts(pool, self.ledger, new_id=new_request_id, now_ms=now_ms)
         self.keys = Keys(pool, new_id=new_request_id, random_bytes=os.urandom, now=now)
         self.members = Members(pool, new_id=new_request_id)
         self.seals = Seals(pool)

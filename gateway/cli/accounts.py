@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway.adapters.accounts import Account
 from gateway.cli.operator import Author, signed
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
@@ -25,6 +26,11 @@ class Status(StrEnum):
 
 class Order(StrEnum):
     SPEND = "spend"
+
+
+class Priority(StrEnum):
+    NORMAL = "normal"
+    LOW = "low"
 
 
 class OnDisconnect(StrEnum):
@@ -59,8 +65,7 @@ def show_account(
             found = await stores.accounts.find(account)
             balance = await stores.live_balance(found.id)
             described = {"account": found.id, "name": found.name}
-            settings_of = {"status": found.status, "on_disconnect": found.on_disconnect}
-            return described | settings_of | amounts(balance)
+            return described | _settings_of(found) | amounts(balance)
 
     values = run(main(target(data, config)))
     columns = ("name", "status", "balance", "held", "available")
@@ -111,6 +116,9 @@ def set_account(
             help="When a caller leaves mid-answer: read the answer to its end, or close the upstream at once."
         ),
     ] = None,
+    plan: Annotated[str | None, typer.Option(help="Whose caps are its defaults.")] = None,
+    priority: Annotated[Priority | None, typer.Option(help="Of low priority, it is refused first.")] = None,
+    time_zone: Annotated[str | None, typer.Option(help="Whose days and months its caps and usage go by.")] = None,
     reason: Annotated[str | None, typer.Option(help="Why; a status needs one. Kept in the audit log.")] = None,
     author: Author = None,
     data: Data = None,
@@ -118,8 +126,9 @@ def set_account(
     as_json: AsJson = False,
 ) -> None:
     """Change how an account is treated; every gateway follows within a second."""
-    if status is None and on_disconnect is None:
-        raise CommandFailed("nothing to set; give --status or --on-disconnect")
+    terms = {"plan": plan, "priority": None if priority is None else priority.value, "time_zone": time_zone}
+    if status is None and on_disconnect is None and not any(terms.values()):
+        raise CommandFailed("nothing to set; give --status, --on-disconnect, --plan, --priority or --time-zone")
     if status is not None and reason is None:
         raise CommandFailed("--status needs a --reason")
 
@@ -132,8 +141,10 @@ def set_account(
                 await stores.account_desk.set_status(found.id, status, signed(author, reason or ""))
             if on_disconnect is not None:
                 await stores.accounts.set_on_disconnect(found.id, on_disconnect)
+            if any(terms.values()):
+                await stores.accounts.set_terms(found.id, **terms)
             now = await stores.accounts.find(found.id)
-            return {"account": now.id, "name": now.name, "status": now.status, "on_disconnect": now.on_disconnect}
+            return {"account": now.id, "name": now.name} | _settings_of(now)
 
     values = run(main(target(data, config)))
     show(as_json, values, f"{values['name']}: {values['status']}, on disconnect {values['on_disconnect']}")
@@ -179,6 +190,16 @@ def top(
     rows = [[each[column] for column in columns] for each in values]
     shown = table(f"by {by.value}, the last {window}", columns, rows, right=columns[2:])
     show(as_json, values, shown if values else "no calls in that time")
+
+
+def _settings_of(account: Account) -> dict[str, str]:
+    return {
+        "status": account.status,
+        "on_disconnect": account.on_disconnect,
+        "plan": account.plan,
+        "priority": account.priority,
+        "time_zone": account.time_zone,
+    }
 
 
 def amounts(balance: Balance) -> dict[str, str | int]:

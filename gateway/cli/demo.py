@@ -13,6 +13,7 @@ from gateway.adapters.accounts import AccountError, LedgerLine
 from gateway.app.stores import Stores, open_stores
 from gateway.cli.target import CommandFailed, table
 from gateway.config import Config
+from gateway.core.key_terms import KeyTerms
 from gateway.core.money import format_credits, parse_credits
 from gateway.supervisor import Running
 
@@ -112,10 +113,10 @@ async def _paid(stores: Stores, account_id: str) -> None:
 
 async def _key(stores: Stores, account_id: str) -> str:
     """A new key. Those of earlier demos are in somebody's scrollback, and are revoked."""
-    for earlier in await stores.accounts.keys(account_id):
-        if earlier.name == KEY_NAME and earlier.revoked_at is None:
-            await stores.accounts.revoke_key(earlier.id)
-    secret, _ = await stores.accounts.issue_key(account_id, KEY_NAME)
+    for earlier in await stores.keys.listing(account_id):
+        if earlier.terms.name == KEY_NAME and earlier.revoked_at is None:
+            await stores.keys.revoke(earlier.id)
+    secret, _ = await stores.keys.issue(account_id, KeyTerms(name=KEY_NAME))
     return secret
 
 

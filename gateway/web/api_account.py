@@ -82,7 +82,7 @@ class AccountApi:
         key = await self._keys.find(caller.key_id, account.id) if caller.key_id.startswith("key_") else None
         return Answer(
             Profile(
-                AccountShown(account.id, account.name, account.status, caller.plan, caller.time_zone),
+                AccountShown(account.id, account.name, account.status, account.plan, account.time_zone),
                 None if member is None else shown_member(member),
                 None if key is None else shown_key(key),
                 role_of(caller),

@@ -90,10 +90,11 @@ def test_a_key_is_created_for_a_member_on_terms_and_rotated(stack: Stack, accoun
 def test_an_account_is_suspended_and_taken_up_again(stack: Stack) -> None:
     created = stack.tollgate("accounts", "create", "suspended")
     suspended = stack.tollgate("accounts", "set", "suspended", "--status", "suspended", "--reason", "asked to")
-    assert suspended == created | {"status": "suspended", "on_disconnect": "drain"}
-    back = ("--status", "active", "--on-disconnect", "cancel", "--reason", "asked to")
+    terms = {"plan": "default", "priority": "normal", "time_zone": "UTC"}
+    assert suspended == created | {"status": "suspended", "on_disconnect": "drain"} | terms
+    back = ("--status", "active", "--on-disconnect", "cancel", "--reason", "asked to", "--plan", "team")
     cancels = stack.tollgate("accounts", "set", "suspended", *back)
-    assert cancels == created | {"status": "active", "on_disconnect": "cancel"}
+    assert cancels == created | {"status": "active", "on_disconnect": "cancel"} | terms | {"plan": "team"}
     assert stack.tollgate("accounts", "show", "suspended")["on_disconnect"] == "cancel"
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.adapters.accounts import AccountError
 from gateway.adapters.database import LedgerUnavailable
+from gateway.core.key_terms import KeyTerms
 from gateway.core.keys import hash_key, is_key
 from gateway.core.money import AMOUNT_UCR_MAX
 from gateway.core.rates import RateCard, Rounding
@@ -88,34 +89,34 @@ async def test_a_grant_to_nobody_is_refused(books: Books) -> None:
 
 async def test_of_a_key_only_its_hash_is_stored(books: Books) -> None:
     account = await books.account()
-    secret, key_id = await books.accounts.issue_key(account.id, "laptop")
+    secret, key_id = await books.keys.issue(account.id, KeyTerms(name="laptop"))
     assert is_key(secret.encode())
     assert key_id.startswith("key_")
     row = await books.pool.fetchrow("SELECT * FROM api_key")
     assert row is not None
     assert row["hash"] == hash_key(secret.encode())
     assert secret not in str(dict(row))
-    (listed,) = await books.accounts.keys(account.id)
-    assert (listed.id, listed.name, listed.revoked_at) == (key_id, "laptop", None)
+    (listed,) = await books.keys.listing(account.id)
+    assert (listed.id, listed.terms.name, listed.revoked_at) == (key_id, "laptop", None)
     assert secret.startswith(listed.prefix)
     assert len(listed.prefix) < 15
 
 
 async def test_a_key_is_revoked_once_and_stays_revoked(books: Books) -> None:
     account = await books.account()
-    _, key_id = await books.accounts.issue_key(account.id)
-    await books.accounts.revoke_key(key_id)
-    (first,) = await books.accounts.keys(account.id)
-    await books.accounts.revoke_key(key_id)
-    (second,) = await books.accounts.keys(account.id)
+    _, key_id = await books.keys.issue(account.id)
+    await books.keys.revoke(key_id)
+    (first,) = await books.keys.listing(account.id)
+    await books.keys.revoke(key_id)
+    (second,) = await books.keys.listing(account.id)
     assert first.revoked_at == second.revoked_at is not None
 
 
 async def test_unknown_keys_and_accounts_of_keys_are_refused(books: Books) -> None:
     with pytest.raises(AccountError, match="no key"):
-        await books.accounts.revoke_key("key_1")
+        await books.keys.revoke("key_1")
     with pytest.raises(AccountError, match="no account"):
-        await books.accounts.issue_key(new_id())
+        await books.keys.issue(new_id())
 
 
 async def test_a_rate_card_version_stands_for_one_text(books: Books) -> None:
@@ -150,3 +151,14 @@ async def test_a_postgres_that_is_away_is_one_named_error(books: Books) -> None:
     await books.pool.close()
     with pytest.raises(LedgerUnavailable):
         await books.accounts.find("anybody")
+
+
+async def test_an_accounts_terms_change_one_by_one(books: Books) -> None:
+    account = await books.account()
+    await books.accounts.set_terms(account.id, plan="team", time_zone="Europe/Berlin")
+    await books.accounts.set_terms(account.id, priority="low")
+    found = await books.accounts.find(account.id)
+    assert (found.plan, found.priority, found.time_zone) == ("team", "low", "Europe/Berlin")
+    for wrong in ({"plan": " "}, {"priority": "high"}, {"time_zone": "Mars"}, {"time_zone": "../../etc/passwd"}):
+        with pytest.raises(AccountError):
+            await books.accounts.set_terms(account.id, **wrong)

@@ -55,7 +55,7 @@ def open_directory(books: Books, clock: Clock, cached_keys_max: int = 100) -> Ca
 
 async def issue(books: Books) -> tuple[bytes, Caller]:
     account = await books.account()
-    secret, key_id = await books.accounts.issue_key(account.id)
+    secret, key_id = await books.keys.issue(account.id)
     return b"Bearer " + secret.encode(), Caller(account.id, key_id)
 
 
@@ -71,7 +71,7 @@ async def test_a_key_is_looked_up_once_and_then_answered_without_waiting(books: 
 async def test_every_refusal_is_the_same(books: Books, clock: Clock) -> None:
     callers = open_directory(books, clock)
     revoked, caller = await issue(books)
-    await books.accounts.revoke_key(caller.key_id)
+    await books.keys.revoke(caller.key_id)
     said = set()
     malformed = b"Bearer sk-tg-" + b"A" * 49
     for header in (None, b"", b"Bearer ", b"Basic eDp5", malformed, b"Bearer " + make_key(bytes(32)).encode(), revoked):
@@ -87,7 +87,7 @@ async def test_a_revoked_key_and_a_suspended_account_are_followed(books: Books, 
     revoked, caller = await issue(books)
     suspended, other = await issue(books)
     assert [await callers.authenticate(header) for header in (revoked, suspended)] == [caller, other]
-    await books.accounts.revoke_key(caller.key_id)
+    await books.keys.revoke(caller.key_id)
     await books.accounts.set_status(other.account_id, "suspended")
     assert await callers.refresh_step() == 2
     assert known(callers, revoked) is None
@@ -103,7 +103,7 @@ async def test_polling_follows_within_a_second(books: Books, clock: Clock) -> No
     header, caller = await issue(books)
     await callers.authenticate(header)
     polling = asyncio.create_task(callers.run())
-    await books.accounts.revoke_key(caller.key_id)
+    await books.keys.revoke(caller.key_id)
     async with asyncio.timeout(1):
         while known(callers, header) is not None:
             await asyncio.sleep(0.01)
@@ -242,7 +242,7 @@ async def test_a_member_out_of_service_is_followed(
 async def test_a_review_of_one_key_stops_that_key_only_and_says_its_reference(books: Books, clock: Clock) -> None:
     callers = open_directory(books, clock)
     header, caller = await issue(books)
-    secret, _ = await books.accounts.issue_key(caller.account_id)
+    secret, _ = await books.keys.issue(caller.account_id)
     other = b"Bearer " + secret.encode()
     for each in (header, other):
         await callers.authenticate(each)

@@ -2,13 +2,13 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from gateway.adapters.audit_log import ChangeRefused, Signature
 from gateway.app.stores import Stores
 from gateway.core.caps import UNLIMITED, Caps, Excess
+from gateway.core.key_terms import KeyTerms
 from gateway.core.roles import Role
 from tests.proxy.stack import open_stack
 
@@ -39,7 +39,7 @@ async def test_every_change_stands_in_the_audit_log(stores: Stores) -> None:
 
 async def test_an_account_inherits_from_its_plan_and_shows_its_keys(stores: Stores) -> None:
     account = await stores.caps.find("main")
-    _, key_id = await stores.accounts.issue_key(account.id, "phone")
+    _, key_id = await stores.keys.issue(account.id, KeyTerms(name="phone"))
     await stores.caps.set(await stores.caps.find("plan:default"), {"day": 9, "concurrent": 2}, SIGNATURE)
     await stores.caps.set(account, {"day": 5}, SIGNATURE)
     await stores.caps.set(await stores.caps.find(key_id), {"requests_a_minute": 1}, SIGNATURE)
@@ -60,7 +60,7 @@ async def test_members_go_by_their_address(stores: Stores) -> None:
     ("who", "change"),
     [
         ("nobody", {"day": 1}),
-        (str(uuid4()), {"day": 1}),
+        ("2a08ac46-bcbf-4464-8f27-edd1fca6a416", {"day": 1}),
         ("plan:", {"day": 1}),
         ("main", {}),
         ("main", {"models_allowed": [""]}),
@@ -70,6 +70,6 @@ async def test_members_go_by_their_address(stores: Stores) -> None:
     ],
 )
 async def test_what_cannot_be_meant_is_refused(stores: Stores, who: str, change: dict[str, object]) -> None:
-    _, key_id = await stores.accounts.issue_key((await stores.caps.find("main")).id)
+    _, key_id = await stores.keys.issue((await stores.caps.find("main")).id)
     with pytest.raises(ChangeRefused):
         await stores.caps.set(await stores.caps.find(key_id if who == "a key" else who), change, SIGNATURE)

@@ -111,7 +111,7 @@ class Stack:
         if amount:
             await accounts.grant(account.id, amount, "test")
         await self.stores.crediter.step()
-        secret, _ = await accounts.issue_key(account.id)
+        secret, _ = await self.stores.keys.issue(account.id)
         return Account(account.id, secret)
 
     async def set_policy(self, account: Account, on_disconnect: str) -> None:

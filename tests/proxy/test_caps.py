@@ -94,7 +94,7 @@ async def test_500_calls_at_once_over_two_gateways_do_not_pass_a_days_cap(stack:
 
 
 async def test_a_key_has_caps_of_its_own(stack: Stack) -> None:
-    key, key_id = await stack.stores.accounts.issue_key(stack.account.id)
+    key, key_id = await stack.stores.keys.issue(stack.account.id)
     await cap(stack, key_id, concurrent=0)
     refused = await ask(stack.address, request(CHAT, key, body()))
     assert (refused.status, error_of(refused)["limit"], refused.get(b"retry-after")) == (429, "key_concurrent", b"1")

@@ -348,7 +348,7 @@ async def test_a_session_ends_within_a_second_when_its_key_is_revoked(selling: S
     key_id = (await selling.gateway.callers.authenticate(b"Bearer " + selling.key.encode())).key_id
     async with Client.connect(selling.address) as client:
         await client.begin(handshake(selling.key))
-        await selling.stores.accounts.revoke_key(key_id)
+        await selling.stores.keys.revoke(key_id)
         async with asyncio.timeout(1):
             assert await client.reader.read() == b""
         await selling.quiet()

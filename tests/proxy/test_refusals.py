@@ -7,6 +7,7 @@ from typing import Any
 import openai as sdk
 import pytest
 
+from gateway.core.key_terms import KeyTerms
 from gateway.core.keys import make_key
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import Running
@@ -31,8 +32,8 @@ async def assert_untouched(stack: Stack, openai: SimulatedOpenAI) -> None:
 
 
 async def test_whatever_is_wrong_with_a_key_the_answer_is_the_same_401(stack: Stack, openai: SimulatedOpenAI) -> None:
-    revoked, key_id = await stack.stores.accounts.issue_key(stack.account.id)
-    await stack.stores.accounts.revoke_key(key_id)
+    revoked, key_id = await stack.stores.keys.issue(stack.account.id)
+    await stack.stores.keys.revoke(key_id)
     unknown = make_key(b"\x01" * 32)
     given: list[list[tuple[bytes, bytes]]] = [
         [],
@@ -54,9 +55,9 @@ async def test_whatever_is_wrong_with_a_key_the_answer_is_the_same_401(stack: St
 
 
 async def test_a_revoked_key_stops_working_within_a_second(stack: Stack) -> None:
-    key, key_id = await stack.stores.accounts.issue_key(stack.account.id)
+    key, key_id = await stack.stores.keys.issue(stack.account.id)
     assert (await ask(stack.address, request(CHAT, key, ask_of(CHAT)))).status == 200
-    await stack.stores.accounts.revoke_key(key_id)
+    await stack.stores.keys.revoke(key_id)
     async with asyncio.timeout(1):
         while (await ask(stack.address, request("/v1/models", key, method="GET"))).status != 401:
             await asyncio.sleep(0.05)
@@ -253,3 +254,35 @@ async def test_calls_that_race_for_the_last_credits_admit_exactly_what_fits(
         answers = await asyncio.gather(*calls)
     assert sorted(got.status for got in answers) == [200] * 3 + [402] * 9
     assert len(upstream.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("terms", "path", "code"),
+    [
+        (KeyTerms(scopes=frozenset({"read"})), CHAT, "scope_missing"),
+        (KeyTerms(scopes=frozenset({"read"})), "/v1/models", "scope_missing"),
+        (KeyTerms(models=("gpt-4o", "o?")), CHAT, "model_not_allowed"),
+        (KeyTerms(endpoints=("/v1/embeddings",)), CHAT, "endpoint_not_allowed"),
+        (KeyTerms(endpoints=("/v1/chat/*",)), "/v1/models", "endpoint_not_allowed"),
+        (KeyTerms(networks=("192.0.2.0/24",)), CHAT, "address_not_allowed"),
+        (KeyTerms(networks=("192.0.2.0/24",)), "/v1/models", "address_not_allowed"),
+    ],
+)
+async def test_a_key_is_held_to_its_terms(
+    stack: Stack, openai: SimulatedOpenAI, terms: KeyTerms, path: str, code: str
+) -> None:
+    key, _ = await stack.stores.keys.issue(stack.account.id, terms)
+    forged = [(b"X-Forwarded-For", b"192.0.2.7")]  # nobody trusts the one who says so
+    asked = request(path, key, ask_of(CHAT), forged) if path == CHAT else request(path, key, b"", forged, method="GET")
+    got = await ask(stack.address, asked)
+    assert (got.status, error_of(got)["code"]) == (403, code)
+    await assert_untouched(stack, openai)
+
+
+async def test_a_key_within_its_terms_is_served(running: Running, openai: SimulatedOpenAI) -> None:
+    async with running(openai.url, edge={"trusted_proxies": ["127.0.0.0/8"]}) as stack:
+        terms = KeyTerms(models=("gpt-4o*",), endpoints=("/v1/chat/*",), networks=("192.0.2.0/24",))
+        key, _ = await stack.stores.keys.issue(stack.account.id, terms)
+        for forwarded, status in ((b"192.0.2.7", 200), (b"192.0.2.7, 198.51.100.1", 403), (b"unknown", 403)):
+            got = await ask(stack.address, request(CHAT, key, ask_of(CHAT), [(b"X-Forwarded-For", forwarded)]))
+            assert (forwarded, got.status) == (forwarded, status)

@@ -38,7 +38,7 @@ class Desk:
 
     async def open(self) -> None:
         self.account_id = (await self.books.account()).id
-        self.keys = [(await self.books.accounts.issue_key(self.account_id))[1] for _ in range(2)]
+        self.keys = [(await self.books.keys.issue(self.account_id))[1] for _ in range(2)]
         for key_id in self.keys:
             await spend_hourly(self.books.pool, self.account_id, key_id, 100, range(4, 12))
 
@@ -204,7 +204,7 @@ async def test_who_spends_is_warned_of_what_is_left(desk: Desk) -> None:
 
 async def test_a_burst_is_judged_without_any_past(desk: Desk) -> None:
     account = await desk.books.account()
-    _, key_id = await desk.books.accounts.issue_key(account.id)
+    _, key_id = await desk.books.keys.issue(account.id)
     await spend(desk.books.pool, account.id, key_id, 500_001, timedelta(minutes=5))
     await watch(desk.watcher())
 
