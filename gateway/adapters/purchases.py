@@ -59,11 +59,11 @@ class NewPurchase(msgspec.Struct, frozen=True):
 
 
 class NewRefund(msgspec.Struct, frozen=True):
-    """A refund that was decided on: `cents`, tax included, as long as they are no more than can be refunded."""
+    """A refund that is asked for: of `cents`, tax included, or of all that can be refunded."""
 
     id: str
     idempotency_key: str
-    cents: int
+    cents: int | None
     available: MicroCredits  # what the account has unused
     reason: str
 
@@ -85,7 +85,11 @@ class RefundTooLarge(Exception):
 
     def __init__(self, most_cents: int) -> None:
         self.most_cents = most_cents
-        super().__init__(f"at most ${most_cents // 100}.{most_cents % 100:02d} of this purchase can be refunded")
+        super().__init__(
+            f"at most ${most_cents // 100}.{most_cents % 100:02d} of this purchase can be refunded"
+            if most_cents
+            else "nothing of this purchase is unused"
+        )
 
 
 class Purchases:
@@ -176,9 +180,7 @@ class Purchases:
 
     async def _write(self, connection: Connection, bought: Purchase, payment: Payment, wanted: Standing) -> None:
         shard = shard_of(bought.account_id)
-        row = await connection.fetchrow(self._ledger_sql["buckets"], [bought.account_id])
-        assert row is not None, "an account has no balances"
-        buckets = Buckets(row["promo"], row["paid"], row["debt"])
+        buckets = await self._buckets(connection, bought.account_id)
         made = movements(bought.order, bought.posted, wanted, buckets)
         if not made.movements and bought.state is PurchaseState.PAID and bought.receipt_url == payment.receipt_url:
             return
@@ -202,12 +204,17 @@ class Purchases:
             await connection.fetchval(self._ledger_sql["credit"], bought.account_id, moved)
 
     async def _promise(self, connection: Connection, bought: Purchase, new: NewRefund) -> None:
-        most = refundable_cents(bought.order, bought.posted, new.available)
-        if new.cents > most:
+        buckets = await self._buckets(connection, bought.account_id)
+        most = refundable_cents(bought.order, bought.posted, new.available, buckets)
+        cents = most if new.cents is None else new.cents
+        if cents > most or most == 0:
             raise RefundTooLarge(most)
-        await connection.execute(
-            self._sql["begin_refund"], new.id, bought.id, new.idempotency_key, new.cents, new.reason
-        )
+        await connection.execute(self._sql["begin_refund"], new.id, bought.id, new.idempotency_key, cents, new.reason)
+
+    async def _buckets(self, connection: Connection, account_id: str) -> Buckets:
+        row = await connection.fetchrow(self._ledger_sql["buckets"], [account_id])
+        assert row is not None, "an account has no balances"
+        return Buckets(row["promo"], row["paid"], row["debt"])
 
     async def refund_by_key(self, purchase_id: str, key: str) -> AskedRefund | None:
         with outages():

@@ -202,8 +202,14 @@ def _share(amount: MicroCredits, part_cents: int, whole_cents: int) -> MicroCred
     return divide_half_up(amount * min(max(part_cents, 0), whole_cents), whole_cents)
 
 
-def refundable_cents(order: Order, posted: Standing, available: MicroCredits) -> int:
-    """The most that can be paid back of a purchase, tax included: what was not yet, and whose credits are unused."""
+def refundable_cents(order: Order, posted: Standing, available: MicroCredits, buckets: Buckets) -> int:
+    """The most that can be paid back of a purchase, tax included: what was not yet, and whose credits are unused.
+
+    `available` is what the account can spend, `buckets` what the ledger has. Of promotional credit only the purchase's
+    own bonus counts: a gift is not paid out.
+    """
+    bonus_left = min(max(buckets.promo, 0), order.bonus - posted.promo_taken)
+    available = min(available, max(buckets.paid, 0) + bonus_left)
     received = order.amount_cents + posted.tax // UCR_PER_CENT
     left = received - (posted.refunded + posted.withdrawn) // UCR_PER_CENT
     if posted.paid == 0 or left <= 0 or available <= 0:

@@ -11,7 +11,7 @@ import structlog
 from gateway.adapters.purchases import AskedRefund, NewRefund, Purchase, Purchases
 from gateway.adapters.stripe import Stripe, StripeRefused, StripeUnavailable
 from gateway.core.money import MicroCredits
-from gateway.core.topups import PurchaseState, cents_for, refundable_cents
+from gateway.core.topups import PurchaseState, cents_for
 from gateway.workers.payments import Payments
 
 log = structlog.get_logger(__name__)
@@ -72,15 +72,9 @@ class Refunds:
             raise RefundRefused("it is disputed: the bank decides who has the money")
         available = await self._available(bought.account_id)
         try:
-            cents = (
-                refundable_cents(bought.order, bought.posted, available)
-                if credits is None
-                else cents_for(bought.order, bought.posted, credits)
-            )
+            cents = None if credits is None else cents_for(bought.order, bought.posted, credits)
         except ValueError as error:
             raise RefundRefused(str(error)) from error
-        if cents == 0:
-            raise RefundRefused("nothing of it is unused")
         await self._payments.look(bought.payment_intent_id, NewRefund(self._new_id(), key, cents, available, reason))
 
     async def _make(self, asked: AskedRefund) -> None:

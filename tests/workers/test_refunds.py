@@ -152,3 +152,18 @@ async def test_refunds_at_once_pay_back_no_more_than_was_bought(shop: Shop, clie
     assert sum(isinstance(each, RefundTooLarge | RefundRefused) for each in made) == 2
     assert sum(await refunded(client)) == 300
     assert await shop.available() == 2_000 * UCR_PER_CREDIT
+
+
+async def test_promotional_credit_is_not_turned_into_money(shop: Shop, client: StripeClient) -> None:
+    """What was bought is spent; what is left was a gift."""
+    purchase_id = await shop.bought()
+    async with shop.stack.client(shop.account.key) as caller:
+        await caller.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Hello"}])
+    await shop.stack.lines()
+    await shop.stack.stores.accounts.grant(shop.account.id, 10_000 * UCR_PER_CREDIT, "a gift")
+    await shop.handle()
+    with pytest.raises(RefundTooLarge, match=r"at most \$4\.99"):
+        await create(shop, purchase_id, 5000)
+    assert await create(shop, purchase_id, ALL, key="rest") == "made"
+    assert await refunded(client) == [499]
+    assert await shop.available() >= 10_000 * UCR_PER_CREDIT
