@@ -39,6 +39,7 @@ from gateway.proxy.readiness import Readiness
 from gateway.proxy.realtime import SessionBounds, Sessions
 from gateway.proxy.relay import Disconnect, Relay
 from gateway.proxy.settlements import Settlements
+from gateway.proxy.strangers import Strangers
 from gateway.proxy.tally import Tally
 from gateway.web.metrics import counters, gauges, tally_metrics
 from gateway.web.public import protocol_of
@@ -123,6 +124,12 @@ class Gateway:
             control=Handover(make_protocol, body_bytes_max=edge.control_body_bytes_max),
             tokenizer=self.tokenizer,
             tally=self.tally,
+            strangers=Strangers(
+                failures_per_minute=edge.failed_keys_per_minute_max,
+                guarded_per_minute=edge.guarded_per_minute_max,
+                addresses_max=edge.addresses_max,
+                clock=time.monotonic,
+            ),
             body_bytes_max=config.edge.body_bytes_max,
             bodies_bytes_max=config.edge.bodies_bytes_max,
             auto_tier=config.estimate.auto_service_tier,

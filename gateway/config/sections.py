@@ -175,6 +175,9 @@ class Edge(Section):
     bytes_per_s_min: int = Positive
     keepalive_timeout_ms: int = Positive
     write_high_water_bytes: int = Positive
+    failed_keys_per_minute_max: int = Positive
+    guarded_per_minute_max: int = Positive
+    addresses_max: int = Positive
     drain_s: int = Field(ge=0)
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
     cors_origins: frozenset[str]

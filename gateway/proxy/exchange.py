@@ -55,6 +55,7 @@ from gateway.proxy.reserving import Reserving, Wanted, limit_line, rate_lines
 from gateway.proxy.room import BodyRoom
 from gateway.proxy.rules import BrownoutRules
 from gateway.proxy.settlements import Settlements
+from gateway.proxy.strangers import Strangers
 from gateway.proxy.subprotocols import offered_keys
 from gateway.proxy.tally import Tally
 from gateway.proxy.watch import Watch
@@ -98,6 +99,7 @@ class Exchange:
         control: Handover,
         tokenizer: Tokenizer,
         tally: Tally,
+        strangers: Strangers,
         body_bytes_max: int,
         bodies_bytes_max: int,
         auto_tier: str,
@@ -119,6 +121,7 @@ class Exchange:
         self._control = control
         self._tokenizer = tokenizer
         self._tally = tally
+        self._strangers = strangers
         self._body_bytes_max = body_bytes_max
         self._controls = controls
         self._new_id = new_id
@@ -139,15 +142,17 @@ class Exchange:
                 await self.serve(request, target, request_id)
             else:
                 await self._serve_unmetered(request, target, request_id)
+        except Unauthenticated as error:
+            self._strangers.failed(self.client_address(request))
+            self._refuse(request, request_id, error)
         except GatewayError as error:
-            self._tally.refused(error.code)
             self._refuse(request, request_id, error)
 
     async def serve(self, request: Request, target: Endpoint, request_id: str) -> None:
         """Serve one call; raises the `GatewayError` that refuses it, before anything of an answer was sent."""
         if self.is_stopping:
             raise ShuttingDown(retry_after_s=1)
-        caller = self._known(request.head) or await self._authenticate(request.head)
+        caller = self._known(request.head) or await self._ask(request)
         self._admit(request, caller)
         if request.get(b"content-encoding") not in (None, b"identity"):
             raise InvalidRequest("Send the request body without a Content-Encoding.", param=None)
@@ -187,7 +192,7 @@ class Exchange:
         if isinstance(target, Control):
             await self._serve_control(request, request_id)
             return
-        caller = self._known(request.head) or await self._authenticate(request.head)
+        caller = self._known(request.head) or await self._ask(request)
         self._admit(request, caller)
         if request.gone:  # while its key was looked up
             return
@@ -197,11 +202,15 @@ class Exchange:
             await self._sessions.serve(request, caller, request_id, partial(self._may_go_on, request.head))
 
     async def _serve_control(self, request: Request, request_id: str) -> None:
+        address = self.client_address(request)
+        self._strangers.admit(address, request.head.method, request.head.path)
         share = self._control_room.share_for(request, self._control.body_bytes_max)
         try:
             if share is not None:
                 await share.fill()
-            await self._control.serve(request, (b"x-gateway-request-id", request_id.encode()))
+            status = await self._control.serve(request, (b"x-gateway-request-id", request_id.encode()))
+            if status == Unauthenticated.status:
+                self._strangers.failed(address)
         finally:
             if share is not None:
                 share.leave()
@@ -233,6 +242,11 @@ class Exchange:
                 raise Unauthenticated
             head.notes["credential"] = credential
         return self._callers.known(credential)
+
+    async def _ask(self, request: Request) -> Caller:
+        """Who is calling, of whom nothing is known yet; raises `RateLimited` if too many from there were nobody."""
+        self._strangers.check(self.client_address(request))
+        return await self._authenticate(request.head)
 
     async def _authenticate(self, head: RequestHead) -> Caller:
         return await self._callers.authenticate(self._authorization(head))
@@ -335,6 +349,7 @@ class Exchange:
         request.respond(503 if missing else 200, JSON, msgspec.json.encode(body))
 
     def _refuse(self, request: Request, request_id: str, error: GatewayError) -> None:
+        self._tally.refused(error.code)
         if not request.gone:
             lines = b"%bx-gateway-request-id: %b\r\n%b" % (JSON, request_id.encode(), encode(error.headers()))
             request.respond(error.status, lines, error.body())

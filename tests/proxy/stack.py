@@ -187,7 +187,13 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "holds": {"rebuild_grace_ms": 100},
     # No cap but those that a test sets.
     "caps": {"policies": "none", "poll_ms": 20},
-    "edge": {"drain_s": 1, "head_timeout_ms": 1000, "body_idle_timeout_ms": 1000},
+    "edge": {
+        "failed_keys_per_minute_max": 100_000,
+        "guarded_per_minute_max": 100_000,
+        "drain_s": 1,
+        "head_timeout_ms": 1000,
+        "body_idle_timeout_ms": 1000,
+    },
     "upstream": {"connect_timeout_ms": 1000, "head_timeout_ms": 2000, "body_idle_timeout_ms": 1000},
     "disconnect": {"drain_s": 5},
     "settlement": {"position_poll_ms": 50, "replay_ms": 50},

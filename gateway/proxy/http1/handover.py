@@ -22,8 +22,11 @@ class Handover:
         self._make_protocol = make_protocol
         self.body_bytes_max = body_bytes_max
 
-    async def serve(self, request: Request, added: Header) -> None:
-        """Have `request`, with one more header field, answered; raises the `GatewayError` that refuses it."""
+    async def serve(self, request: Request, added: Header) -> int:
+        """Have `request`, with one more header field, answered: with which status, or 0 if it came to none.
+
+        Raises the `GatewayError` that refuses it.
+        """
         body = await request.read_body(self.body_bytes_max)
         protocol = self._make_protocol()
         line = Line(request, protocol)
@@ -41,6 +44,7 @@ class Handover:
             request.end()
         else:
             request.abort()
+        return line.status
 
 
 def _written(request: Request, body: bytes, added: Header) -> bytes:
@@ -59,6 +63,7 @@ class Line(asyncio.Transport):
     def __init__(self, request: Request, protocol: asyncio.Protocol) -> None:
         super().__init__()
         self.closed = asyncio.Event()
+        self.status = 0
         self.is_complete = False
         self.keeps_alive = False
         self._request = request
@@ -117,6 +122,7 @@ class Line(asyncio.Transport):
             self.close()
 
     def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
         self.keeps_alive = self._parser.should_keep_alive()
         self.is_complete = self._request.method == b"HEAD"
 
