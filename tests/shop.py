@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -10,7 +11,7 @@ import aiohttp
 from gateway.app.stripe import StripeParts
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.sandbox.stripe import SandboxStripeSettings, SimulatedStripe
-from tests.proxy.stack import Account, Stack
+from tests.proxy.stack import Account, Stack, open_stack
 from tests.sandbox.stripe.parties import KEY, SECRET
 
 Running = Callable[..., AbstractAsyncContextManager[Stack]]
@@ -98,6 +99,18 @@ class Shop:
     async def states(self) -> dict[str, int]:
         rows = await self.stack.stores.pool.fetch("SELECT state, count(*) FROM stripe_event GROUP BY 1")
         return {row["state"]: row["count"] for row in rows}
+
+
+def unaudited(database_url: str, redis_url: str, spool: Path) -> Running:
+    """As the fixture `running`, for tests that make the books wrong."""
+
+    @asynccontextmanager
+    async def running(upstream_url: str, **sections: dict[str, Any]) -> AsyncIterator[Stack]:
+        opened = open_stack(database_url, redis_url, upstream_url, spool, **sections)
+        async with opened as stack, stack.running_gateway():
+            yield stack
+
+    return running
 
 
 @asynccontextmanager

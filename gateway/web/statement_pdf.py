@@ -132,6 +132,7 @@ def _table(
 ) -> None:
     _font(pdf, 9.5)
     pdf.set_draw_color(*LINE)
+    pdf.set_fill_color(255)  # of the rows: a heading's style would stay
     heading = FontFace(emphasis="BOLD", color=INK, fill_color=BAND)
     with pdf.table(
         col_widths=widths,

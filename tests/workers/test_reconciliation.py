@@ -5,7 +5,6 @@ Days are not over in these tests: the day is today, and all of it happened a mom
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,8 @@ from gateway.core.reconciliation import Check, Report, Verdict
 from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import openai
-from tests.proxy.stack import Stack, open_stack
 from tests.sandbox.stripe.parties import connected
-from tests.shop import ENVIRONMENT, Shop, open_shop
+from tests.shop import ENVIRONMENT, Shop, open_shop, unaudited
 
 __all__ = ["openai"]
 
@@ -47,13 +45,7 @@ async def shop(
     for name, value in (ENVIRONMENT | {"OPENAI_ADMIN_KEY": "sk-admin"}).items():
         monkeypatch.setenv(name, value)
 
-    @asynccontextmanager
-    async def running(upstream_url: str, **sections: dict[str, Any]) -> AsyncIterator[Stack]:
-        opened = open_stack(database_url, redis_url, upstream_url, tmp_path / "spool", **sections)
-        async with opened as stack, stack.running_gateway():
-            yield stack
-
-    async with open_shop(running, openai) as shop:
+    async with open_shop(unaudited(database_url, redis_url, tmp_path / "spool"), openai) as shop:
         await shop.bought("starter", key="one")
         await shop.bought("professional", key="two")
         for _ in range(3):
