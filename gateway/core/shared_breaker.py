@@ -73,7 +73,8 @@ class SharedBreaker:
 
     def is_idle(self, now_ms: int) -> bool:
         """Whether there is nothing to tell of it, nor to hear: closed, and not called for as long as calls count."""
-        return not self.refuses and not any(self._fresh) and now_ms - self._used_ms > self._policy.window_ms
+        is_told = self.breaker.version == self._base_version and not any(self._fresh)
+        return is_told and not self.refuses and now_ms - self._used_ms > self._policy.window_ms
 
     # --- what happens --------------------------------------------------------------------------------------------
 

@@ -172,3 +172,20 @@ def test_a_store_that_lost_everything_learns_what_holds_from_the_first_who_speak
     other.adopt(emptied.sync(other.report(NOW_MS), NOW_MS), NOW_MS, 0.5)
 
     assert gateway.breaker.state is other.breaker.state is State.OPEN
+
+
+def test_what_the_fleet_was_not_told_yet_is_not_forgotten() -> None:
+    """A gateway whose probe has just closed it must tell so, or it would hear from the others that it is half open."""
+    gateway, store = SharedBreaker(POLICY), Store()
+    for _ in range(8):
+        gateway.record(Signal.ERROR, gateway.begin())
+    gateway.judge(NOW_MS, 0.5)
+    later_ms = NOW_MS + gateway.left_ms(NOW_MS)
+    gateway.tick(later_ms)
+    for _ in range(POLICY.successes_to_close):
+        gateway.probed(True, later_ms, 0.5)
+    much_later_ms = later_ms + 10 * POLICY.window_ms
+
+    assert not gateway.is_idle(much_later_ms)
+    gateway.adopt(store.sync(gateway.report(much_later_ms), much_later_ms), much_later_ms, 0.5)
+    assert gateway.is_idle(much_later_ms)
