@@ -132,8 +132,8 @@ def measure(lines: int, rounds: int, directory: Path) -> str:
         many: dict[str, list[Export]] = {name: [] for name in ways}
         for number in range(rounds):
             for name, way in ways.items():
-                print(f"round {number + 1}: {name}", file=sys.stderr)
-                many[name].append(way())
+                many[name].append(made := way())
+                print(f"round {number + 1}: {name}: {made}", file=sys.stderr)  # a later step may fail
     return table((name, few[name], many[name]) for name in ways)
 
 

@@ -1,5 +1,6 @@
 """Every process of a bench run: started here, measured by pid, and ended by pid when the run ends, however it ends."""
 
+import contextlib
 import os
 import resource
 import socket
@@ -93,7 +94,8 @@ def stop(child: subprocess.Popen[bytes]) -> None:
     child.terminate()
     _, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
     for process in alive:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by now
+            process.kill()
     child.wait()
 
 
