@@ -105,7 +105,13 @@ class Recharges:
         """Accounts that may be charged, if they need it."""
         with outages():
             rows = await self._pool.fetch(self._sql["watched"])
-        return [Watched(str(row["account_id"]), _terms(row), row["customer_id"], row["card_id"]) for row in rows]
+        return [_watched(row) for row in rows]
+
+    async def agreed(self, attempt: Attempt) -> Watched | None:
+        """The terms of an attempt, while they are still what its account agrees to."""
+        with outages():
+            row = await self._pool.fetchrow(self._sql["agreed"], attempt.purchase_id)
+        return None if row is None else _watched(row)
 
     async def begin(self, watched: Watched, currency: str, *, is_live: bool) -> Attempt | None:
         """Write an attempt down; None if the account has one open already, whoever began it."""
@@ -222,6 +228,10 @@ class Recharges:
     async def _execute(self, query: str, *arguments: Any) -> None:
         with outages():
             await self._pool.execute(self._sql[query], *arguments)
+
+
+def _watched(row: Any) -> Watched:
+    return Watched(str(row["account_id"]), _terms(row), row["customer_id"], row["card_id"])
 
 
 def _terms(row: Any) -> Terms:

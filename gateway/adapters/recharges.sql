@@ -31,6 +31,16 @@ WHERE is_on AND paused = '' AND retry_at <= now()
   AND NOT EXISTS (SELECT FROM recharge_attempt
                   WHERE recharge_attempt.account_id = recharge.account_id AND state = 'open')
 
+-- name: agreed
+-- What an attempt was begun for, if its account still agrees to it, and the card may still be charged.
+SELECT recharge.account_id, threshold, recharge.amount_cents, month_cents_max, customer_id, attempt.card_id
+FROM recharge_attempt AS attempt
+JOIN purchase ON purchase.id = purchase_id
+JOIN recharge ON recharge.account_id = attempt.account_id AND recharge.amount_cents = purchase.amount_cents
+JOIN account ON account.id = attempt.account_id AND account.status = 'active'
+JOIN stripe_customer ON stripe_id = customer_id AND stripe_customer.card_id = attempt.card_id AND NOT is_deleted
+WHERE purchase_id = $1::uuid AND is_on AND paused = ''
+
 -- name: begin_purchase
 INSERT INTO purchase (
     id, account_id, idempotency_key, fingerprint, package, amount_cents, currency, bonus, is_live

@@ -17,6 +17,7 @@ from gateway.adapters.stripe_inbox import StripeInbox
 from gateway.app.sources import new_request_id, now_ms
 from gateway.app.stores import Stores
 from gateway.config import Config, ConfigError
+from gateway.core.flags import in_force
 from gateway.core.money import MicroCredits
 from gateway.core.packages import Packages, PackagesError, load_packages
 from gateway.core.policy import Controls
@@ -89,6 +90,7 @@ class StripeParts:
             self.checkout,
             self.packages,
             available=self._available,
+            sells_to=self._sells_to,
             charges_max=settings.recharges_at_once_max,
             now_s=time.time,
         )
@@ -103,6 +105,10 @@ class StripeParts:
 
     async def _available(self, account_id: str) -> MicroCredits:
         return (await self._stores.live_balance(account_id)).available
+
+    async def _sells_to(self, account_id: str) -> bool:
+        flags = in_force(await self._stores.flags.list(), now_ms())
+        return flags is None or flags.sells_to(account_id)
 
     def loops(self) -> list[Coroutine[None, None, None]]:
         """What the workers do for payments, for ever."""

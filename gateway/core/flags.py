@@ -114,6 +114,10 @@ class Flags(msgspec.Struct, frozen=True):
             if flag is not None and flag.departs_for(account_id):
                 raise _refusal(refusal, flag, now_ms)
 
+    def sells_to(self, account_id: str) -> bool:
+        """Whether the account may buy."""
+        return not any(flag is not None and flag.departs_for(account_id) for flag in (self.maintenance, self.purchase))
+
     def is_shadow(self, account_id: str) -> bool:
         """Whether the account's calls are only measured: its balance must not move."""
         return self.charging is not None and self.charging.departs_for(account_id)

@@ -24,6 +24,8 @@ class Reason(StrEnum):
     ENOUGH = "the balance is not below the threshold"
     COMING = "with what is on its way, the balance is not below the threshold"
     MONTH_MAX = "it would pass the monthly maximum"
+    NOT_AGREED = "the account has not agreed to this charge any more, or is out of service"
+    CLOSED = "nothing is sold now"
 
 
 class Terms(msgspec.Struct, frozen=True):

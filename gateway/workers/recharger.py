@@ -1,8 +1,9 @@
 """Charges saved cards of accounts whose balance fell below their threshold: once for each fall, whatever is lost.
 
-An attempt is in Postgres before Stripe is asked, and there can be one at a time. It is decided on again when it is, so
-that nothing that was paid meanwhile is paid twice. One whose outcome is unknown is looked up at Stripe, and asked for
-again only where Stripe has none, under the same key.
+An attempt is in Postgres before Stripe is asked, and there can be one at a time. It is decided on again whenever Stripe
+is about to be asked, so that nothing that was paid meanwhile is paid twice, and nothing is charged that is not agreed
+to any more. One whose outcome is unknown is looked up at Stripe, and asked for again only where Stripe has none, under
+the same key.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ MONTH_MAX_WAIT = timedelta(minutes=10)
 
 
 class Recharger:
-    """`available` tells what admission lets an account spend; `now_s` is Unix time."""
+    """`available` tells what admission lets an account spend, `sells_to` whether it may buy; `now_s` is Unix time."""
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Recharger:
         packages: Packages,
         *,
         available: Callable[[str], Awaitable[MicroCredits]],
+        sells_to: Callable[[str], Awaitable[bool]],
         charges_max: int,
         now_s: Callable[[], float],
     ) -> None:
@@ -54,6 +56,7 @@ class Recharger:
         self._checkout = checkout
         self._packages = packages
         self._available = available
+        self._sells_to = sells_to
         self._charges_max = charges_max
         self._now_s = now_s
         self._charging: dict[str, asyncio.Task[None]] = {}  # by account
@@ -120,17 +123,22 @@ class Recharger:
         if in_the_way is not None:
             return
         attempt = await self._recharges.begin(watched, self._packages.currency, is_live=self._stripe.is_live)
-        if attempt is None:
-            return
-        # From here on nobody else can begin one, so what was paid by an earlier one is seen now.
-        obstacle = await self._obstacle(watched, attempt)
-        if obstacle is not None:
-            await self._recharges.drop(attempt, obstacle.value)
-            return
-        await self._charge(attempt)
+        if attempt is not None:
+            # From here on nobody else can begin one, so what was paid by an earlier one is seen now.
+            await self._charge_if_needed(attempt)
+
+    async def _charge_if_needed(self, attempt: Attempt) -> None:
+        agreed = await self._recharges.agreed(attempt)
+        in_the_way = Reason.NOT_AGREED if agreed is None else await self._obstacle(agreed, attempt)
+        if in_the_way is None:
+            await self._charge(attempt)
+        else:
+            await self._recharges.drop(attempt, in_the_way.value)
 
     async def _obstacle(self, watched: Watched, attempt: Attempt | None = None) -> Reason | None:
         account_id = watched.account_id
+        if not await self._sells_to(account_id):
+            return Reason.CLOSED
         coming = await self._recharges.coming(account_id)  # before the balance: what arrives between is seen twice
         available = await self._available(account_id)
         month_cents = (
@@ -163,7 +171,7 @@ class Recharger:
         if charged is not None:
             await self._follow(attempt, charged)
         elif self._now_s() - began_s < ASKED_AGAIN_S_MAX:
-            await self._charge(attempt)
+            await self._charge_if_needed(attempt)
         else:
             await self._recharges.drop(attempt, "Stripe never heard of it")
 

@@ -9,7 +9,9 @@ import msgspec
 import pytest
 from stripe import StripeClient
 
+from gateway.adapters.audit_log import Signature
 from gateway.app.stripe import StripeParts
+from gateway.core.flags import PURCHASE, Scope
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import Running, logs, openai, running
@@ -308,3 +310,59 @@ async def test_turned_off_it_charges_no_more(shop: Shop, client: StripeClient) -
     assert (await shop.ask("PUT", "/api/recharge", {"on": False}))[1]["on"] is False
     await recharge(shop)
     assert await charges(client) == []
+
+
+async def interrupted(shop: Shop) -> None:
+    """An attempt is written down, and its worker dies before Stripe is asked; somebody else looks later."""
+    (watched,) = await shop.parts.recharges.watched()
+    assert await shop.parts.recharges.begin(watched, "usd", is_live=False) is not None
+    await age(shop)
+
+
+async def test_an_attempt_that_never_reached_stripe_ends_when_it_is_turned_off(
+    shop: Shop, client: StripeClient
+) -> None:
+    await agree(shop)
+    await interrupted(shop)
+    await shop.ask("PUT", "/api/recharge", {"on": False})
+    await recharge(shop)
+    assert await charges(client) == []
+    assert [each.state for each in await shop.parts.recharges.attempts(shop.account.id, 9)] == ["dropped"]
+
+
+async def test_an_attempt_that_never_reached_stripe_ends_when_the_account_is_suspended(
+    shop: Shop, client: StripeClient
+) -> None:
+    await agree(shop)
+    await interrupted(shop)
+    await shop.stack.stores.accounts.set_status(shop.account.id, "suspended")
+    await recharge(shop)
+    assert await charges(client) == []
+
+
+async def test_new_terms_replace_an_attempt_that_never_reached_stripe(shop: Shop, client: StripeClient) -> None:
+    await agree(shop)
+    await interrupted(shop)
+    await agree(shop, amount_cents=700)
+    await recharge(shop)
+    await recharge(shop)
+    assert await charges(client) == [(700, "succeeded")]
+
+
+async def test_a_top_up_by_hand_ends_an_attempt_that_never_reached_stripe(shop: Shop, client: StripeClient) -> None:
+    await agree(shop)
+    await interrupted(shop)
+    await shop.bought("starter", key="by hand")
+    await recharge(shop)
+    assert await charges(client) == []
+
+
+async def test_no_card_is_charged_while_purchases_are_switched_off(shop: Shop, client: StripeClient) -> None:
+    await agree(shop)
+    signature = Signature("ann", "the price list changes")
+    await shop.stack.stores.flags.set(PURCHASE, False, Scope(), signature)
+    await recharge(shop)
+    assert await charges(client) == []
+    await shop.stack.stores.flags.clear(PURCHASE, signature)
+    await recharge(shop)
+    assert await charges(client) == [(1000, "succeeded")]
