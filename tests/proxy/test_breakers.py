@@ -156,3 +156,18 @@ async def test_the_fleet_adds_up_what_each_gateway_sees(stack: Stack, openai: Si
             assert await code_of(client) != ""
             await asyncio.sleep(0.05)
         await until(lambda: state(first) is not State.CLOSED and state(second) is not State.CLOSED)
+
+
+async def test_metrics_tell_the_state_of_each_breaker(
+    stack: Stack, client: AsyncOpenAI, openai: SimulatedOpenAI
+) -> None:
+    await behave(openai, "status=500")
+    await open_breaker(client)
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in stack.gateway.metrics()
+        for sample in family.samples
+    }
+    assert samples["tollgate_breaker_state", UPSTREAM, "closed"] == 1
+    assert samples["tollgate_breaker_state", MODEL, "closed"] == 0
+    assert samples["tollgate_breaker_openings_total", MODEL] == 1
