@@ -64,15 +64,15 @@ class OpenAIReports:
         """What the day's calls used, by served model. Raises `ReportsUnavailable`."""
         found: dict[str, Tokens] = {}
         for kind in ("completions", "embeddings"):
-            async for each in self._results(f"usage/{kind}", day, group_by="model"):
+            async for each in self._results(f"usage/{kind}", day, day, group_by="model"):
                 used = Tokens(each.input_tokens, each.output_tokens, each.num_model_requests)
                 found[each.model or ""] = found.get(each.model or "", Tokens()) + used
         return found
 
-    async def cost(self, day: date) -> MicroCredits:
-        """What the day cost, to the nearest µcr. Raises `ReportsUnavailable`."""
+    async def cost(self, first: date, last: date) -> MicroCredits:
+        """What the days from `first` to `last` cost, to the nearest µcr. Raises `ReportsUnavailable`."""
         total = Decimal(0)
-        async for each in self._results("costs", day):
+        async for each in self._results("costs", first, last):
             if each.amount is None or not each.amount.value:
                 continue
             if each.amount.currency != "usd":
@@ -80,8 +80,8 @@ class OpenAIReports:
             total += each.amount.value
         return round(total * UCR_PER_DOLLAR)
 
-    async def _results(self, path: str, day: date, **more: str) -> AsyncIterator[_Result]:
-        start, end = day_start(day), day_start(day + timedelta(days=1))
+    async def _results(self, path: str, first: date, last: date, **more: str) -> AsyncIterator[_Result]:
+        start, end = day_start(first), day_start(last + timedelta(days=1))
         asked = {"start_time": f"{start.timestamp():.0f}", "end_time": f"{end.timestamp():.0f}", "bucket_width": "1d"}
         asked |= more
         async with aiohttp.ClientSession(headers=self._headers, timeout=self._timeout) as session:

@@ -64,6 +64,15 @@ class ReconcileParts:
         )
 
 
+def openai_reports(config: Config) -> OpenAIReports:
+    return OpenAIReports(
+        config.upstream_url,
+        config.openai_admin_key,
+        timeout_s=config.reconcile.openai_timeout_ms / 1000,
+        attempts_max=config.reconcile.openai_attempts_max,
+    )
+
+
 @asynccontextmanager
 async def open_reconciliation(config: Config, stores: Stores) -> AsyncIterator[Reconciliation]:
     """Raises `ConfigError` when the replica cannot be read."""
@@ -85,13 +94,7 @@ async def open_reconciliation(config: Config, stores: Stores) -> AsyncIterator[R
             stripe = await stack.enter_async_context(_stripe_day(config, reads))
         openai: Source = Unasked("tokens at OpenAI", "OPENAI_ADMIN_KEY is not set")
         if config.openai_admin_key:
-            reports = OpenAIReports(
-                config.upstream_url,
-                config.openai_admin_key,
-                timeout_s=settings.openai_timeout_ms / 1000,
-                attempts_max=settings.openai_attempts_max,
-            )
-            openai = OpenAIDay(reports, pool, ppm_max=settings.mismatch_ppm_max)
+            openai = OpenAIDay(openai_reports(config), pool, ppm_max=settings.mismatch_ppm_max)
         yield Reconciliation(ProviderCosts(pool, stores.ledger, now_ms=now_ms), [stripe, ledger, openai])
 
 

@@ -146,27 +146,51 @@ def costs(first: From, last: To, data: Data = None, config: ConfigFile = None, a
 def bill(
     first: From,
     last: To,
-    dollars: Annotated[str, typer.Argument(metavar="USD", help="What OpenAI asks for these days, before tax.")],
-    source: Annotated[str, typer.Option(help="The number of the invoice.")],
+    dollars: Annotated[
+        str,
+        typer.Argument(
+            metavar="[USD]", help="What OpenAI asks for these days, before tax; its costs API says so, if not given."
+        ),
+    ] = "",
+    source: Annotated[str, typer.Option(help="The number of the invoice.")] = "",
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Book OpenAI's invoice: what it differs from the costs that are booked. Repeated, it changes nothing."""
+    """Book OpenAI's invoice, or what its costs API tells: what they differ from the costs that are booked.
+
+    Repeated, it changes nothing.
+    """
     start, end = period(first, last)
-    amount = _amount("USD", dollars) * 1000  # parsed as credits: a dollar is a thousand
-    if amount < 0:
+    if bool(dollars) != bool(source):
+        raise CommandFailed("USD and --source belong together; without both, OpenAI's costs API is asked")
+    asked = _amount("USD", dollars) * 1000 if dollars else None  # parsed as credits: a dollar is a thousand
+    if asked is not None and asked < 0:
         raise CommandFailed("USD: a bill is 0 or more")
 
-    async def main(settings: Config) -> MicroCredits:
+    async def main(settings: Config) -> tuple[MicroCredits, MicroCredits]:
         from gateway.app.stores import open_stores
 
+        amount = await _costs_of(settings, start, end) if asked is None else asked
         async with open_stores(settings) as stores:
-            return await stores.provider_costs.correct(start, end, amount, source)
+            return amount, await stores.provider_costs.correct(start, end, amount, source or "OpenAI's costs API")
 
-    difference = run(main(target(data, config)))
+    amount, difference = run(main(target(data, config)))
     values = {"amount_ucr": amount, "difference_ucr": difference}
     show(as_json, values, f"booked {format_credits(difference)} credits beyond what the books had")
+
+
+async def _costs_of(settings: Config, start: date, end: date) -> MicroCredits:
+    """What OpenAI's costs API tells of these days."""
+    from gateway.adapters.openai_reports import ReportsUnavailable
+    from gateway.app.reconcile import openai_reports
+
+    if not settings.openai_admin_key:
+        raise CommandFailed("OPENAI_ADMIN_KEY is not set; give USD and --source, or the key that reads costs")
+    try:
+        return await openai_reports(settings).cost(start, end)
+    except ReportsUnavailable as error:
+        raise CommandFailed(str(error)) from error
 
 
 # A negative amount looks like an option.

@@ -21,7 +21,7 @@ class OpenAIDay:
             return (not_checked("tokens at OpenAI", of.unknown, is_outage=True),)
         try:
             told = await self._reports.tokens(of.day)
-            cost = await self._reports.cost(of.day)
+            cost = await self._reports.cost(of.day, of.day)
         except ReportsUnavailable as error:
             return (not_checked("tokens at OpenAI", str(error), is_outage=True),)
         cards = list((await recorded_cards(self._pool)).values())

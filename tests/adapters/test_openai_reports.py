@@ -46,7 +46,7 @@ async def test_a_day_is_read_by_model_with_its_cost() -> None:
         async with session.post("/v1/embeddings", json=embed) as answer:
             embedded = (await answer.json())["usage"]["prompt_tokens"]
         read = reports(upstream.url)
-        tokens, cost = await read.tokens(DAY), await read.cost(DAY)
+        tokens, cost = await read.tokens(DAY), await read.cost(DAY, DAY)
         assert await read.tokens(date(2026, 11, 20)) == {}
         with pytest.raises(ReportsUnavailable, match="OPENAI_ADMIN_KEY"):
             await reports(upstream.url, "sk-wrong").tokens(DAY)
@@ -66,7 +66,7 @@ async def test_every_page_is_read_and_the_sum_is_exact() -> None:
         return web.Response(text=f'{{"data": [{{"results": [{result}]}}], "has_more": {more}}}')
 
     async with serving(handler) as read:
-        assert await read.cost(DAY) == 300_000_000
+        assert await read.cost(DAY, DAY) == 300_000_000
 
 
 async def test_a_busy_or_broken_moment_is_tried_again() -> None:
@@ -76,7 +76,7 @@ async def test_a_busy_or_broken_moment_is_tried_again() -> None:
         return web.json_response({"data": [], "has_more": False}, status=next(answers))
 
     async with serving(handler) as read:
-        assert await read.cost(DAY) == 0
+        assert await read.cost(DAY, DAY) == 0
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ async def test_what_is_no_answer_is_never_taken_for_a_day_without_cost(status: i
 
     async with serving(handler) as read:
         with pytest.raises(ReportsUnavailable):
-            await read.cost(DAY)
+            await read.cost(DAY, DAY)
 
 
 async def test_pages_without_end_are_given_up() -> None:
@@ -109,7 +109,7 @@ async def test_pages_without_end_are_given_up() -> None:
 
     async with serving(handler) as read:
         with pytest.raises(ReportsUnavailable, match="pages"):
-            await read.cost(DAY)
+            await read.cost(DAY, DAY)
     assert asked == PAGES_MAX
 
 
