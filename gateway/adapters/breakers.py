@@ -104,8 +104,12 @@ def _breaker(state: str, version: Any, openings: Any, successes: Any, cause: str
         version=int(version),
         openings=int(openings),
         successes=int(successes),
-        cause=Cause(cause),
+        cause=Cause(cause) if cause in _CAUSES else Cause.NONE,
     )
+
+
+# A newer gateway of the fleet may know more of them.
+_CAUSES = frozenset(Cause)
 
 
 def _counts(text: Any) -> Counts:

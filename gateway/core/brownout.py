@@ -15,7 +15,7 @@ import msgspec
 from gateway.core.callers import Caller
 from gateway.core.calls import Call, Endpoint
 from gateway.core.clamps import with_model, with_output_limit, with_service_tier
-from gateway.core.errors import ModelBrownedOut
+from gateway.core.errors import ModelBrownedOut, ModelNotAllowed
 from gateway.core.flags import Banner
 
 DEFAULT_TIER = "default"
@@ -107,20 +107,28 @@ class Brownouts(msgspec.Struct, frozen=True):
         brownout = self.of(call.model, sold_as)
         if brownout is None:
             return Trimmed(call)
-        if brownout.level == Level.REROUTE and accepts_reroute and brownout.reroute_to:
+        if brownout.level == Level.REROUTE and accepts_reroute and _may_use(caller, brownout.reroute_to):
             return self._rerouted(call, caller, brownout, now_ms)
         return _reduced(call, caller, brownout, now_ms)
 
     def _rerouted(self, call: Call, caller: Caller, brownout: Brownout, now_ms: int) -> Trimmed:
         model = brownout.reroute_to
-        if caller.restrictions is not None:
-            caller.restrictions.check_model(model)
         lines = b"x-gateway-rerouted: from=%b, to=%b\r\n" % (_word(call.model), _word(model))
         trimmed = Trimmed(with_model(call, model))
         there = self.of(model, model)
         if there is not None:
             trimmed = _reduced(trimmed.call, caller, there, now_ms)
         return Trimmed(trimmed.call, lines + trimmed.lines)
+
+
+def _may_use(caller: Caller, model: str) -> bool:
+    if not model or caller.restrictions is None:
+        return bool(model)
+    try:
+        caller.restrictions.check_model(model)
+    except ModelNotAllowed:
+        return False
+    return True
 
 
 def _reduced(call: Call, caller: Caller, brownout: Brownout, now_ms: int) -> Trimmed:

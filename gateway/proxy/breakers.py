@@ -32,6 +32,8 @@ UPSTREAM = "upstream"  # the breaker of all models together
 
 # A half-open breaker may close within a second or so, or not: this long, and as long again for some callers.
 HALF_OPEN_RETRY_S = 2
+# Redis is away, or does not take it: either way this gateway decides alone.
+SHARED_NOT = (RedisUnavailable, RedisScriptError)
 # After a probe that was not answered.
 PROBE_REST_MS = 1000
 # Of a model that only other gateways have called: what most models answer to.
@@ -68,6 +70,7 @@ class Breakers:
         self._refusing: dict[str, SharedBreaker] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._probing: dict[str, asyncio.Task[None]] = {}
+        self._complaint = ""
         self.probes: Counter[tuple[str, bool]] = Counter()  # by breaker and whether it was answered
         self.openings: Counter[str] = Counter()
 
@@ -75,7 +78,7 @@ class Breakers:
 
     def check(self, model: str) -> None:
         """Raises `ModelUnavailable` unless the model's breaker, and the upstream's, are closed."""
-        if self._refusing:
+        if self._refusing and self._policy.enabled:
             for name in (UPSTREAM, model):
                 shared = self._refusing.get(name)  # once: a large body is read beside the loop, which may close it now
                 if shared is not None:
@@ -107,6 +110,8 @@ class Breakers:
 
     async def step(self) -> int:
         """Tell the fleet what was counted and decided here, hear what holds, and probe where that is due."""
+        if not self._policy.enabled:
+            return 0
         self._finish_probes()
         noted = await self._noted()
         now_ms = self._clock_ms()
@@ -131,10 +136,8 @@ class Breakers:
         shared.tick(now_ms)
         try:
             standing = await self._store.sync(name, shared.report(now_ms))
-        except RedisUnavailable:
-            shared.miss()
-        except RedisScriptError as error:
-            log.error("a breaker cannot be shared", breaker=name, error=str(error))
+        except SHARED_NOT as error:
+            self._complain(error)
             shared.miss()
         else:
             shared.adopt(standing, self._clock_ms(), self._chance())
@@ -143,13 +146,14 @@ class Breakers:
     async def _noted(self) -> dict[str, State]:
         try:
             return await self._store.opened()
-        except RedisUnavailable:
+        except SHARED_NOT as error:
+            self._complain(error)
             return {}
 
     async def _note(self, noted: dict[str, State]) -> None:
         news = {name: state for name, state in self.states() if noted.get(name, State.CLOSED) is not state}
         if news:
-            with suppress(RedisUnavailable):
+            with suppress(*SHARED_NOT):
                 await self._store.note(news)
 
     # --- probes --------------------------------------------------------------------------------------------------
@@ -159,7 +163,7 @@ class Breakers:
         try:
             if not await self._store.lease_probe(name, version, token, self._probe_lease_ms):
                 return
-        except RedisUnavailable:
+        except SHARED_NOT:
             pass  # alone: one at a time
         if name == UPSTREAM:
             answered = await self._prober.upstream_answers()
@@ -168,7 +172,7 @@ class Breakers:
         self.probes[name, answered] += 1
         shared.probed(answered, self._clock_ms(), self._chance())
         self._watch(name, shared)
-        with suppress(RedisUnavailable):
+        with suppress(*SHARED_NOT):
             if answered:
                 await self._store.end_probe(name, token)
             else:  # keeps its place until the fleet knows, or others would go on probing
@@ -180,6 +184,12 @@ class Breakers:
             if task.done():
                 del self._probing[name]
                 task.result()
+
+    def _complain(self, error: Exception) -> None:
+        """Tell the operator, once for each reason. That Redis is away others say."""
+        if isinstance(error, RedisScriptError) and str(error) != self._complaint:
+            self._complaint = str(error)
+            log.error("breakers cannot be shared", error=str(error))
 
     # --- inside --------------------------------------------------------------------------------------------------
 
