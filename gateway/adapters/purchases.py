@@ -32,6 +32,10 @@ class KeyReused(Exception):
     """The idempotency key stands for another request."""
 
 
+class TooManyBegun(Exception):
+    """The account began as many purchases within an hour as it may."""
+
+
 class Purchase(msgspec.Struct, frozen=True):
     id: str
     account_id: str
@@ -104,25 +108,24 @@ class Purchases:
         self._sql = load_queries("purchases")
         self._ledger_sql = load_queries("ledger")
 
-    async def begin(self, new: NewPurchase) -> Purchase:
-        """Write the purchase down, or find the one that this key stands for already; raises `KeyReused`."""
+    async def begin(self, new: NewPurchase, *, per_hour_max: int) -> Purchase:
+        """Write the purchase down, or find the one that this key stands for already.
+
+        Raises `KeyReused` and `TooManyBegun`.
+        """
         order = new.order
         row = (new.package, order.amount_cents, order.currency, order.bonus, order.is_live, new.saves_card)
         with outages():
-            await self._pool.execute(
-                self._sql["begin"], self._new_id(), new.account_id, new.idempotency_key, new.fingerprint, *row
-            )
-            found = await self._pool.fetchrow(self._sql["by_key"], new.account_id, new.idempotency_key)
-        assert found is not None, "a purchase has vanished"
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(self._sql["one_at_a_time"], new.account_id)
+                named = (self._new_id(), new.account_id, new.idempotency_key, new.fingerprint)
+                await connection.execute(self._sql["begin"], *named, *row, per_hour_max)
+                found = await connection.fetchrow(self._sql["by_key"], new.account_id, new.idempotency_key)
+        if found is None:
+            raise TooManyBegun
         if found["fingerprint"] != new.fingerprint:
             raise KeyReused
         return _purchase(found)
-
-    async def begun_within(self, account_id: str, seconds: int) -> int:
-        """How many purchases an account began in the last `seconds`."""
-        with outages():
-            found: int = await self._pool.fetchval(self._sql["begun_since"], account_id, timedelta(seconds=seconds))
-        return found
 
     async def find(self, purchase_id: str) -> Purchase | None:
         return await self._one("find", purchase_id) if _is_uuid(purchase_id) else None

@@ -1,17 +1,20 @@
 -- Purchases, their refunds and Stripe's customers. A purchase is locked after its shard, never before.
 
+-- name: one_at_a_time
+-- What an account begins is counted, so it begins one at a time.
+SELECT FROM account WHERE id = $1::uuid FOR NO KEY UPDATE
+
 -- name: begin
+-- Nothing is written for a key that is there already, nor once the hour has had its share.
 INSERT INTO purchase (
     id, account_id, idempotency_key, fingerprint, package, amount_cents, currency, bonus, is_live, saves_card
 )
-VALUES ($1::uuid, $2::uuid, $3, $4, $5, $6, $7, $8, $9, $10)
+SELECT $1::uuid, $2::uuid, $3, $4, $5, $6, $7, $8, $9, $10
+WHERE (SELECT count(*) FROM purchase WHERE account_id = $2::uuid AND created_at > now() - interval '1 hour') < $11
 ON CONFLICT (account_id, idempotency_key) DO NOTHING
 
 -- name: by_key
 SELECT * FROM purchase WHERE account_id = $1::uuid AND idempotency_key = $2
-
--- name: begun_since
-SELECT count(*) FROM purchase WHERE account_id = $1::uuid AND created_at > now() - $2::interval
 
 -- name: find
 SELECT * FROM purchase WHERE id = $1::uuid

@@ -8,7 +8,7 @@ import structlog
 from aiohttp import web
 
 from gateway.adapters.database import LedgerUnavailable
-from gateway.adapters.purchases import KeyReused, Purchase, Purchases
+from gateway.adapters.purchases import KeyReused, Purchase, Purchases, TooManyBegun
 from gateway.adapters.stripe import StripeRefused, StripeUnavailable
 from gateway.core.errors import BillingUnavailable, GatewayError, IdempotencyMismatch, InvalidRequest
 from gateway.core.money import format_credits
@@ -16,7 +16,7 @@ from gateway.core.packages import Package, Packages
 from gateway.core.policy import Controls
 from gateway.core.topups import UCR_PER_CENT, PurchaseState
 from gateway.web.access import Access
-from gateway.workers.checkout import Checkout, TooMany
+from gateway.workers.checkout import Checkout
 
 log = structlog.get_logger(__name__)
 
@@ -98,7 +98,7 @@ class PurchaseRoutes:
             )
         except KeyReused as error:
             raise IdempotencyMismatch from error
-        except TooMany as error:
+        except TooManyBegun as error:
             raise TooManyPurchases(retry_after_s=3600) from error
         return web.json_response(shown(bought), status=201)
 

@@ -13,10 +13,6 @@ from gateway.core.packages import Package, Packages
 CUSTOMER_UNKNOWN = "resource_missing"
 
 
-class TooMany(Exception):
-    """The account began as many purchases within an hour as it may."""
-
-
 class Checkout:
     """`name_of` tells an account's name, for Stripe's customer."""
 
@@ -38,15 +34,13 @@ class Checkout:
         self._per_hour_max = per_hour_max
 
     async def begin(self, account_id: str, package: Package, key: str, *, saves_card: bool) -> Purchase:
-        """Return the purchase with its page. Raises `TooMany`, `KeyReused`, and what Stripe and Postgres raise."""
-        if await self._purchases.begun_within(account_id, 3600) >= self._per_hour_max:
-            raise TooMany
+        """Return the purchase with its page. Raises `TooManyBegun`, `KeyReused`, and what Stripe and Postgres raise."""
         asked = f"{package.name} {package.amount_cents} {saves_card}"
         order = self._packages.order(package, is_live=self._stripe.is_live)
         new = NewPurchase(
             account_id, key, hashlib.sha256(asked.encode()).digest(), package.name, order, saves_card=saves_card
         )
-        bought = await self._purchases.begin(new)
+        bought = await self._purchases.begin(new, per_hour_max=self._per_hour_max)
         if bought.session_id:
             return bought
         session = await self._open(bought, package.title)

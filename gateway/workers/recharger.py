@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import structlog
 
-from gateway.adapters.purchases import KeyReused
+from gateway.adapters.purchases import KeyReused, TooManyBegun
 from gateway.adapters.recharges import Attempt, Recharges, Watched
 from gateway.adapters.stripe import Sale, Stripe, StripeRefused, StripeUnavailable
 from gateway.adapters.stripe_objects import Charged
@@ -21,7 +21,7 @@ from gateway.core.packages import Packages, custom
 from gateway.core.recharge import Pause, Reason, Situation, obstacle
 from gateway.core.topups import Mismatch
 from gateway.loops import OUTAGES
-from gateway.workers.checkout import Checkout, TooMany
+from gateway.workers.checkout import Checkout
 from gateway.workers.payments import Payments
 
 log = structlog.get_logger(__name__)
@@ -192,7 +192,7 @@ class Recharger:
         key = f"recharge-page-{attempt.purchase_id}"
         try:
             page = await self._checkout.begin(attempt.account_id, custom(attempt.amount_cents), key, saves_card=True)
-        except (TooMany, KeyReused) as error:
+        except (TooManyBegun, KeyReused) as error:
             log.warning("a paused recharge has no page", account_id=attempt.account_id, error=repr(error))
             return
         log.info("a paused recharge waits for its customer", account_id=attempt.account_id, url=page.checkout_url)

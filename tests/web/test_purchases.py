@@ -161,3 +161,16 @@ async def test_nothing_is_sold_while_purchases_are_switched_off(shop: Shop) -> N
     await shop.stack.stores.flags.clear(PURCHASE, signature)
     await shop.stack.gateway.controls.step()
     await shop.buy()
+
+
+async def test_an_hour_has_its_share_of_purchases_however_many_are_begun_at_once(shop: Shop) -> None:
+    per_hour_max = shop.stack.config.purchases.per_hour_max
+    asked = [
+        shop.ask("POST", "/api/purchases", {"package": "starter"}, Idempotency_Key=f"key {n}")
+        for n in range(per_hour_max + 5)
+    ]
+    told = await asyncio.gather(*asked)
+    assert sorted(status for status, _ in told) == [201] * per_hour_max + [429] * 5
+    begun = next(each["id"] for status, each in told if status == 201)
+    key = next(n for n, (_, each) in enumerate(told) if each.get("id") == begun)
+    assert (await shop.buy(key=f"key {key}"))["id"] == begun  # whose answer was lost, may ask again
