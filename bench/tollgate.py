@@ -67,7 +67,7 @@ def start_tollgate(
     env = {"OPENAI_API_KEY": "sk-upstream-bench"}
     child = children.start(name, [*_TOLLGATE, "up", "--json", *listen, *where], env=env, pipes=True)
     assert child.stdout is not None
-    line = _first_line(child.stdout, READY_TIMEOUT_S)
+    line = first_line(child.stdout, READY_TIMEOUT_S)
     if not line:
         raise BenchError(f"tollgate did not get ready: see {children.log_of(name)}")
     ready = msgspec.json.decode(line, type=Ready)
@@ -90,7 +90,8 @@ def start_tollgate(
     )
 
 
-def _first_line(stream: IO[bytes], timeout_s: float) -> bytes:
+def first_line(stream: IO[bytes], timeout_s: float) -> bytes:
+    """What a started Tollgate tells first; b"" if it does not in time."""
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
         give_up_at = time.monotonic() + timeout_s
