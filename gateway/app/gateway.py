@@ -12,6 +12,7 @@ from gateway.adapters.callers import CallerDirectory, KeysAndTokens
 from gateway.adapters.controls import ControlsFollower
 from gateway.adapters.journal import Journal, JournalFull
 from gateway.adapters.tokens import Tokenizer
+from gateway.adapters.usage_reports import UsageReports
 from gateway.app.breakers import breaker_metrics, breakers_of
 from gateway.app.brownouts import brownout_rules
 from gateway.app.caps import CapParts
@@ -38,6 +39,7 @@ from gateway.proxy.leases import Leases
 from gateway.proxy.readiness import Readiness
 from gateway.proxy.realtime import SessionBounds, Sessions
 from gateway.proxy.relay import Disconnect, Relay
+from gateway.proxy.reporting import Reporting
 from gateway.proxy.settlements import Settlements
 from gateway.proxy.strangers import Strangers
 from gateway.proxy.tally import Tally
@@ -105,8 +107,26 @@ class Gateway:
         self._stripe = stripe_parts(config, stores)
         self._tokens = token_callers(config, stores)
         everybody = self.callers if self._tokens is None else KeysAndTokens(self.callers, self._tokens)
+        reporting = Reporting(
+            UsageReports(stores.pool),
+            self.leases,
+            self.settlements,
+            stores.ledger,
+            self.caps.directory,
+            controls=self.controls.snapshot,
+            new_id=new_request_id,
+            now_ms=now_ms,
+            at_once_max=config.reports.at_once_max,
+        )
         self._public = control_plane(
-            config, stores, everybody, self._stripe, self.controls.snapshot, is_ready=lambda: not self.ready.missing
+            config,
+            stores,
+            everybody,
+            self._stripe,
+            self.controls.snapshot,
+            reporting,
+            cards,
+            is_ready=lambda: not self.ready.missing,
         )
         make_protocol = protocol_of(
             self._public, head_bytes_max=edge.head_bytes_max, header_count_max=edge.header_count_max

@@ -11,16 +11,20 @@ from gateway.adapters.callers import CallerDirectory, KeysAndTokens
 from gateway.adapters.idempotency import Idempotency
 from gateway.adapters.ledger_pages import LedgerPages
 from gateway.adapters.usage_pages import UsagePages
-from gateway.app.sources import new_request_id, now
+from gateway.adapters.usage_reports import UsageReports
+from gateway.app.sources import new_request_id, now, now_ms
 from gateway.app.stores import Stores
 from gateway.config import Config
 from gateway.core.policy import Controls
+from gateway.core.schedule import Schedule
+from gateway.proxy.reporting import Reporting
 from gateway.web.access import Access
 from gateway.web.api_account import AccountApi
 from gateway.web.api_alerts import AlertsApi
 from gateway.web.api_keys import KeysApi
 from gateway.web.api_ledger import LedgerApi
 from gateway.web.api_members import MembersApi
+from gateway.web.api_reports import ReportsApi
 from gateway.web.api_usage import UsageApi
 from gateway.web.described import DESCRIBED, SOLD
 from gateway.web.openapi import document
@@ -39,6 +43,8 @@ def control_plane(
     callers: CallerDirectory | KeysAndTokens,
     stripe: "StripeParts | None",
     controls: Callable[[], Controls],
+    reporting: Reporting,
+    cards: Schedule,
     *,
     is_ready: Callable[[], bool],
 ) -> web.AppRunner:
@@ -50,6 +56,14 @@ def control_plane(
         *AlertsApi(access, stores.alerts).operations(),
         *KeysApi(access, stores.keys, stores.members, idempotency).operations(),
         *MembersApi(access, stores.members, idempotency).operations(),
+        *ReportsApi(
+            access,
+            UsageReports(stores.pool),
+            reporting,
+            lambda: cards.at(now_ms()),
+            auto_tier=config.estimate.auto_service_tier,
+            trusted_accounts=[str(each) for each in config.reports.trusted_accounts],
+        ).operations(),
     ]
     app = public_app(
         body_bytes_max=config.edge.control_body_bytes_max,

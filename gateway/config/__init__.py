@@ -39,6 +39,7 @@ from gateway.config.sections import (
     Realtime,
     Reconcile,
     Redis,
+    Reports,
     SettlementConfig,
     Stripe,
     TokenizerConfig,
@@ -100,6 +101,7 @@ class Config(BaseSettings):
     reconcile: Reconcile
     anomaly: Anomaly
     alerts: AlertsConfig
+    reports: Reports
 
     @field_validator("upstream_url")
     @classmethod

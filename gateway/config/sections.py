@@ -3,6 +3,7 @@
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, field_validator, model_validator
 
@@ -305,6 +306,11 @@ class Reconcile(Section):
     margin_percent_min: int = Field(ge=0)
     openai_timeout_ms: int = Positive
     openai_attempts_max: int = Field(ge=1, le=10)
+
+
+class Reports(Section):
+    trusted_accounts: tuple[UUID, ...]
+    at_once_max: int = Positive
 
 
 class AlertsConfig(Section):

@@ -17,6 +17,7 @@ class Scope(StrEnum):
     READ = "read"  # what /api and /billing show
     BUY = "buy"  # purchases
     MANAGE = "manage"  # keys and members
+    REPORT = "report"  # usage that was made elsewhere
 
 
 DEFAULT_SCOPES = frozenset({Scope.CALLS.value, Scope.READ.value, Scope.BUY.value})

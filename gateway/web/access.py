@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 
 from gateway.core.addresses import Network, client_address
-from gateway.core.callers import Caller
+from gateway.core.callers import Caller, Scope
 from gateway.core.errors import RoleNotAllowed, ScopeMissing, Unauthenticated
 from gateway.core.policy import inactive
 from gateway.core.roles import Role, may_buy, role_of
@@ -43,6 +43,15 @@ class Access:
             raise inactive(caller)
         if not may_buy(caller):
             raise RoleNotAllowed("This caller may not buy: that needs the scope 'buy', and more than a viewer's role.")
+        return caller
+
+    async def reporting(self, request: web.Request) -> Caller:
+        """Whoever may report usage that was made elsewhere."""
+        caller = await self._caller(request)
+        if caller.status != "active":
+            raise inactive(caller)
+        if Scope.REPORT not in caller.scopes:
+            raise ScopeMissing("This API key lacks the scope 'report', which this path needs.")
         return caller
 
     async def _caller(self, request: web.Request) -> Caller:

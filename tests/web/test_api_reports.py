@@ -1,0 +1,160 @@
+"""`POST /api/usage/reconcile`: usage made elsewhere is charged for once, however often and at once it is told."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.adapters.audit_log import Signature
+from gateway.core.key_terms import KeyTerms
+from gateway.core.money import UCR_PER_CREDIT
+from gateway.core.rates import price
+from gateway.core.shards import shard_of
+from gateway.core.usage import Usage
+from gateway.sandbox.openai import SimulatedOpenAI
+from tests.proxy.conftest import Running, logs, openai, running, stack
+from tests.proxy.stack import CREDITS, Stack
+from tests.web.test_api_callers import told
+
+__all__ = ["logs", "openai", "running", "stack"]
+
+PATH = "/api/usage/reconcile"
+TRUSTED = "01a1fd8b-de28-7124-a268-179c6f6c237f"
+SERVICE = """
+    WITH made AS (INSERT INTO account (id, name) VALUES ($1::text::uuid, 'service') RETURNING id)
+    INSERT INTO balance (shard, account_id, bucket)
+    SELECT $2::integer, id, unnest(ARRAY['promo', 'paid', 'debt']) FROM made"""
+USAGE = {"prompt_tokens": 1000, "completion_tokens": 500, "prompt_tokens_details": {"cached_tokens": 400}}
+
+
+def asked(key: str = "job-1", **more: Any) -> dict[str, Any]:
+    return {"idempotencyKey": key, "model": "gpt-4o-mini", "usage": USAGE} | more
+
+
+async def reporter(stack: Stack, account_id: str = "") -> str:
+    terms = KeyTerms(scopes=frozenset({"report"}))
+    return (await stack.stores.keys.issue(account_id or stack.account.id, terms))[0]
+
+
+def cost_of(stack: Stack) -> int:
+    row = stack.card.find("gpt-4o-mini")
+    assert row is not None
+    rate, _ = stack.card.rate_and_key(row, "default", 1000)
+    return price(Usage(input=600, input_cached=400, output=500), rate, stack.card.rounding).cost
+
+
+async def test_a_report_is_charged_once_however_often_it_comes(stack: Stack) -> None:
+    key = await reporter(stack)
+    status, first = await told(stack, key, "POST", PATH, asked())
+    assert (status, first["cost"]["ucr"], first["isCharged"]) == (200, cost_of(stack), True)
+    assert first["available"]["ucr"] == CREDITS * UCR_PER_CREDIT - cost_of(stack)
+
+    again = [await told(stack, key, "POST", PATH, asked()) for _ in range(3)]
+    line = await stack.line()
+    assert [each[0] for each in again] == [200, 200, 200]
+    assert {each[1]["correlationId"] for each in again} == {first["correlationId"]} == {line.request_id}
+    assert (line.outcome, line.charged, line.usage) == (
+        "exact",
+        cost_of(stack),
+        Usage(input=600, input_cached=400, output=500),
+    )
+
+
+async def test_a_report_that_comes_many_times_at_once_is_charged_once(stack: Stack) -> None:
+    key = await reporter(stack)
+    answers = await asyncio.gather(*(told(stack, key, "POST", PATH, asked()) for _ in range(12)))
+
+    assert {status for status, _ in answers} == {200}
+    assert len(await stack.lines()) == 1
+    assert (await stack.balance()).balance == CREDITS * UCR_PER_CREDIT - cost_of(stack)
+
+
+async def test_what_is_not_known_to_be_settled_is_not_charged_again(stack: Stack) -> None:
+    key = await reporter(stack)
+    await told(stack, key, "POST", PATH, asked())
+    for is_posted in (False, True):
+        if is_posted:
+            await stack.post()
+        await stack.stores.pool.execute("UPDATE usage_report SET settled_at = NULL")  # as if it had died before
+        status, _ = await told(stack, key, "POST", PATH, asked())
+        assert status == (200 if is_posted else 503)
+
+    assert (await stack.balance()).balance == CREDITS * UCR_PER_CREDIT - cost_of(stack)
+
+
+async def test_a_used_key_with_another_body_is_a_conflict(stack: Stack) -> None:
+    key = await reporter(stack)
+    await told(stack, key, "POST", PATH, asked())
+    status, body = await told(stack, key, "POST", PATH, asked(usage={"prompt_tokens": 1}))
+
+    assert (status, body["error"]["code"]) == (409, "idempotency_mismatch")
+    assert len(await stack.lines()) == 1
+
+
+async def test_who_cannot_pay_is_told_how_much_more_it_takes_and_may_try_again(stack: Stack) -> None:
+    poor = await stack.new_account("poor", ucr=1)
+    key = await reporter(stack, poor.id)
+    status, body = await told(stack, key, "POST", PATH, asked())
+    assert (status, body["error"]["code"]) == (402, "insufficient_credits")
+    assert body["error"]["additional_ucr"] == cost_of(stack) - 1
+
+    await stack.stores.accounts.grant(poor.id, cost_of(stack) - 1, "what was missing")
+    await stack.stores.crediter.step()
+    status, paid = await told(stack, key, "POST", PATH, asked())
+    assert (status, paid["available"]["ucr"]) == (200, 0)
+    assert (await told(stack, key, "POST", PATH, asked()))[0] == 200
+
+
+async def test_a_days_cap_holds_for_reports_too(stack: Stack) -> None:
+    key = await reporter(stack)
+    found = await stack.stores.caps.find(stack.account.id)
+    await stack.stores.caps.set(found, {"day": cost_of(stack)}, Signature("tests", "cap"))
+    await stack.gateway.caps.directory.refresh_step()
+
+    assert (await told(stack, key, "POST", PATH, asked("job-1")))[0] == 200
+    status, body = await told(stack, key, "POST", PATH, asked("job-2"))
+    assert (status, body["error"]["code"]) == (402, "cap_reached")
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "param"),
+    [
+        ({"model": "gpt-unheard-of"}, 404, "model"),
+        ({"usage": {"prompt_tokens": -1}}, 400, "usage"),
+        ({"usage": {"prompt_tokens": 0}}, 400, "usage"),
+        ({"usage": {"prompt_tokens": 10**18}}, 400, "usage"),
+        ({"usage": {}}, 400, "usage"),
+        ({"serviceTier": "fastest"}, 400, "serviceTier"),
+        ({"idempotencyKey": ""}, 400, None),
+        ({"idempotencyKey": "a\0b"}, 400, "idempotencyKey"),
+        ({"surprise": 1}, 400, None),
+        ({"usage": 5}, 400, None),
+    ],
+)
+async def test_what_no_call_can_have_used_is_refused(
+    stack: Stack, more: dict[str, Any], status: int, param: str | None
+) -> None:
+    got, body = await told(stack, await reporter(stack), "POST", PATH, asked() | more)
+    assert (got, body["error"]["param"]) == (status, param)
+    assert await stack.lines() == []
+
+
+async def test_only_a_key_that_may_report_reports_and_only_of_its_own_account(stack: Stack) -> None:
+    other = await stack.new_account("other")
+    assert (await told(stack, stack.key, "POST", PATH, asked()))[0] == 403
+    status, body = await told(stack, await reporter(stack), "POST", PATH, asked(account=other.id))
+    assert (status, body["error"]["code"]) == (403, "scope_missing")
+
+
+async def test_a_trusted_service_reports_of_every_account(running: Running, openai: SimulatedOpenAI) -> None:
+    async with running(openai.url, reports={"trusted_accounts": [TRUSTED]}) as stack:
+        await stack.stores.pool.execute(SERVICE, TRUSTED, shard_of(TRUSTED))
+        customer = await stack.new_account("customer")
+        key = await reporter(stack, TRUSTED)
+        for account in (customer.id, "customer"):
+            status, body = await told(stack, key, "POST", PATH, asked(account, account=account))
+            assert (status, body["account"]) == (200, customer.id)
+        assert (await told(stack, key, "POST", PATH, asked("x", account="nobody")))[0] == 404
+        await stack.stores.accounts.set_status(customer.id, "suspended")
+        assert (await told(stack, key, "POST", PATH, asked("y", account="customer")))[0] == 403
+        assert (await stack.balance(customer)).balance == CREDITS * UCR_PER_CREDIT - 2 * cost_of(stack)
