@@ -51,13 +51,28 @@ class Corrections:
         self._new_id = new_id
         self._sql = load_queries("corrections")
 
-    async def ask(self, kind: TransferKind, account_id: str, amount: MicroCredits, signature: Signature) -> Correction:
-        """Post it, or propose it to a second person. Raises `AccountError` for what the balance does not allow."""
+    async def ask(
+        self,
+        kind: TransferKind,
+        account_id: str,
+        amount: MicroCredits,
+        signature: Signature,
+        correction_id: str | None = None,
+    ) -> Correction:
+        """Post it, or propose it to a second person. Raises `AccountError` for what the balance does not allow.
+
+        Asked again under the same id, it is told and nothing moves; with other words, `ChangeRefused`.
+        """
         signature = signature.checked()
-        correction_id = self._new_id()
+        correction_id = correction_id or self._new_id()
         with outages():
             async with self._pool.acquire() as connection, connection.transaction():
                 await connection.execute(self._sql["lock"])
+                known = await connection.fetchrow(f"{self._sql['find']} {self._sql['by_id']}", correction_id)
+                if known is not None:
+                    return _same(
+                        _correction(known), (kind.value, account_id, amount, signature.reason, signature.author)
+                    )
                 alone: int = await connection.fetchval(self._sql["alone"], signature.author)
                 is_small = alone + abs(amount) <= self._alone_ucr_max
                 await self._adjustments.check(connection, kind, account_id, amount)
@@ -138,6 +153,12 @@ class Corrections:
             after["balance"] = format_credits(moved[1].total)
         action = {"posted": "correction.post", "proposed": "correction.propose", "rejected": "correction.reject"}[state]
         await self._audit_log.append(connection, signature, action, correction_id, before=before, after=after)
+
+
+def _same(found: Correction, asked: tuple[str, str, MicroCredits, str, str]) -> Correction:
+    if (found.kind, found.account_id, found.amount, found.reason, found.author) != asked:
+        raise ChangeRefused(f"The id {found.id} stands for another correction.")
+    return found
 
 
 def _correction(row: Any) -> Correction:

@@ -4,7 +4,8 @@ import asyncio
 import gc
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Protocol
 
 import structlog
 import uvloop
@@ -12,8 +13,9 @@ from prometheus_client.core import Metric
 
 from gateway.app.cards import load_cards
 from gateway.app.gateway import Gateway, open_journal
+from gateway.app.ops import ops_routes
 from gateway.app.sources import now_ms
-from gateway.app.stores import check_redis, open_stores
+from gateway.app.stores import Stores, check_redis, open_stores
 from gateway.app.workers import Workers
 from gateway.config import Config, ConfigError, parse_listen, why
 from gateway.core.schedule import starts_ms
@@ -47,7 +49,7 @@ async def serve_gateway(config: Config, listener: socket.socket | None, announce
         try:
             await gateway.ready.wait(READY_PATIENCE_S)
             base_url = await _listen_public(gateway, config, listener)
-            await _run(gateway.loops, gateway.readiness, gateway.metrics, gateway.stop, config, announce, base_url)
+            await _run(gateway, stores, config, announce, base_url)
         finally:
             await journal.close()
 
@@ -67,18 +69,22 @@ async def run_workers(config: Config, announce: Announce) -> None:
         await check_redis(config, stores.link)
         workers = Workers(config, stores)
         await workers.rebuilder.step()  # a fresh or emptied Redis can take calls before anybody is told to make some
-        await _run(workers.loops, workers.readiness, workers.metrics, workers.stop, config, announce, "")
+        await _run(workers, stores, config, announce, "")
 
 
-async def _run(
-    loops: Callable[[], list[Coroutine[None, None, None]]],
-    readiness: Callable[[], Awaitable[str]],
-    metrics: Callable[[], Iterator[Metric]],
-    stop: Callable[[], Awaitable[None]],
-    config: Config,
-    announce: Announce,
-    base_url: str,
-) -> None:
+class Part(Protocol):
+    """What a process is about."""
+
+    def loops(self) -> list[Coroutine[None, None, None]]: ...
+
+    async def readiness(self) -> str: ...
+
+    def metrics(self) -> Iterator[Metric]: ...
+
+    async def stop(self) -> None: ...
+
+
+async def _run(part: Part, stores: Stores, config: Config, announce: Announce, base_url: str) -> None:
     """The life of a process: loops and operations listener up, ready, a signal, the parts' own stop, loops down.
 
     A loop that fails ends the process as a signal would: what runs is settled first, then the failure is raised.
@@ -88,17 +94,18 @@ async def _run(
         asyncio.get_running_loop().add_signal_handler(wanted, stopping.set)
     ops_host, ops_port = parse_listen(config.ops_listen)
     try:
-        runner, ops_url = await listen(ops_app(readiness, exposition(registry(metrics))), ops_host, ops_port)
+        ops = ops_app(part.readiness, exposition(registry(part.metrics)), ops_routes(stores))
+        runner, ops_url = await listen(ops, ops_host, ops_port)
     except OSError as error:
         raise ConfigError(f"ops_listen: {config.ops_listen}: {why(error)}; choose another with --ops-listen") from error
-    tasks = [asyncio.create_task(loop) for loop in loops()]
+    tasks = [asyncio.create_task(loop) for loop in part.loops()]
     for task in tasks:
         task.add_done_callback(lambda _: stopping.set())
     announce({"base_url": base_url, "ops_url": ops_url} if base_url else {"ops_url": ops_url})
     await stopping.wait()
     log.info("stopping")
     failed = [task for task in tasks if task.done()]
-    await stop()
+    await part.stop()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

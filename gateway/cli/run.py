@@ -103,7 +103,7 @@ class Up:
         self._session = ClientSession()
         fleet = Fleet(self._session, lambda: {c.name: c.ready.ops_url for c in self._supervisor.children_with_ops()})
         try:
-            self._ops, ops_url = await listen(ops_app(fleet.readiness, fleet.metrics), host, port)
+            self._ops, ops_url = await listen(ops_app(fleet.readiness, fleet.metrics, [fleet.route()]), host, port)
         except OSError as error:
             await self._session.close()
             raise ConfigError(

@@ -27,7 +27,7 @@ def public_app(
     *, body_bytes_max: int, routes: Iterable[web.AbstractRouteDef] = (), origins: frozenset[str] = frozenset()
 ) -> web.Application:
     """The application, with every path of it; pages of `origins` may read /api."""
-    app = web.Application(middlewares=[preflight(origins), _tell_errors], client_max_size=body_bytes_max)
+    app = web.Application(middlewares=[preflight(origins), tell_errors], client_max_size=body_bytes_max)
     app.add_routes(routes)
     app.on_response_prepare.append(_finish_head)
     app.on_response_prepare.append(share(origins))
@@ -74,7 +74,7 @@ async def _finish_head(request: web.Request, response: web.StreamResponse) -> No
 
 
 @web.middleware
-async def _tell_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def tell_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except GatewayError as error:

@@ -1,9 +1,11 @@
 """Going live with charging by the runbook's own commands, on two gateways; and how soon a flag takes effect on both."""
 
 import asyncio
+import json
 import re
 import shlex
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,3 +84,17 @@ def test_a_flag_takes_effect_on_both_gateways_within_a_second_under_load(pair: S
     with urllib.request.urlopen(f"{pair.ops_url}/metrics") as reply:
         refused = re.findall(r'tollgate_refusals_total\{.*code="maintenance".*process="([^"]+)"', reply.read().decode())
     assert len(set(refused)) == 2
+
+
+def test_the_operations_api_is_served_where_the_metrics_are(pair: Stack) -> None:
+    made = pair.tollgate("ops", "keys", "create", "ann", "--role", "operator", "--reason", "new here")
+    headers = {"Authorization": f"Bearer {made['key']}"}
+    with urllib.request.urlopen(urllib.request.Request(f"{pair.ops_url}/ops/me", headers=headers)) as answer:
+        assert json.load(answer) == {"name": "ann", "role": "operator"}
+    body = json.dumps({"name": "maintenance", "value": False, "reason": "it is not"}).encode()
+    asked = urllib.request.Request(f"{pair.ops_url}/ops/flags", body, headers)
+    with urllib.request.urlopen(asked) as answer:
+        assert json.load(answer)["author"] == "ann"
+    assert pair.tollgate("flags", "clear", "maintenance", "--reason", "over")["was"]["reason"] == "it is not"
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{pair.ops_url}/ops/me")

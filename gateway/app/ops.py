@@ -1,0 +1,36 @@
+"""The operations API, built out of the stores: the same in every process that has them."""
+
+import msgspec
+from aiohttp import web
+
+from gateway import __version__
+from gateway.app.stores import Stores
+from gateway.web.openapi import document
+from gateway.web.operations import Operation, routes_of
+from gateway.web.ops_access import OperatorAccess, by_ops_key, told_refusals
+from gateway.web.ops_accounts import AccountsApi
+from gateway.web.ops_controls import ControlsApi
+from gateway.web.ops_keys import KeysApi
+
+
+def operations_of(stores: Stores) -> list[Operation]:
+    access = OperatorAccess(by_ops_key(stores.ops_keys))
+    accounts = AccountsApi(access, stores.accounts, stores.account_desk, stores.reviews, stores.corrections)
+    return told_refusals(
+        [
+            *ControlsApi(access, stores.flags, stores.audit_log).operations(),
+            *accounts.operations(),
+            *KeysApi(access, stores.ops_keys).operations(),
+        ]
+    )
+
+
+def ops_routes(stores: Stores) -> list[web.AbstractRouteDef]:
+    """Every path below /ops, and their OpenAPI document."""
+    operations = operations_of(stores)
+    written = msgspec.json.encode(document(operations, title="Tollgate operations", version=__version__))
+
+    async def show(_: web.Request) -> web.Response:
+        return web.Response(body=written, content_type="application/json")
+
+    return [*routes_of(operations), web.get("/ops/openapi.json", show)]

@@ -1,0 +1,194 @@
+"""The operations API: who may do what, and that every change is signed with its key's name and its reason."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+import pytest
+
+from gateway.adapters.audit_log import Signature
+from gateway.app.ops import operations_of, ops_routes
+from gateway.core.operators import Role
+from gateway.web.metrics import registry
+from gateway.web.ops import exposition, listen, ops_app
+from tests.proxy.conftest import logs, openai, running, stack
+from tests.proxy.stack import Stack
+
+__all__ = ["logs", "openai", "running", "stack"]
+
+BOSS = Signature("boss", "new here")
+FLAG = {"name": "maintenance", "value": True, "reason": "database upgrade"}
+UNKNOWN = "0197a3c2-0000-7000-8000-000000000001"
+
+
+class Desk:
+    def __init__(self, stack: Stack, url: str, session: aiohttp.ClientSession) -> None:
+        self.stack = stack
+        self.url = url
+        self._session = session
+        self._keys: dict[str, str] = {}
+
+    async def ask(self, method: str, path: str, body: Any = None, *, by: str = "ann") -> tuple[int, Any]:
+        """`by`: "ann" and "bob" are operators, "eve" a viewer, "boss" an admin, others nobody."""
+        roles = {"ann": Role.OPERATOR, "bob": Role.OPERATOR, "eve": Role.VIEWER, "boss": Role.ADMIN}
+        if by in roles and by not in self._keys:
+            self._keys[by], _ = await self.stack.stores.ops_keys.create(by, roles[by], BOSS)
+        headers = {"Authorization": f"Bearer {self._keys.get(by, by)}"}
+        async with self._session.request(method, f"{self.url}{path}", json=body, headers=headers) as reply:
+            return reply.status, await reply.json()
+
+    async def log(self) -> list[Any]:
+        _, page = await self.ask("GET", "/ops/audit-log?limit=1000", by="eve")
+        return [line for line in page["data"] if line["action"] != "ops_key.create"]
+
+
+@pytest.fixture
+async def desk(stack: Stack) -> AsyncIterator[Desk]:
+    app = ops_app(stack.gateway.readiness, exposition(registry(stack.gateway.metrics)), ops_routes(stack.stores))
+    runner, url = await listen(app, "127.0.0.1", 0)
+    async with aiohttp.ClientSession() as session:
+        yield Desk(stack, url, session)
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize("by", ["", "nonsense", "sk-ops-" + "A" * 43])
+async def test_whatever_is_wrong_with_a_key_nothing_is_told(desk: Desk, by: str) -> None:
+    paths = [(each.method, each.path) for each in operations_of(desk.stack.stores)]
+    told = {repr(await desk.ask(method, path.replace("{", "").replace("}", ""), {}, by=by)) for method, path in paths}
+    assert len(told) == 1
+    assert "Incorrect operator's key" in told.pop()
+
+
+async def test_a_customers_key_is_no_operators(desk: Desk) -> None:
+    assert (await desk.ask("GET", "/ops/me", by=desk.stack.key))[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "needs"),
+    [
+        ("GET", "/ops/flags", Role.VIEWER),
+        ("GET", "/ops/audit-log", Role.VIEWER),
+        ("GET", "/ops/accounts/top", Role.VIEWER),
+        ("GET", "/ops/reviews", Role.VIEWER),
+        ("GET", "/ops/corrections", Role.VIEWER),
+        ("POST", "/ops/flags", Role.OPERATOR),
+        ("POST", "/ops/flags/clear", Role.OPERATOR),
+        ("POST", f"/ops/accounts/{UNKNOWN}/status", Role.OPERATOR),
+        ("POST", "/ops/reviews/rev_1/release", Role.OPERATOR),
+        ("PUT", f"/ops/corrections/{UNKNOWN}", Role.OPERATOR),
+        ("POST", f"/ops/corrections/{UNKNOWN}/approve", Role.OPERATOR),
+        ("POST", f"/ops/corrections/{UNKNOWN}/reject", Role.OPERATOR),
+        ("GET", "/ops/keys", Role.ADMIN),
+        ("POST", "/ops/keys", Role.ADMIN),
+        ("POST", "/ops/keys/ops_1/revoke", Role.ADMIN),
+    ],
+)
+async def test_a_role_does_what_it_may_and_no_more(desk: Desk, method: str, path: str, needs: Role) -> None:
+    for by, role in (("eve", Role.VIEWER), ("ann", Role.OPERATOR), ("boss", Role.ADMIN)):
+        status, told = await desk.ask(method, path, {}, by=by)
+        assert (status == 403) is not role.may(needs), told
+        assert status != 403 or told["error"]["code"] == "role_not_allowed"
+        assert status != 500
+
+
+async def test_a_flag_is_set_and_cleared_and_callers_are_told(desk: Desk) -> None:
+    status, flag = await desk.ask("POST", "/ops/flags", FLAG | {"for_s": 1800, "percent": 100})
+    assert (status, flag["author"], flag["percent"], flag["default"]) == (200, "ann", 100, False)
+    _, listed = await desk.ask("GET", "/ops/flags", by="eve")
+    assert listed["data"] == [flag]
+    status, _ = await desk.ask("POST", "/ops/flags/clear", {"name": "maintenance", "reason": "done"}, by="bob")
+    assert status == 200
+    assert [(line["author"], line["action"], line["reason"]) for line in await desk.log()] == [
+        ("bob", "flag.clear", "done"),
+        ("ann", "flag.set", "database upgrade"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        FLAG | {"reason": ""},
+        FLAG | {"name": "x"},
+        FLAG | {"percent": 101},
+        FLAG | {"for_s": -1},
+        FLAG | {"x": 1},
+        [],
+    ],
+)
+async def test_a_change_that_cannot_be_meant_is_refused(desk: Desk, body: Any) -> None:
+    status, told = await desk.ask("POST", "/ops/flags", body)
+    assert (status, told["error"]["code"]) == (400, "invalid_request")
+    assert await desk.log() == []
+
+
+async def test_an_account_is_suspended_and_served_again(desk: Desk) -> None:
+    account = desk.stack.account.id
+    for status in ("suspended", "active"):
+        _, told = await desk.ask("POST", f"/ops/accounts/{account}/status", {"status": status, "reason": "asked to"})
+        assert told["status"] == status
+    assert [(line["before"], line["after"]) for line in await desk.log()] == [
+        ({"status": "suspended"}, {"status": "active"}),
+        ({"status": "active"}, {"status": "suspended"}),
+    ]
+
+
+async def test_a_large_correction_takes_two_keys_of_two_people(desk: Desk) -> None:
+    path = f"/ops/corrections/{uuid4()}"
+    asked = {"account": desk.stack.account.id, "kind": "adjustment", "credits": "50001", "reason": "an outage"}
+    _, proposed = await desk.ask("PUT", path, asked)
+    assert proposed["state"] == "proposed"
+    status, told = await desk.ask("POST", f"{path}/approve", {"reason": "fine"})
+    assert (status, "second person" in told["error"]["message"]) == (400, True)
+    _, posted = await desk.ask("POST", f"{path}/approve", {"reason": "fine"}, by="bob")
+    assert (posted["state"], posted["decided_by"]) == ("posted", "bob")
+
+
+async def test_a_correction_asked_for_again_is_posted_once(desk: Desk) -> None:
+    path, account = f"/ops/corrections/{uuid4()}", desk.stack.account.id
+    asked = {"account": account, "kind": "adjustment", "credits": "10", "reason": "an outage"}
+    before = (await desk.stack.stores.accounts.balance(account)).total
+    told = await asyncio.gather(*(desk.ask("PUT", path, asked) for _ in range(5)))
+    assert {status for status, _ in told} == {200}
+    assert (await desk.stack.stores.accounts.balance(account)).total == before + 10_000_000
+    status, other = await desk.ask("PUT", path, asked | {"credits": "11"})
+    assert (status, "another correction" in other["error"]["message"]) == (400, True)
+
+
+async def test_keys_are_made_by_admins_and_revoked_at_once(desk: Desk) -> None:
+    status, made = await desk.ask("POST", "/ops/keys", {"name": "zoe", "role": "viewer", "reason": "x"}, by="boss")
+    assert status == 201
+    assert (await desk.ask("GET", "/ops/me", by=made["key"]))[1] == {"name": "zoe", "role": "viewer"}
+    await desk.ask("POST", f"/ops/keys/{made['id']}/revoke", {"reason": "left"}, by="boss")
+    assert (await desk.ask("GET", "/ops/me", by=made["key"]))[0] == 401
+
+
+async def test_the_audit_log_is_read_in_pages(desk: Desk) -> None:
+    for number in range(5):
+        await desk.ask("POST", "/ops/flags", FLAG | {"percent": number})
+    lines: list[Any] = []
+    query: str | None = "limit=2&subject=maintenance"
+    while query:
+        _, page = await desk.ask("GET", f"/ops/audit-log?{query}", by="eve")
+        lines += page["data"]
+        query = f"limit=2&subject=maintenance&cursor={page['nextCursor']}" if page["nextCursor"] else None
+    assert [line["after"]["scope"]["percent"] for line in lines] == [4, 3, 2, 1, 0]
+    assert (await desk.ask("GET", "/ops/audit-log?cursor=x", by="eve"))[0] == 400
+
+
+async def test_the_daily_review_lists_who_spends_most(desk: Desk) -> None:
+    assert await desk.ask("GET", "/ops/accounts/top?window=24h", by="eve") == (200, {"data": []})
+    assert (await desk.ask("GET", "/ops/accounts/top?window=soon", by="eve"))[0] == 400
+
+
+async def test_the_document_has_every_path(desk: Desk) -> None:
+    status, document = await desk.ask("GET", "/ops/openapi.json")
+    assert status == 200
+    assert set(document["paths"]) == {each.path for each in operations_of(desk.stack.stores)}
+
+
+async def test_an_unknown_path_and_method_have_the_openai_shape(desk: Desk) -> None:
+    assert (await desk.ask("GET", "/ops/nothing"))[1]["error"]["code"] == "not_found"
+    assert (await desk.ask("DELETE", "/ops/flags"))[1]["error"]["code"] == "method_not_allowed"
