@@ -183,6 +183,8 @@ class Supervisor:
             # Started again, it must be where the gateways look for it.
             upstream.arguments[upstream.arguments.index("127.0.0.1:0")] = urlsplit(upstream.ready.base_url).netloc
             environment |= SANDBOX_OPENAI | {"TOLLGATE_UPSTREAM_URL": upstream.ready.base_url}
+            # What is simulated forgets with its process: days before a restart would never agree.
+            environment.setdefault("TOLLGATE_RECONCILE__DAILY", "false")
         if self._simulates_stripe:
             self._add_sandbox_stripe(listeners[0], environment)
         report("starting the gateway and its workers")

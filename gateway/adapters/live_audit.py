@@ -20,6 +20,7 @@ from gateway.core.shards import SHARD_KEYS, SHARDS
 ATTEMPTS_MAX = 10
 PAUSE_S = 0.05
 SCAN_COUNT = 1000
+UNCOMPARED = "could not be compared"
 
 _SNAPSHOT = """
     SELECT shard.epoch, shard.position_epoch, shard.position_seq, account.id::text AS account_id, account.credit_seq,
@@ -77,7 +78,7 @@ async def _check_shard(pool: Pool, link: RedisLink, shard: int, account_ids: lis
         try:
             complaints = await _compare(pool, link, shard, account_ids)
         except _Moved as error:
-            complaints = ([], [f"shard {shard} could not be compared: {error}"])
+            complaints = ([], [f"shard {shard} {UNCOMPARED}: {error}"])
         if complaints == ([], []):
             break
         # What is on its way to be mended (a credit being delivered, a rebuild) is not there a moment later.

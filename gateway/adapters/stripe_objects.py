@@ -57,8 +57,7 @@ class BalanceMovement(msgspec.Struct, frozen=True):
     category: str  # Stripe's reporting category: charge, refund, dispute, payout, fee …
     amount_cents: int
     net_cents: int  # less Stripe's fee
-    currency: str
-    intent_id: str  # "" for what no payment caused
+    payment_id: str  # the PaymentIntent's, or a charge's that has none; "" for what no payment caused
     source_id: str
     created_s: int
 
@@ -199,13 +198,15 @@ def metadata_of(found: Any, name: str) -> str:
 def read_movement(movement: stripe.BalanceTransaction) -> BalanceMovement:
     """`source` must be expanded: it names the payment."""
     source = movement.source
+    payment_id = id_of(getattr(source, "payment_intent", None))
+    if not payment_id and movement.reporting_category == "charge":
+        payment_id = id_of(source)
     return BalanceMovement(
         id=movement.id,
         category=movement.reporting_category,
         amount_cents=movement.amount,
         net_cents=movement.net,
-        currency=movement.currency,
-        intent_id=id_of(getattr(source, "payment_intent", None)),
+        payment_id=payment_id,
         source_id=id_of(source),
         created_s=movement.created,
     )

@@ -26,6 +26,7 @@ class ReconcileParts:
 
     def __init__(self, config: Config, stores: Stores) -> None:
         settings = config.reconcile
+        self._is_daily = settings.daily
         self._check_s = settings.check_ms / 1000
         self.reconciler = Reconciler(
             Reports(stores.pool),
@@ -38,7 +39,7 @@ class ReconcileParts:
         )
 
     def loops(self) -> list[Coroutine[None, None, None]]:
-        return [every(self._check_s, "reconcile", self.reconciler.step)]
+        return [every(self._check_s, "reconcile", self.reconciler.step)] if self._is_daily else []
 
     def metrics(self) -> Iterator[Metric]:
         """All of the newest report, whichever worker made it; 0 while there is none."""

@@ -295,6 +295,7 @@ class Purchases(Section):
 
 
 class Reconcile(Section):
+    daily: bool
     after_hour_utc: int = Field(ge=1, le=23)
     check_ms: int = Positive
     retry_s: int = Positive

@@ -1,7 +1,7 @@
 """A day of the ledger beside itself and beside Redis: balances, prices, margins."""
 
 from gateway.adapters.database import Pool
-from gateway.adapters.live_audit import check_redis
+from gateway.adapters.live_audit import UNCOMPARED, check_redis
 from gateway.adapters.reconciliation import ReconciliationReads
 from gateway.adapters.redis_link import RedisLink, RedisUnavailable
 from gateway.core.provider_costs import CostUnknown
@@ -58,6 +58,9 @@ class LedgerDay:
             held, balances = await check_redis(self._primary, self._link)
         except RedisUnavailable as error:
             return not_checked("Redis against Postgres", f"Redis: {error}", is_outage=True)
+        uncompared = [each for each in balances if UNCOMPARED in each]
+        if uncompared and len(uncompared) == len(held) + len(balances):
+            return not_checked("Redis against Postgres", uncompared[0], is_outage=True)
         return none_of("Redis against Postgres", "accounts", [*held, *balances])
 
     async def _shadow(self, of: DayCosts) -> Check:

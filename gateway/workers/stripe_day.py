@@ -44,9 +44,9 @@ class StripeDay:
             int((start - self._late).timestamp()), int(end.timestamp())
         ):
             if movement.category == "charge":
-                charges[movement.intent_id] = movement
+                charges[movement.payment_id] = movement
             if movement.created_s >= start.timestamp():
-                of_day.add(movement.intent_id)
+                of_day.add(movement.payment_id)
                 if movement.category == "payout":
                     payouts.append(movement)
         topped_up = await self._books.topped_up(day)
@@ -95,6 +95,6 @@ class StripeDay:
     async def _made_of(self, payout: Payout) -> tuple[int, int]:
         """The cents of an automatic payout; and those of its parts that Stripe or the books account for."""
         parts = [each async for each in self._stripe.movements_of_payout(payout.id) if each.source_id != payout.id]
-        ours = await self._books.payments({each.intent_id for each in parts} - {""})
-        known = sum(each.net_cents for each in parts if not each.intent_id or each.intent_id in ours)
+        ours = await self._books.payments({each.payment_id for each in parts} - {""})
+        known = sum(each.net_cents for each in parts if not each.payment_id or each.payment_id in ours)
         return payout.amount_cents, known
