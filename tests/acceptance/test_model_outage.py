@@ -1,0 +1,82 @@
+"""An outage of the model provider before two gateways, as callers and the operator live through it."""
+
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+
+import pytest
+from openai import APIStatusError, OpenAI
+
+from tests.up import Stack, running_up
+
+MODEL = "gpt-4o-mini"
+PATIENCE_S = 30.0
+WINDOW_S = 10.0  # breaker.window_ms
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running_up(tmp_path_factory.mktemp("pair") / "data", "--workers", "2") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(pair: Stack) -> Iterator[OpenAI]:
+    _, key = pair.new_caller("outage", 1000)
+    with OpenAI(base_url=pair.base_url, api_key=key, max_retries=0) as client:
+        yield client
+
+
+def behave(pair: Stack, scenario: str) -> None:
+    """From now on, every request of the upstream goes so."""
+    asked = urllib.request.Request(f"{pair.upstream_url}/sandbox/scenario", scenario.encode(), method="PUT")
+    with urllib.request.urlopen(asked) as answer:
+        assert answer.status == 204
+
+
+def code_of(client: OpenAI) -> str:
+    """What a call on a connection of its own is answered with, so by either gateway: "" if it is served."""
+    try:
+        client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": "hi"}],
+            max_completion_tokens=16,
+            extra_headers={"Connection": "close"},
+        )
+    except APIStatusError as error:
+        return str(error.code)
+    return ""
+
+
+def wait_for(condition: Callable[[], bool]) -> float:
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < PATIENCE_S, "it did not come to pass"
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def test_an_outage_opens_the_breaker_on_both_gateways_and_it_closes_by_itself(pair: Stack, client: OpenAI) -> None:
+    assert code_of(client) == ""
+    behave(pair, "status=500")
+    took_s = wait_for(lambda: {code_of(client) for _ in range(6)} == {"model_unavailable"})
+    assert took_s < WINDOW_S
+    (shown,) = pair.tollgate("breakers", "show")
+    assert shown["breaker"] == MODEL
+    assert shown["state"] in ("open", "half_open")
+
+    behave(pair, "")
+    wait_for(lambda: {code_of(client) for _ in range(6)} == {""})
+    (shown,) = pair.tollgate("breakers", "show")
+    assert shown["state"] == "closed"
+
+
+def test_a_brownout_is_in_force_on_both_gateways_when_its_command_has_ended_for_a_second(
+    pair: Stack, client: OpenAI
+) -> None:
+    pair.tollgate("brownout", "set", MODEL, "4", "--for", "5m", "--reason", "a drill")
+    time.sleep(1)
+    assert {code_of(client) for _ in range(6)} == {"model_browned_out"}
+    pair.tollgate("brownout", "clear", MODEL, "--reason", "over")
+    time.sleep(1)
+    assert {code_of(client) for _ in range(6)} == {""}
