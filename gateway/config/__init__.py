@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -102,6 +102,12 @@ class Config(BaseSettings):
     anomaly: Anomaly
     alerts: AlertsConfig
     reports: Reports
+
+    @model_validator(mode="after")
+    def _reports_leave_connections(self) -> "Config":
+        if self.reports.at_once_max >= self.database.pool_connections_max:
+            raise ValueError("reports.at_once_max must be below database.pool_connections_max")
+        return self
 
     @field_validator("upstream_url")
     @classmethod

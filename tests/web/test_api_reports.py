@@ -3,15 +3,22 @@
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.adapters.audit_log import Signature
+from gateway.adapters.usage_reports import UsageReports
+from gateway.app.sources import new_request_id, now_ms
+from gateway.core.holds import Hold, Terms
 from gateway.core.key_terms import KeyTerms
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.core.rates import price
 from gateway.core.shards import shard_of
 from gateway.core.usage import Usage
+from gateway.core.usage_reports import fingerprint_of, price_report
+from gateway.proxy.leases import OpenHold
 from gateway.sandbox.openai import SimulatedOpenAI
+from gateway.web.api_reports import UsageAsked
 from tests.proxy.conftest import Running, logs, openai, running, stack
 from tests.proxy.stack import CREDITS, Stack
 from tests.web.test_api_callers import told
@@ -80,6 +87,40 @@ async def test_what_is_not_known_to_be_settled_is_not_charged_again(stack: Stack
         assert status == (200 if is_posted else 503)
 
     assert (await stack.balance()).balance == CREDITS * UCR_PER_CREDIT - cost_of(stack)
+
+
+@pytest.mark.parametrize("is_posted", [True, False])
+async def test_whoever_died_between_hold_and_debit_charged_nothing_and_the_repeat_charges_once(
+    running: Running, openai: SimulatedOpenAI, is_posted: bool
+) -> None:
+    async with running(openai.url, holds={"lease_ms": 1000, "renew_ms": 500}) as stack:
+        key = await reporter(stack)
+        wanted = msgspec.convert(asked(), UsageAsked)
+        content = price_report(stack.card, wanted.model, None, wanted.usage, "default")
+        fingerprint, request_id = fingerprint_of(wanted), new_request_id()
+        reports = UsageReports(stack.stores.pool)
+        async with reports.opened(stack.account.id, "job-1", fingerprint, request_id, content):
+            terms = Terms(stack.account.id, "key_gone", PATH, content.model, content.rate_version, now_ms())
+            opened = await stack.gateway.leases.open(Hold(request_id, content.cost, fingerprint.hex(), terms))
+            assert isinstance(opened, OpenHold)
+            stack.gateway.leases.close(opened)
+        async with asyncio.timeout(10):
+            while not await stack.workers.sweeper.step():
+                await asyncio.sleep(0.05)
+        if is_posted:
+            await stack.post()
+        status = 0
+        async with asyncio.timeout(10):
+            while status != 200:
+                status, body = await told(stack, key, "POST", PATH, asked())
+                await stack.post()
+
+        assert body["correlationId"] == request_id
+        assert (await stack.balance()).balance == CREDITS * UCR_PER_CREDIT - cost_of(stack)
+        assert [(each.phase, each.charged) for each in await stack.lines()] == [
+            ("end", 0),
+            ("correction", cost_of(stack)),
+        ]
 
 
 async def test_a_used_key_with_another_body_is_a_conflict(stack: Stack) -> None:
