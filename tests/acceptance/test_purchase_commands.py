@@ -1,6 +1,9 @@
 """Operators' commands about money that came through Stripe, against a running `up` with the simulated one."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -12,9 +15,10 @@ import stripe
 
 from gateway.supervisor import SANDBOX_STRIPE
 from tests.commands import tollgate
-from tests.up import Stack
+from tests.up import Stack, running_up
 
 PATIENCE_S = 15.0
+SMOKE = Path(__file__).parents[2] / "deploy" / "stripe_smoke.sh"
 
 
 class Sold(NamedTuple):
@@ -150,6 +154,26 @@ def test_a_refund_pays_back_what_is_unused_and_once(stack: Stack) -> None:
         refused(stack, "refunds", "create", bought, "--credits", amount, "--reason", "no amount")
     assert stack.tollgate("refunds", "create", bought, "--reason", "the rest")["cents"] == 400
     assert stack.tollgate("accounts", "show", "refunded")["available"] == "0"
+
+
+def smoke(stack: Stack, key: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [str(SMOKE), stack.base_url.removesuffix("/v1"), key, str(stack.data)]
+    named = os.environ | {"TOLLGATE": f"{sys.executable} -m gateway"} | env
+    return subprocess.run(command, env=named, capture_output=True, text=True, timeout=600, check=False)
+
+
+def test_the_runbooks_smoke_script_buys_replays_and_refunds(tmp_path: Path) -> None:
+    with running_up(tmp_path / "data") as stack:  # one without the dead events of other tests
+        done = smoke(stack, stack.new_caller("smoke", credits=0)[1])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith("All is well with Stripe")
+
+
+def test_the_smoke_script_touches_no_real_money_and_says_what_is_wrong(stack: Stack) -> None:
+    _, key = stack.new_caller("smoke without a purchase")
+    done = smoke(stack, key, STRIPE_SECRET_KEY="sk_live_never")
+    assert (done.returncode, "live" in done.stderr) == (1, True)
+    assert "sells nothing" in smoke(stack, "sk-tg-unknown").stderr
 
 
 def test_automatic_recharge_is_agreed_to_shown_and_turned_off(stack: Stack, sold: Sold) -> None:
