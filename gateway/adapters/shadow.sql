@@ -3,9 +3,9 @@
 -- name: report
 -- By account and model, of a window: what was charged, and what would have been. A lapse that was corrected is one call.
 SELECT account.id AS account_id, account.name AS account, model,
-       count(*) FILTER (WHERE phase = 'end' AND outcome <> 'void' AND NOT is_shadow) AS charged_calls,
+       count(DISTINCT request_id) FILTER (WHERE charged <> 0) AS charged_calls,
        coalesce(sum(charged), 0)::bigint AS charged,
-       count(*) FILTER (WHERE is_shadow) AS shadow_calls,
+       count(DISTINCT request_id) FILTER (WHERE is_shadow) AS shadow_calls,
        coalesce(sum(cost) FILTER (WHERE is_shadow), 0)::bigint AS shadow
 FROM call_usage
 JOIN account ON account.id = call_usage.account_id
