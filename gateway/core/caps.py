@@ -5,9 +5,10 @@ each on its own count. Pure: what must be exact under concurrency is taken in th
 `bounds_of` makes here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -103,6 +104,9 @@ class Bounds(msgspec.Struct, frozen=True, gc=False):
     keys: tuple[bytes, ...]  # of Redis, one for each level that is checked
     words: tuple[str | int, ...]  # of the reserve script, eight for each key
     counted: tuple[Counted, ...]  # what the end of a call must set right
+    rates: tuple[
+        tuple[str, tuple[tuple[int, int], ...]], ...
+    ]  # requests, tokens: where the script says the room, limit
 
     def hold_at(self, time_ms: int) -> bool:
         """Whether these bound a call that is opened at `time_ms`."""
@@ -112,7 +116,7 @@ class Bounds(msgspec.Struct, frozen=True, gc=False):
     def allow_model(self, *names: str) -> None:
         """Raise `ModelNotAllowed` unless every level allows the model, which goes by any of `names`."""
         for allowed, denied in self.models:
-            if (allowed is not None and not _match(names, allowed)) or _match(names, denied):
+            if not _is_allowed(names, allowed, denied):
                 raise ModelNotAllowed(f"The model {names[0][:128]!r} is not allowed here.", param="model")
 
 
@@ -139,6 +143,7 @@ def bounds_of(caller: Caller, caps: CapsByLevel, time_ms: int) -> Bounds:
         keys=tuple(key_of(caller.account_id, level, id_of(caller, level)) for level, _ in checked),
         words=tuple(word for level, each in checked for word in _words(level, each, windows)),
         counted=tuple(_counted(level, each, windows) for level, each in checked if each.is_counted),
+        rates=tuple(_rates([each for _, each in checked])),
     )
 
 
@@ -167,6 +172,15 @@ def _words(level: Level, caps: Caps, windows: Windows) -> tuple[str | int, ...]:
     return level.value, day, _word(caps.day), month, _word(caps.month), *map(_word, limits)
 
 
+def _rates(checked: list[Caps]) -> Iterator[tuple[str, tuple[tuple[int, int], ...]]]:
+    """Of each rate that some level limits: where in the script's answer its room stands, and the limit."""
+    for offset, name in enumerate(("requests", "tokens")):
+        limits = [getattr(each, f"{name}_a_minute") for each in checked]
+        places = tuple((2 * index + offset, limit) for index, limit in enumerate(limits) if limit)
+        if places:
+            yield name, places
+
+
 def _word(limit: int | None) -> str | int:
     return "" if limit is None else limit
 
@@ -178,6 +192,11 @@ def _without_unlimited(caps: Caps) -> Caps:
 
 def _least(limits: Iterable[tuple[int | None, Level]]) -> tuple[int, Level] | None:
     return min(((limit, level) for limit, level in limits if limit is not None), default=None)
+
+
+@lru_cache(maxsize=4096)
+def _is_allowed(names: Names, allowed: Names | None, denied: Names) -> bool:
+    return (allowed is None or _match(names, allowed)) and not _match(names, denied)
 
 
 def _match(names: Names, patterns: Names) -> bool:

@@ -27,6 +27,12 @@ from gateway.proxy.leases import Leases, OpenHold
 
 log = structlog.get_logger(__name__)
 
+_RATE_LINES = {
+    name: b"x-gateway-ratelimit-limit-%b: %%d\r\nx-gateway-ratelimit-remaining-%b: %%d\r\n"
+    b"x-gateway-ratelimit-reset-%b: %%dms\r\n" % (name.encode(), name.encode(), name.encode())
+    for name in ("requests", "tokens")
+}
+
 
 class Wanted(NamedTuple):
     """A call that was read and estimated, and is not held yet."""
@@ -167,16 +173,7 @@ def rate_lines(bounds: Bounds, left: tuple[int, ...]) -> bytes:
     Of requests and of tokens, the limit with the least room is told: of the account, the member or the key.
     """
     lines = b""
-    for offset, name in enumerate((b"requests", b"tokens")):
-        limits = bounds.words[6 + offset :: 8]
-        rooms = [(room, int(limit)) for room, limit in zip(left[offset::2], limits, strict=True) if room >= 0]
-        if rooms:
-            room, limit = min(rooms)
-            reset_ms = (limit - room) * 60_000 // limit
-            for what, value in (
-                (b"limit", b"%d" % limit),
-                (b"remaining", b"%d" % room),
-                (b"reset", b"%dms" % reset_ms),
-            ):
-                lines += b"x-gateway-ratelimit-%b-%b: %b\r\n" % (what, name, value)
+    for name, places in bounds.rates:
+        room, limit = min([(left[place], limit) for place, limit in places])
+        lines += _RATE_LINES[name] % (limit, room, (limit - room) * 60_000 // limit)
     return lines
