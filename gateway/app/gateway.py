@@ -27,6 +27,7 @@ from gateway.core.errors import GatewayError
 from gateway.core.holds import Settlement
 from gateway.core.schedule import Schedule
 from gateway.loops import every
+from gateway.proxy.breaker_notices import BreakerNotices
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.follow import ShardFollower
 from gateway.proxy.http1.client import Pool as UpstreamPool
@@ -45,6 +46,8 @@ from gateway.proxy.strangers import Strangers
 from gateway.proxy.tally import Tally
 from gateway.web.metrics import counters, gauges, tally_metrics
 from gateway.web.public import protocol_of
+
+BREAKER_NOTICES_S = 1.0
 
 
 class Gateway:
@@ -94,6 +97,7 @@ class Gateway:
             tally=self.tally,
         )
         self.breakers = breakers_of(config, stores, self.pool)
+        self._breaker_notices = BreakerNotices(self.breakers.states, stores.notices)
         self.rules = brownout_rules(config, stores, self.controls.snapshot)
         self.sessions = _sessions(config, self.relay, self.tally)
         self.ready = Readiness(
@@ -190,6 +194,7 @@ class Gateway:
             every(settlement.position_poll_ms / 1000, "follow", self._follower.step),
             every(settlement.replay_ms / 1000, "replay", self.settlements.replay_spooled),
             every(self._config.breaker.flush_ms / 1000, "share breakers", self.breakers.step),
+            every(BREAKER_NOTICES_S, "tell of breakers", self._breaker_notices.step),
             every(self._config.brownout.rule_ms / 1000, "brownout rules", self.rules.step),
             self.ready.run(),
         ]
