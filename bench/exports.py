@@ -120,9 +120,9 @@ def measure(lines: int, rounds: int, directory: Path) -> str:
         tollgate = start_tollgate(children, free_port(), directory / "data")
         out = directory / "export"
         ways: dict[str, Callable[[], Export]] = {
-            **{f"`books export --format {each}`": _command(tollgate, each, out) for each in LAYOUTS},
             "`GET /billing/ledger/export.csv`": lambda: over_http(tollgate),
             f"the same, unread for {SLOW_CLIENT_S:.0f} s": lambda: to_a_client_that_waits(tollgate),
+            **{f"`books export --format {each}`": _command(tollgate, each, out) for each in LAYOUTS},
         }
         few = {name: way() for name, way in ways.items()}
         with Stores(tollgate.redis_url, tollgate.database_url) as stores:

@@ -14,6 +14,8 @@ from gateway.adapters.database import Pool, load_queries, outages
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+# Less than any transfer's id: at a bound it leaves all of an earliest moment in, and all of a last one out.
+NO_TRANSFER = "00000000-0000-0000-0000-000000000000"
 
 
 class BadCursor(ValueError):
@@ -56,27 +58,24 @@ class LedgerPages:
         self._sql = load_queries("ledger_pages")
 
     async def newest_first(self, wanted: Wanted, lines_max: int, after: Cursor | None = None) -> list[LedgerLine]:
-        return await self._page("back", wanted, lines_max, after)
+        since, until, last_id = wanted.since, wanted.until, NO_TRANSFER
+        if after is not None and after.recorded_at < until:
+            until, last_id = after
+        return await self._page("back", wanted, since, until, last_id, lines_max)
 
     async def oldest_first(self, wanted: Wanted, lines_at_once: int) -> AsyncIterator[list[LedgerLine]]:
         """All the lines, a page at a time; what is recorded meanwhile is in it if it is before `until`."""
-        after = None
-        while lines := await self._page("forth", wanted, lines_at_once, after):
+        since, last_id = wanted.since, NO_TRANSFER
+        while lines := await self._page("forth", wanted, since, wanted.until, last_id, lines_at_once):
             yield lines
-            after = Cursor(lines[-1].recorded_at, lines[-1].id)
+            since, last_id = lines[-1].recorded_at, lines[-1].id
 
-    async def _page(self, query: str, wanted: Wanted, lines_max: int, after: Cursor | None) -> list[LedgerLine]:
-        at, transfer_id = after if after is not None else (None, None)
+    async def _page(
+        self, query: str, wanted: Wanted, since: datetime, until: datetime, last_id: str, lines_max: int
+    ) -> list[LedgerLine]:
         with outages():
             rows = await self._pool.fetch(
-                self._sql[query],
-                wanted.account_id,
-                wanted.since,
-                wanted.until,
-                wanted.kind,
-                at,
-                transfer_id,
-                lines_max,
+                self._sql[query], wanted.account_id, since, until, wanted.kind, last_id, lines_max
             )
         return [
             LedgerLine(

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import msgspec
 import pytest
 
+from gateway.adapters.database import load_queries
 from gateway.core.shards import shard_of
 from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import Stack
@@ -140,3 +141,19 @@ async def test_many_may_export_at_once(stack: Stack) -> None:
     asked = request("/billing/ledger/export.csv", stack.key, method="GET")
     answers = await asyncio.gather(*(ask(stack.address, asked) for _ in range(20)))
     assert len({answer.body for answer in answers}) == 1
+
+
+@pytest.mark.parametrize("query", ["back", "forth"])
+async def test_a_page_is_found_by_the_index_however_far_behind_it_is(stack: Stack, query: str) -> None:
+    """As Postgres plans it for the thousandth page, when it no longer looks at what is asked."""
+    moment, nobody = "2026-11-21T00:00:00Z", "00000000-0000-0000-0000-000000000000"
+    async with stack.stores.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off")
+        types = "uuid, timestamptz, timestamptz, text, uuid, int"
+        await connection.execute(f"PREPARE page ({types}) AS {load_queries('ledger_pages')[query]}")
+        asked = f"'{nobody}', '{moment}', '{moment}', '', '{nobody}', 10"
+        plan = await connection.fetch(f"EXPLAIN EXECUTE page ({asked})")
+        await connection.execute("DEALLOCATE page")
+    conditions = [row[0] for row in plan if "Index Cond" in row[0] and "account_id" in row[0]]
+    assert conditions
+    assert all("ROW(recorded_at, id)" in condition for condition in conditions)
