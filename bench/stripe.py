@@ -33,6 +33,7 @@ WEBHOOKS_PER_S = 50
 POLL_S = 0.005
 SPENDABLE_S_MAX = 30.0
 OUT = Path(__file__).parent / "out" / "stripe"
+ENVIRONMENT = {"TOLLGATE_PURCHASES__PER_ADDRESS_HOUR_MAX": "1000000"}  # all buyers are at one address
 SECRET = SANDBOX_STRIPE["STRIPE_WEBHOOK_SECRETS"]
 
 
@@ -161,7 +162,7 @@ def main(
     with Children(OUT) as children:
         command = [sys.executable, "-m", "gateway", "up", "--json", "--data", str(OUT / "data")]
         command += ["--upstream", "sandbox", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"]
-        child = children.start("tollgate", command, pipes=True)
+        child = children.start("tollgate", command, env=ENVIRONMENT, pipes=True)
         assert child.stdout is not None
         line = first_line(child.stdout, READY_TIMEOUT_S)
         if not line:

@@ -141,7 +141,15 @@ class StripeParts:
         secrets = tuple(filter(None, (each.strip() for each in config.stripe_webhook_secrets.split(","))))
         if not secrets:
             log.warning("STRIPE_WEBHOOK_SECRETS is not set: every webhook is refused")
-        offered = PurchaseRoutes(access, self.purchases, self.checkout, self.packages, controls=controls, now_ms=now_ms)
+        offered = PurchaseRoutes(
+            access,
+            self.purchases,
+            self.checkout,
+            self.packages,
+            per_address_hour_max=config.purchases.per_address_hour_max,
+            controls=controls,
+            now_ms=now_ms,
+        )
         webhook = StripeWebhook(self.inbox, secrets, tolerance_s=config.stripe.signature_tolerance_s, now_s=time.time)
         recharge = RechargeRoutes(access, self.recharges, self.packages, is_taxed=config.stripe.automatic_tax)
         return [*offered.routes(), *recharge.routes(), *webhook.routes()]

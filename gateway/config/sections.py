@@ -291,6 +291,7 @@ class Notify(Section):
 
 class Purchases(Section):
     per_hour_max: int = Positive
+    per_address_hour_max: int = Positive
     refund_days_max: int = Positive
 
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
 
-from gateway.core.addresses import Network, client_address
+from gateway.core.addresses import Address, Network, client_address
 from gateway.core.callers import Caller, Scope
 from gateway.core.errors import RoleNotAllowed, ScopeMissing, Unauthenticated
 from gateway.core.policy import inactive
@@ -62,8 +62,12 @@ class Access:
         if caller.is_barred:
             raise inactive(caller)
         if caller.restrictions is not None and caller.restrictions.networks:
-            peer = request.transport.get_extra_info("peername") if request.transport is not None else None
-            forwarded_for = request.headers.getall(hdrs.X_FORWARDED_FOR, [])
-            where = "" if peer is None else f"{peer[0]}:{peer[1]}"
-            caller.restrictions.check_address(client_address(where, forwarded_for, self._trusted_proxies))
+            caller.restrictions.check_address(self.address(request))
         return caller
+
+    def address(self, request: web.Request) -> Address | None:
+        """Where the request comes from."""
+        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+        forwarded_for = request.headers.getall(hdrs.X_FORWARDED_FOR, [])
+        where = "" if peer is None else f"{peer[0]}:{peer[1]}"
+        return client_address(where, forwarded_for, self._trusted_proxies)

@@ -10,6 +10,8 @@ from aiohttp import web
 from gateway.adapters.database import LedgerUnavailable
 from gateway.adapters.purchases import KeyReused, Purchase, Purchases, TooManyBegun
 from gateway.adapters.stripe import StripeRefused, StripeUnavailable
+from gateway.core.address_limit import AddressLimit
+from gateway.core.callers import Caller
 from gateway.core.errors import BillingUnavailable, GatewayError, IdempotencyMismatch, InvalidRequest
 from gateway.core.money import format_credits
 from gateway.core.packages import Package, Packages
@@ -61,6 +63,7 @@ class PurchaseRoutes:
         checkout: Checkout,
         packages: Packages,
         *,
+        per_address_hour_max: int,
         controls: Callable[[], Controls],
         now_ms: Callable[[], int],
     ) -> None:
@@ -68,6 +71,7 @@ class PurchaseRoutes:
         self._purchases = purchases
         self._checkout = checkout
         self._packages = packages
+        self._by_address = AddressLimit(per_address_hour_max)
         self._controls = controls
         self._now_ms = now_ms
 
@@ -81,7 +85,7 @@ class PurchaseRoutes:
 
     async def buy(self, request: web.Request) -> web.Response:
         """Begin a purchase; asked again with the same key, the same one is told."""
-        caller = await self._access.buying(request)
+        caller = await self._buyer(request)
         flags = self._controls().flags
         if flags is not None:
             flags.check_purchase(caller.account_id, self._now_ms())
@@ -126,8 +130,15 @@ class PurchaseRoutes:
         return web.json_response({"currency": self._packages.currency, "packages": listed, "custom": bounds})
 
     async def portal(self, request: web.Request) -> web.Response:
-        caller = await self._access.buying(request)
+        caller = await self._buyer(request)
         return web.json_response({"url": await self._checkout.portal_url(caller.account_id)}, status=201)
+
+    async def _buyer(self, request: web.Request) -> Caller:
+        """Whoever may buy, unless too much was begun from where it is: many accounts are made to try stolen cards."""
+        caller = await self._access.buying(request)
+        if not self._by_address.allows(self._access.address(request), self._now_ms() / 1000):
+            raise TooManyPurchases("Too many purchases were begun from this address.", retry_after_s=3600)
+        return caller
 
     def _package(self, asked: Asked) -> Package:
         if bool(asked.package) == bool(asked.amount_cents):

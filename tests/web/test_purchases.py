@@ -174,3 +174,15 @@ async def test_an_hour_has_its_share_of_purchases_however_many_are_begun_at_once
     begun = next(each["id"] for status, each in told if status == 201)
     key = next(n for n, (_, each) in enumerate(told) if each.get("id") == begun)
     assert (await shop.buy(key=f"key {key}"))["id"] == begun  # whose answer was lost, may ask again
+
+
+async def test_an_address_has_its_share_of_an_hour_whatever_accounts_it_uses(shop: Shop) -> None:
+    allowed = shop.stack.config.purchases.per_address_hour_max
+    other = await shop.stack.new_account("another", ucr=0)
+    told = [await shop.ask("POST", "/api/purchases", {}, account=other) for _ in range(allowed)]
+    assert {status for status, _ in told} == {400}
+    status, refused = await shop.ask("POST", "/api/purchases", {"package": "starter"}, Idempotency_Key="one")
+    assert (status, refused["error"]["code"]) == (429, "purchase_limit")
+    assert "address" in refused["error"]["message"]
+    assert (await shop.ask("POST", "/api/purchases/portal"))[0] == 429
+    assert (await shop.ask("GET", "/api/purchases"))[0] == 200
