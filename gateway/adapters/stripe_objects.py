@@ -77,14 +77,16 @@ class Told(msgspec.Struct, frozen=True):
 def verify(body: bytes, signature: str, secrets: tuple[str, ...], *, tolerance_s: int, now_s: float) -> None:
     """Raise `BadSignature` unless one of `secrets` signed `body`, not longer ago nor further ahead than `tolerance_s`.
 
-    The SDK refuses old timestamps only, and takes a tolerance of 0 for none.
+    The SDK refuses old timestamps only, takes a tolerance of 0 for none, and cannot compare what is not ASCII.
     """
+    if not signature.isascii():
+        raise BadSignature("it is not ASCII")
     for secret in secrets:
         try:
             stripe.WebhookSignature.verify_header(body, signature, secret)
+            signed_s = next(int(part[2:]) for part in signature.split(",") if part.startswith("t="))
         except (stripe.SignatureVerificationError, ValueError):
             continue
-        signed_s = next(int(part[2:]) for part in signature.split(",") if part.startswith("t="))
         if abs(now_s - signed_s) > tolerance_s:
             raise BadSignature(f"signed {now_s - signed_s:.0f} s ago")
         return

@@ -69,9 +69,11 @@ def read_month(text: str) -> date:
     try:
         if len(text) != len("2026-11") or not text.isascii():
             raise ValueError
-        return date.fromisoformat(f"{text}-01")
+        month = date.fromisoformat(f"{text}-01")
+        next_month(month)  # the last one of all has none, and so no end
     except ValueError as error:
         raise BadMonth("A month is written like 2026-11.") from error
+    return month
 
 
 def next_month(month: date) -> date:

@@ -39,6 +39,7 @@ async def test_a_statement_is_a_pdf(stack: Stack) -> None:
         ("2999-01.pdf", 404),
         ("1999-01.csv", 404),
         ("2026-13.csv", 400),
+        ("9999-12.csv", 400),
         ("2026-1.csv", 400),
         ("0000-01.csv", 400),
         (f"{MONTH}.txt", 404),
