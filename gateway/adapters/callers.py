@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import structlog
 
 from gateway.adapters.database import LedgerUnavailable, Pool, load_queries, outages
-from gateway.core.callers import Caller, Restrictions, Scope, Status
+from gateway.core.callers import Caller, Restrictions, Status, may_call
 from gateway.core.errors import BillingUnavailable, Unauthenticated
 from gateway.core.jwts import token_of
 from gateway.core.keys import credential_of
@@ -215,7 +215,7 @@ def status_of(row: Any) -> Status:
 
 
 def _restrictions(row: Any) -> Restrictions | None:
-    may_call = Scope.CALLS in row["scopes"]
-    if may_call and not (row["models"] or row["endpoints"] or row["networks"]):
+    is_let = may_call(row["scopes"], row["role"])
+    if is_let and not (row["models"] or row["endpoints"] or row["networks"]):
         return None
-    return Restrictions(may_call, tuple(row["models"]), tuple(row["endpoints"]), tuple(row["networks"]))
+    return Restrictions(is_let, tuple(row["models"]), tuple(row["endpoints"]), tuple(row["networks"]))

@@ -16,7 +16,7 @@ from gateway.adapters.callers import OVERLAP_S, poll, status_of
 from gateway.adapters.database import LedgerUnavailable, Pool, load_queries, outages
 from gateway.adapters.jwks import Verifier
 from gateway.adapters.members import Member, MemberChange, MemberRefused, Members, NoSuchMember
-from gateway.core.callers import Caller, Restrictions, Scope
+from gateway.core.callers import Caller, Restrictions, may_call
 from gateway.core.errors import BillingUnavailable, Unauthenticated
 from gateway.core.jwts import Identity, token_of
 from gateway.core.keys import hash_key
@@ -206,7 +206,7 @@ class TokenCallers:
             role=row["role"],
             is_barred=row["member_status"] == "suspended",
             scopes=self._policy.scopes,
-            restrictions=None if Scope.CALLS in self._policy.scopes else Restrictions(may_call=False),
+            restrictions=None if may_call(self._policy.scopes, row["role"]) else Restrictions(may_call=False),
             review=row["review"] or "",
             plan=row["plan"],
             priority=row["priority"],

@@ -1,5 +1,6 @@
 """Callers: the authenticated origin of a request, as everything after authentication reads it."""
 
+from collections.abc import Collection
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -36,7 +37,9 @@ class Restrictions(msgspec.Struct, frozen=True):
     def check_request(self, path: str, address: Address | None) -> None:
         """Raises the `GatewayError` that refuses a request to `path` of the OpenAI API from `address`."""
         if not self.may_call:
-            raise ScopeMissing("This API key lacks the scope 'calls', which requests to models need.")
+            raise ScopeMissing(
+                "No calls may be made with this: that needs the scope 'calls', and more than a viewer's role."
+            )
         self.check_address(address)
         if self.endpoints and not any(fnmatchcase(path, each) for each in self.endpoints):
             raise EndpointNotAllowed(f"This API key may not call {path[:128]}.")
@@ -50,6 +53,11 @@ class Restrictions(msgspec.Struct, frozen=True):
         """Raises `ModelNotAllowed`."""
         if self.models and not any(fnmatchcase(model, each) for each in self.models):
             raise ModelNotAllowed(f"This API key may not use the model {model[:128]!r}.", param="model")
+
+
+def may_call(scopes: Collection[str], role: str | None) -> bool:
+    """Whether calls may be made; a viewer only looks, whatever its key says."""
+    return Scope.CALLS in scopes and role != "viewer"
 
 
 class Caller(msgspec.Struct, frozen=True, gc=False):

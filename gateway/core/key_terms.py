@@ -15,6 +15,9 @@ PATTERNS_MAX = 64
 # Of what models and paths are made of, and the wildcards: no class in brackets, which nobody expects in a name.
 _PATTERN = re.compile(r"[A-Za-z0-9._:/*?-]{1,128}")
 
+# Calendars end in 9999, and some sooner by their offset.
+YEAR_MAX = 3000
+
 
 class KeyTerms(msgspec.Struct, frozen=True, kw_only=True):
     """A key's name, whose it is, what it may do, and until when."""
@@ -41,14 +44,14 @@ def mistake_in(terms: KeyTerms, now: datetime) -> tuple[str, str] | None:
     """The field that is wrong, and what would be right; None for a key that can be issued.
 
     >>> mistake_in(KeyTerms(scopes=frozenset({"fly"})), datetime(2026, 11, 21))
-    ('scopes', 'scopes are some of buy, calls, manage, read')
+    ('scopes', 'scopes are some of buy, calls, manage, read, report')
     """
     if len(terms.name) > NAME_LENGTH_MAX or not (terms.name.isprintable()):
         return "name", f"a name is at most {NAME_LENGTH_MAX} printable characters"
     if not terms.scopes or not terms.scopes <= set(Scope):
         return "scopes", f"scopes are some of {', '.join(sorted(Scope))}"
-    if terms.expires_at is not None and (terms.expires_at.tzinfo is None or terms.expires_at <= now):
-        return "expires_at", "an expiry is a moment to come, with its offset"
+    if terms.expires_at is not None and not _is_to_come(terms.expires_at, now):
+        return "expires_at", f"an expiry is a moment to come, before {YEAR_MAX}, with its offset"
     for field, given in (("models", terms.models), ("endpoints", terms.endpoints), ("networks", terms.networks)):
         if len(given) > PATTERNS_MAX:
             return field, f"at most {PATTERNS_MAX} {field} can be named"
@@ -60,3 +63,7 @@ def mistake_in(terms: KeyTerms, now: datetime) -> tuple[str, str] | None:
     except ValueError:
         return "networks", "networks are like 192.0.2.0/24 or 2001:db8::/32, without bits behind the prefix"
     return None
+
+
+def _is_to_come(moment: datetime, now: datetime) -> bool:
+    return moment.tzinfo is not None and moment.year < YEAR_MAX and moment > now

@@ -1,5 +1,6 @@
 """What the control plane offers, as data: from one list of operations come the routes and the OpenAPI document."""
 
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
@@ -69,7 +70,7 @@ def _served(handle: Callable[[web.Request], Awaitable[Answer]]) -> Callable[[web
         except NoSuchMember as error:
             raise NotFound("There is no such member.") from error
         except (KeyRefused, MemberRefused) as error:
-            raise InvalidRequest(str(error), param=error.param) from error
+            raise InvalidRequest(str(error), param=_camel(error.param)) from error
         headers = {"Cache-Control": "private, no-store"}
         if answer.is_replay:
             headers["Idempotency-Replayed"] = "true"
@@ -77,3 +78,8 @@ def _served(handle: Callable[[web.Request], Awaitable[Answer]]) -> Callable[[web
         return web.Response(status=answer.status, body=body, content_type="application/json", headers=headers)
 
     return serve
+
+
+def _camel(name: str | None) -> str | None:
+    """A field as bodies spell it."""
+    return None if name is None else re.sub(r"_(.)", lambda found: found[1].upper(), name)

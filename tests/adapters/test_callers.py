@@ -9,9 +9,12 @@ import asyncpg
 import pytest
 
 from gateway.adapters.callers import CallerDirectory
+from gateway.adapters.members import MemberChange
 from gateway.core.callers import Caller, Restrictions
 from gateway.core.errors import BillingUnavailable, Unauthenticated
+from gateway.core.key_terms import KeyTerms
 from gateway.core.keys import credential_of, make_key
+from gateway.core.roles import Role
 from tests.books import Books, new_id, open_books, terminate_clients
 
 
@@ -237,6 +240,20 @@ async def test_a_member_out_of_service_is_followed(
     assert await callers.refresh_step() == 1
     found = known(callers, header)
     assert (found.status if found else None) == becomes
+
+
+async def test_a_viewer_makes_no_calls_whatever_its_key_says(books: Books, clock: Clock) -> None:
+    callers = open_directory(books, clock)
+    _, caller = await issue(books)
+    member = await books.members.create(caller.account_id, "bea@example.com", Role.VIEWER)
+    secret, _ = await books.keys.issue(caller.account_id, KeyTerms(member_id=member.id))
+    header = b"Bearer " + secret.encode()
+    assert (await callers.authenticate(header)).restrictions == Restrictions(may_call=False)
+    await books.members.change(caller.account_id, member.id, MemberChange(role=Role.MEMBER))
+    assert await callers.refresh_step() == 1
+    found = known(callers, header)
+    assert found is not None
+    assert found.restrictions is None
 
 
 async def test_a_review_of_one_key_stops_that_key_only_and_says_its_reference(books: Books, clock: Clock) -> None:
