@@ -1,33 +1,47 @@
-"""The operations API, built out of the stores: the same in every process that has them."""
+"""The operations API, built out of configuration and stores: the same in every process that has them."""
+
+from functools import partial
 
 import msgspec
 from aiohttp import web
 
 from gateway import __version__
+from gateway.app.breakers import breaker_store
+from gateway.app.brownouts import priced_models, reroute_of
 from gateway.app.stores import Stores
+from gateway.config import Config
 from gateway.web.openapi import document
 from gateway.web.operations import Operation, routes_of
 from gateway.web.ops_access import OperatorAccess, by_ops_key, told_refusals
 from gateway.web.ops_accounts import AccountsApi
 from gateway.web.ops_controls import ControlsApi
 from gateway.web.ops_keys import KeysApi
+from gateway.web.ops_models import BrownoutDefaults, ModelsApi
 
 
-def operations_of(stores: Stores) -> list[Operation]:
+def operations_of(config: Config, stores: Stores) -> list[Operation]:
     access = OperatorAccess(by_ops_key(stores.ops_keys))
     accounts = AccountsApi(access, stores.accounts, stores.account_desk, stores.reviews, stores.corrections)
+    defaults = BrownoutDefaults(
+        config.brownout.shed_percent,
+        config.brownout.output_tokens,
+        reroute_of=partial(reroute_of, config),
+        is_sold=lambda models: bool(priced_models(config, models)),
+    )
+    models = ModelsApi(access, stores.brownouts, breaker_store(config, stores), defaults)
     return told_refusals(
         [
             *ControlsApi(access, stores.flags, stores.audit_log).operations(),
             *accounts.operations(),
+            *models.operations(),
             *KeysApi(access, stores.ops_keys).operations(),
         ]
     )
 
 
-def ops_routes(stores: Stores) -> list[web.AbstractRouteDef]:
+def ops_routes(config: Config, stores: Stores) -> list[web.AbstractRouteDef]:
     """Every path below /ops, and their OpenAPI document."""
-    operations = operations_of(stores)
+    operations = operations_of(config, stores)
     written = msgspec.json.encode(document(operations, title="Tollgate operations", version=__version__))
 
     async def show(_: web.Request) -> web.Response:

@@ -94,7 +94,7 @@ async def _run(part: Part, stores: Stores, config: Config, announce: Announce, b
         asyncio.get_running_loop().add_signal_handler(wanted, stopping.set)
     ops_host, ops_port = parse_listen(config.ops_listen)
     try:
-        ops = ops_app(part.readiness, exposition(registry(part.metrics)), ops_routes(stores))
+        ops = ops_app(part.readiness, exposition(registry(part.metrics)), ops_routes(config, stores))
         runner, ops_url = await listen(ops, ops_host, ops_port)
     except OSError as error:
         raise ConfigError(f"ops_listen: {config.ops_listen}: {why(error)}; choose another with --ops-listen") from error

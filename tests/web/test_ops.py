@@ -46,7 +46,9 @@ class Desk:
 
 @pytest.fixture
 async def desk(stack: Stack) -> AsyncIterator[Desk]:
-    app = ops_app(stack.gateway.readiness, exposition(registry(stack.gateway.metrics)), ops_routes(stack.stores))
+    app = ops_app(
+        stack.gateway.readiness, exposition(registry(stack.gateway.metrics)), ops_routes(stack.config, stack.stores)
+    )
     runner, url = await listen(app, "127.0.0.1", 0)
     async with aiohttp.ClientSession() as session:
         yield Desk(stack, url, session)
@@ -55,7 +57,7 @@ async def desk(stack: Stack) -> AsyncIterator[Desk]:
 
 @pytest.mark.parametrize("by", ["", "nonsense", "sk-ops-" + "A" * 43])
 async def test_whatever_is_wrong_with_a_key_nothing_is_told(desk: Desk, by: str) -> None:
-    paths = [(each.method, each.path) for each in operations_of(desk.stack.stores)]
+    paths = [(each.method, each.path) for each in operations_of(desk.stack.config, desk.stack.stores)]
     told = {repr(await desk.ask(method, path.replace("{", "").replace("}", ""), {}, by=by)) for method, path in paths}
     assert len(told) == 1
     assert "Incorrect operator's key" in told.pop()
@@ -186,7 +188,7 @@ async def test_the_daily_review_lists_who_spends_most(desk: Desk) -> None:
 async def test_the_document_has_every_path(desk: Desk) -> None:
     status, document = await desk.ask("GET", "/ops/openapi.json")
     assert status == 200
-    assert set(document["paths"]) == {each.path for each in operations_of(desk.stack.stores)}
+    assert set(document["paths"]) == {each.path for each in operations_of(desk.stack.config, desk.stack.stores)}
 
 
 async def test_an_unknown_path_and_method_have_the_openai_shape(desk: Desk) -> None:
