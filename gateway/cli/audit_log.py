@@ -15,7 +15,9 @@ app = typer.Typer(help="The audit log: every operator's change.", no_args_is_hel
 @app.command("show")
 def show_log(
     count: Annotated[int, typer.Option(min=1, max=1000, help="How many lines.")] = 20,
-    before: Annotated[int | None, typer.Option(help="Only lines before this number, to page on.")] = None,
+    before: Annotated[
+        int | None, typer.Option(min=1, max=2**63 - 1, help="Only lines before this number, to page on.")
+    ] = None,
     subject: Annotated[str | None, typer.Option(help="Only changes of this: a flag's name, an account's id.")] = None,
     author: Annotated[str | None, typer.Option(help="Only this author's.")] = None,
     data: Data = None,

@@ -8,11 +8,14 @@ from aiohttp import web
 
 from gateway.adapters.audit_log import AuditLog, Logged, Signature
 from gateway.adapters.flags import FlagDesk
+from gateway.core.errors import InvalidRequest
 from gateway.core.flags import Flag, Scope, default_of
 from gateway.core.operators import Role
 from gateway.web.operations import Answer, Operation, Query, read_body
 from gateway.web.ops_access import OperatorAccess
 from gateway.web.pages import PAGING, Page, cursor_of, limit_of, page_of
+
+ID_MAX = 2**63 - 1
 
 
 class FlagShown(msgspec.Struct, frozen=True):
@@ -103,6 +106,8 @@ class ControlsApi:
     async def log(self, request: web.Request) -> Answer:
         await self._access.operator(request, Role.VIEWER)
         limit, before_id = limit_of(request), cursor_of(request, int)
+        if before_id is not None and not 0 < before_id <= ID_MAX:
+            raise InvalidRequest("cursor is none that this endpoint gave.", param="cursor")
         subject, author = (request.query.get(each, "").replace("\0", "") or None for each in ("subject", "author"))
         lines = await self._audit_log.page(before_id=before_id, subject=subject, author=author, count=limit + 1)
         return Answer(page_of(lines, limit, lambda line: line.id, _line))

@@ -1,6 +1,7 @@
 """The operations API: who may do what, and that every change is signed with its key's name and its reason."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
@@ -177,7 +178,8 @@ async def test_the_audit_log_is_read_in_pages(desk: Desk) -> None:
         lines += page["data"]
         query = f"limit=2&subject=maintenance&cursor={page['nextCursor']}" if page["nextCursor"] else None
     assert [line["after"]["scope"]["percent"] for line in lines] == [4, 3, 2, 1, 0]
-    assert (await desk.ask("GET", "/ops/audit-log?cursor=x", by="eve"))[0] == 400
+    for cursor in ("x", base64.urlsafe_b64encode(b"%d" % 2**70).decode(), base64.urlsafe_b64encode(b"-1").decode()):
+        assert (await desk.ask("GET", f"/ops/audit-log?cursor={cursor}", by="eve"))[0] == 400
 
 
 async def test_the_daily_review_lists_who_spends_most(desk: Desk) -> None:
