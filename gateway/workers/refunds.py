@@ -10,7 +10,7 @@ import structlog
 
 from gateway.adapters.purchases import AskedRefund, NewRefund, Purchase, Purchases
 from gateway.adapters.stripe import Stripe, StripeRefused, StripeUnavailable
-from gateway.core.money import MicroCredits
+from gateway.core.money import MicroCredits, format_dollars
 from gateway.core.topups import PurchaseState, cents_for
 from gateway.workers.payments import Payments
 
@@ -59,6 +59,8 @@ class Refunds:
             await self._promise(bought, credits, key, reason)
             asked = await self._purchases.refund_by_key(bought.id, key)
             assert asked is not None, "a refund has vanished"
+        elif credits is not None and asked.cents != self._cents(bought, credits):
+            raise RefundRefused(f"this key stands for a refund of {format_dollars(asked.cents)} already")
         if asked.state == "requested":
             await self._make(asked)
         return await self._purchases.refund_by_key(bought.id, key) or asked
@@ -71,11 +73,14 @@ class Refunds:
         if bought.posted.withdrawn:
             raise RefundRefused("it is disputed: the bank decides who has the money")
         available = await self._available(bought.account_id)
+        cents = None if credits is None else self._cents(bought, credits)
+        await self._payments.look(bought.payment_intent_id, NewRefund(self._new_id(), key, cents, available, reason))
+
+    def _cents(self, bought: Purchase, credits: MicroCredits) -> int:
         try:
-            cents = None if credits is None else cents_for(bought.order, bought.posted, credits)
+            return cents_for(bought.order, bought.posted, credits)
         except ValueError as error:
             raise RefundRefused(str(error)) from error
-        await self._payments.look(bought.payment_intent_id, NewRefund(self._new_id(), key, cents, available, reason))
 
     async def _make(self, asked: AskedRefund) -> None:
         """Ask Stripe. Not knowing what it did, leave the rest to `step`."""

@@ -167,3 +167,11 @@ async def test_promotional_credit_is_not_turned_into_money(shop: Shop, client: S
     assert await create(shop, purchase_id, ALL, key="rest") == "made"
     assert await refunded(client) == [499]
     assert await shop.available() >= 10_000 * UCR_PER_CREDIT
+
+
+async def test_a_key_stands_for_one_amount(shop: Shop, client: StripeClient) -> None:
+    purchase_id = await shop.bought()
+    assert await create(shop, purchase_id, 1000) == "made"
+    with pytest.raises(RefundRefused, match=r"\$1\.00 already"):
+        await create(shop, purchase_id, 2000)
+    assert await refunded(client) == [100]
