@@ -5,7 +5,7 @@ Days are not over in these tests: the day is today, and all of it happened a mom
 """
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ import pytest
 from stripe import StripeClient
 
 from gateway.adapters.audit_log import Signature
-from gateway.adapters.reconciliation import ReconciliationReads
-from gateway.app.reconcile import open_reconciliation
+from gateway.adapters.reconciliation import ReconciliationReads, Reports
+from gateway.app.reconcile import ReconcileParts, open_reconciliation
 from gateway.core.flags import CHARGING, Scope
 from gateway.core.reconciliation import Check, Report, Verdict
 from gateway.core.shards import SHARD_KEYS, shard_of
@@ -158,13 +158,17 @@ async def test_wrong_cents_are_found_by_what_they_are(shop: Shop, column: str, n
     assert abs(found(seen, name).difference) == 10
 
 
-async def test_a_doctored_balance_in_redis_is_found(shop: Shop) -> None:
+async def alter_redis(shop: Shop) -> None:
     account = shop.account.id
     key = SHARD_KEYS[shard_of(account)].account(account)
     await shop.stack.stores.link.command(b"HINCRBY", key, b"balance", 1)
+
+
+async def test_a_doctored_balance_in_redis_is_found(shop: Shop) -> None:
+    await alter_redis(shop)
     seen = await report(shop)
     assert wrong(seen) == ["Redis against Postgres"]
-    assert account in found(seen, "Redis against Postgres").notes[0]
+    assert shop.account.id in found(seen, "Redis against Postgres").notes[0]
 
 
 async def alter(database_url: str, sql: str, *arguments: str) -> None:
@@ -251,3 +255,26 @@ async def test_shadow_entries_that_are_no_real_price_are_found(shop: Shop, datab
     await shop.stack.lines()
     await alter(database_url, "UPDATE shadow_entry SET amount = amount * 2")
     assert wrong(await report(shop)) == [SHADOW]
+
+
+async def test_what_the_newest_report_found_is_in_the_metrics_of_every_worker(shop: Shop) -> None:
+    stores = shop.stack.stores
+    await alter_redis(shop)
+    found_today = await report(shop)
+    config = shop.stack.config
+    late = config.reconcile.model_copy(update={"after_hour_utc": 24})  # never: it only looks
+    parts = ReconcileParts(config.model_copy(update={"reconcile": late}), stores)
+    assert metrics(parts) == {"mismatches": 0, "unchecked": 0, "day": 0}
+    await Reports(stores.pool).keep(found_today)
+    await parts.reconciler.step()
+    midnight = datetime.combine(TODAY, time(), UTC)
+    assert metrics(parts) == {"mismatches": 1, "unchecked": 0, "day": midnight.timestamp()}
+
+
+def metrics(parts: ReconcileParts) -> dict[str, float]:
+    values = {sample.name: sample.value for metric in parts.metrics() for sample in metric.samples}
+    return {
+        "mismatches": values["tollgate_reconciliation_mismatches"],
+        "unchecked": values["tollgate_reconciliation_unchecked"],
+        "day": values["tollgate_reconciled_day_timestamp_seconds"],
+    }
