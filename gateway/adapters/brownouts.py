@@ -1,15 +1,19 @@
-"""Brownouts in Postgres, as operators and rules set and clear them: each change one SQL transaction with its log line.
+"""Brownouts in Postgres, as operators and rules set and clear them: each change one SQL transaction with its log line
+and the notice to operators.
 
 One that nobody could mean is refused here, so that gateways can take what they read as it is.
 """
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from gateway.adapters.audit_log import AuditLog, ChangeRefused, Signature
 from gateway.adapters.controls import brownout_of
-from gateway.adapters.database import Pool, load_queries, outages
+from gateway.adapters.database import Connection, Pool, load_queries, outages
+from gateway.adapters.notices import Notices
 from gateway.core.brownout import Brownout, Level
 from gateway.core.calls import OUTPUT_LIMIT_TOKENS_MAX
+from gateway.core.notices import Fields, Kind
 
 NAME_LENGTH_MAX = 128
 BANNER_LENGTH_MAX = 500
@@ -17,8 +21,9 @@ FOR_MS_MAX = 31 * 24 * 3600 * 1000
 
 
 class BrownoutDesk:
-    def __init__(self, pool: Pool, audit_log: AuditLog, *, now_ms: Callable[[], int]) -> None:
+    def __init__(self, pool: Pool, audit_log: AuditLog, notices: Notices, *, now_ms: Callable[[], int]) -> None:
         self._pool = pool
+        self._notices = notices
         self._audit_log = audit_log
         self._now_ms = now_ms
         self._sql = load_queries("brownouts")
@@ -82,7 +87,19 @@ class BrownoutDesk:
                 await self._audit_log.append(
                     connection, signature, "brownout.set", models, before=before, after=brownout
                 )
+                await self._tell(connection, brownout)
         return brownout
+
+    async def _tell(self, connection: Connection, brownout: Brownout) -> None:
+        until = datetime.fromtimestamp(brownout.expires_at_ms / 1000, UTC)
+        fields: Fields = {
+            "model": brownout.models,
+            "level": int(brownout.level),
+            "until": until.isoformat(timespec="seconds"),
+            "reason": f"{brownout.reason} ({brownout.author})",
+        }
+        about = f"{brownout.models}/{int(brownout.level)}"
+        await self._notices.raise_(connection, Kind.BROWNOUT, None, fields, subject=about)
 
     async def clear(self, models: str, signature: Signature) -> Brownout:
         """End a brownout before its time; returns what it was. Raises `ChangeRefused` if there is none."""

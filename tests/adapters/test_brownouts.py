@@ -9,7 +9,10 @@ import pytest
 from gateway.adapters.audit_log import AuditLog, ChangeRefused, Signature
 from gateway.adapters.brownouts import BrownoutDesk
 from gateway.adapters.controls import ControlsFollower
+from gateway.adapters.notices import Notices
 from gateway.core.brownout import Brownout, Level
+from gateway.core.notices import load_templates
+from gateway.resources import shipped
 from tests.books import Books, open_books
 
 ANN = Signature("ann", "too slow")
@@ -36,7 +39,8 @@ async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
 
 @pytest.fixture
 def desk(books: Books, clock: Clock) -> BrownoutDesk:
-    return BrownoutDesk(books.pool, AuditLog(books.pool), now_ms=clock)
+    notices = Notices(books.pool, load_templates((shipped("config") / "notices.toml").read_text()))
+    return BrownoutDesk(books.pool, AuditLog(books.pool), notices, now_ms=clock)
 
 
 @pytest.fixture
@@ -57,6 +61,14 @@ async def test_a_brownout_is_in_the_next_snapshot_as_it_was_set(desk: BrownoutDe
     brownouts = follower.snapshot().brownouts
     assert brownouts is not None
     assert brownouts.brownouts == (made,)
+
+
+async def test_operators_are_told_of_a_brownout_once_in_a_while(desk: BrownoutDesk, books: Books) -> None:
+    await trim(desk)
+    await trim(desk)
+    told = [row["fields"] for row in await books.pool.fetch("SELECT fields FROM notice")]
+    assert len(told) == 1
+    assert "gpt-4o*" in told[0]
 
 
 async def test_it_ends_by_itself(desk: BrownoutDesk, follower: ControlsFollower, clock: Clock) -> None:
