@@ -11,7 +11,7 @@ from gateway.adapters.database import Connection, Pool, load_queries, outages
 from gateway.adapters.notices import Notices
 from gateway.core.money import format_dollars
 from gateway.core.notices import Kind
-from gateway.core.recharge import Pause, Terms, after_decline
+from gateway.core.recharge import DECLINES_A_DAY_MAX, Pause, Terms, after_decline
 from gateway.core.topups import UCR_PER_CENT, PurchaseState
 
 NO_PURCHASE = "00000000-0000-0000-0000-000000000000"
@@ -104,7 +104,7 @@ class Recharges:
     async def watched(self) -> list[Watched]:
         """Accounts that may be charged, if they need it."""
         with outages():
-            rows = await self._pool.fetch(self._sql["watched"])
+            rows = await self._pool.fetch(self._sql["watched"], DECLINES_A_DAY_MAX)
         return [_watched(row) for row in rows]
 
     async def agreed(self, attempt: Attempt) -> Watched | None:

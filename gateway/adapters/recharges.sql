@@ -22,7 +22,7 @@ UPDATE recharge SET paused = '', declines = 0, retry_at = now(), checkout_id = N
 FROM purchase WHERE purchase.id = checkout_id AND purchase.state = 'paid' AND paused = 'authentication_required'
 
 -- name: watched
--- Whose balance is to be looked at: no attempt is open, and none has to wait.
+-- Whose balance is to be looked at: no attempt is open, none has to wait, and fewer than $1 were declined in a day.
 SELECT recharge.account_id, threshold, amount_cents, month_cents_max, stripe_customer.stripe_id AS customer_id, card_id
 FROM recharge
 JOIN account ON account.id = recharge.account_id AND account.status = 'active'
@@ -30,6 +30,9 @@ JOIN stripe_customer ON stripe_customer.account_id = recharge.account_id AND car
 WHERE is_on AND paused = '' AND retry_at <= now()
   AND NOT EXISTS (SELECT FROM recharge_attempt
                   WHERE recharge_attempt.account_id = recharge.account_id AND state = 'open')
+  AND (SELECT count(*) FROM recharge_attempt
+       WHERE recharge_attempt.account_id = recharge.account_id AND state = 'declined'
+         AND created_at > now() - interval '1 day') < $1
 
 -- name: agreed
 -- What an attempt was begun for, if its account still agrees to it, and the card may still be charged.

@@ -9,6 +9,8 @@ from gateway.core.money import MicroCredits
 
 # After one decline, after two, after three; the fourth pauses it: banks take many attempts amiss.
 BACKOFFS = (timedelta(hours=1), timedelta(hours=6), timedelta(hours=24))
+# However often it is turned on anew: else an account's key could try a card without end.
+DECLINES_A_DAY_MAX = 8
 
 AUTHENTICATION_REQUIRED = "authentication_required"  # Stripe's code
 

@@ -13,6 +13,7 @@ from gateway.adapters.audit_log import Signature
 from gateway.app.stripe import StripeParts
 from gateway.core.flags import PURCHASE, Scope
 from gateway.core.money import UCR_PER_CREDIT
+from gateway.core.recharge import DECLINES_A_DAY_MAX
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import Running, logs, openai, running
 from tests.sandbox.stripe.parties import connected
@@ -366,3 +367,12 @@ async def test_no_card_is_charged_while_purchases_are_switched_off(shop: Shop, c
     await shop.stack.stores.flags.clear(PURCHASE, signature)
     await recharge(shop)
     assert await charges(client) == [(1000, "succeeded")]
+
+
+async def test_turning_it_on_again_and_again_does_not_try_a_card_without_end(shop: Shop, client: StripeClient) -> None:
+    await use_card(shop, client, "pm_card_chargeCustomerFail")
+    for _ in range(DECLINES_A_DAY_MAX + 3):
+        await agree(shop)
+        await shop.parts.recharger.step()
+        await shop.parts.recharger.idle()
+    assert len(await charges(client)) == DECLINES_A_DAY_MAX
