@@ -25,10 +25,16 @@ class ControlsFollower:
         self._decisions = Decisions()
         self._expires_at_ms: int | None = None
         self._snapshot = Controls()
+        self._looked_at_ms = now_ms()
 
     def snapshot(self) -> Controls:
         """What is in force now."""
         return self._snapshot
+
+    @property
+    def stale_s(self) -> float:
+        """How long ago Postgres was last asked: what was decided since is not in the snapshot."""
+        return (self._now_ms() - self._looked_at_ms) / 1000
 
     async def step(self) -> int:
         """Look once; 1 if something had changed. Raises `LedgerUnavailable`."""
@@ -37,11 +43,13 @@ class ControlsFollower:
         with outages():
             async with asyncio.timeout(self._read_timeout_s):
                 version = await self._pool.fetchval(self._sql["version"])
-                if version == self.version:
-                    return 0
-                await self._read()
-        self._apply()
-        return 1
+                has_changed = version != self.version
+                if has_changed:
+                    await self._read()
+        self._looked_at_ms = self._now_ms()
+        if has_changed:
+            self._apply()
+        return int(has_changed)
 
     async def _read(self) -> None:
         async with (

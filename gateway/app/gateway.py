@@ -215,6 +215,7 @@ class Gateway:
         )
         yield from gauges(
             {
+                "tollgate_controls_stale_seconds": ("Age of what is known of flags.", lambda: self.controls.stale_s),
                 "tollgate_open_holds": ("Holds this gateway has open.", lambda: len(self.leases)),
                 "tollgate_retained": ("Settlements kept until Postgres has them.", lambda: self.settlements.retained),
                 "tollgate_outbox_events": ("Events that wait to be posted.", lambda: self.ready.backlog_events),

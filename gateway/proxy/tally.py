@@ -13,11 +13,13 @@ class Tally:
         self.refusals: Counter[str] = Counter()
         self.flags: Counter[Flag] = Counter()
         self.captured_ucr = 0
+        self.shadow_ucr = 0  # what shadow calls would have cost
         self.sessions: Counter[End] = Counter()  # unmetered ones
 
     def settled(self, endpoint: Endpoint, settlement: Settlement) -> None:
         self.calls[endpoint, settlement.outcome] += 1
         self.captured_ucr += settlement.charged
+        self.shadow_ucr += settlement.cost - settlement.charged
         for flag in settlement.flags:
             self.flags[flag] += 1
 

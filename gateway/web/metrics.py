@@ -57,3 +57,4 @@ def tally_metrics(tally: Tally) -> Iterator[Metric]:
         sessions.add_metric([end], count)
     yield sessions
     yield CounterMetricFamily("tollgate_captured_ucr", "Micro-credits captured.", tally.captured_ucr)
+    yield CounterMetricFamily("tollgate_shadow_ucr", "Micro-credits of shadow calls, not charged.", tally.shadow_ucr)

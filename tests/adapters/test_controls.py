@@ -101,7 +101,9 @@ async def test_an_expired_flag_is_let_go_while_postgres_is_away(
     with pytest.raises(LedgerUnavailable):
         await follower.step()
     assert follower.snapshot().flags is not None
+    assert follower.stale_s == 0
     clock.now_ms += 1000
+    assert follower.stale_s == 1
     with pytest.raises(LedgerUnavailable):
         await follower.step()
     assert follower.snapshot() == Controls()

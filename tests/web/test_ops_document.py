@@ -28,7 +28,9 @@ EXAMPLES = 20  # of each operation
 
 @pytest.fixture
 async def url(stack: Stack) -> AsyncIterator[str]:
-    app = ops_app(stack.gateway.readiness, exposition(registry(stack.gateway.metrics)), ops_routes(stack.stores))
+    app = ops_app(
+        stack.gateway.readiness, exposition(registry(stack.gateway.metrics)), ops_routes(stack.config, stack.stores)
+    )
     runner, url = await listen(app, "127.0.0.1", 0)
     yield url
     await runner.cleanup()
