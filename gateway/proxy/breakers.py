@@ -21,6 +21,7 @@ from gateway.core.endings import Ended
 from gateway.core.errors import ModelUnavailable
 from gateway.core.shared_breaker import SharedBreaker
 from gateway.core.signals import model_signal, upstream_signal
+from gateway.proxy.prober import usual_endpoint
 
 log = structlog.get_logger(__name__)
 
@@ -36,8 +37,6 @@ HALF_OPEN_RETRY_S = 2
 SHARED_NOT = (RedisUnavailable, RedisScriptError)
 # After a probe that was not answered.
 PROBE_REST_MS = 1000
-# Of a model that only other gateways have called: what most models answer to.
-_USUAL_ENDPOINT = Endpoint.RESPONSES
 
 
 class Prober(Protocol):
@@ -71,6 +70,7 @@ class Breakers:
         self._endpoints: dict[str, Endpoint] = {}
         self._probing: dict[str, asyncio.Task[None]] = {}
         self._complaint = ""
+        self._is_closed = False
         self.probes: Counter[tuple[str, bool]] = Counter()  # by breaker and whether it was answered
         self.openings: Counter[str] = Counter()
 
@@ -110,7 +110,7 @@ class Breakers:
 
     async def step(self) -> int:
         """Tell the fleet what was counted and decided here, hear what holds, and probe where that is due."""
-        if not self._policy.enabled:
+        if not self._policy.enabled or self._is_closed:
             return 0
         self._finish_probes()
         noted = await self._noted()
@@ -121,13 +121,12 @@ class Breakers:
                 self._follow(name)
         await asyncio.gather(*(self._sync(name, shared, now_ms) for name, shared in self._shared.items()))
         await self._note(noted)
-        for name, shared in self._refusing.items():
-            if shared.may_probe and name not in self._probing:
-                self._probing[name] = asyncio.create_task(self._probe(name, shared), name=f"probe {name}")
+        self._start_probes()
         return 0
 
     async def close(self) -> None:
-        """Give up the probes that are under way."""
+        """Give up the probes that are under way, and begin no more."""
+        self._is_closed = True
         for task in self._probing.values():
             task.cancel()
         await asyncio.gather(*self._probing.values(), return_exceptions=True)
@@ -158,6 +157,11 @@ class Breakers:
 
     # --- probes --------------------------------------------------------------------------------------------------
 
+    def _start_probes(self) -> None:
+        for name, shared in self._refusing.items():
+            if shared.may_probe and name not in self._probing and not self._is_closed:
+                self._probing[name] = asyncio.create_task(self._probe(name, shared), name=f"probe {name}")
+
     async def _probe(self, name: str, shared: SharedBreaker) -> None:
         token, version = f"{self._gateway_id}-{self._clock_ms()}", shared.breaker.version
         try:
@@ -168,7 +172,7 @@ class Breakers:
         if name == UPSTREAM:
             answered = await self._prober.upstream_answers()
         else:
-            answered = await self._prober.model_answers(name, self._endpoints.get(name, _USUAL_ENDPOINT))
+            answered = await self._prober.model_answers(name, self._endpoints.get(name) or usual_endpoint(name))
         self.probes[name, answered] += 1
         shared.probed(answered, self._clock_ms(), self._chance())
         self._watch(name, shared)

@@ -23,6 +23,19 @@ _ASKS: dict[Endpoint, dict[str, object]] = {
 }
 
 
+# Of a model that only other gateways have called: what it answers to, by its name.
+_NAMED = {"embedding": Endpoint.EMBEDDINGS, "instruct": Endpoint.COMPLETIONS, "-002": Endpoint.COMPLETIONS}
+
+
+def usual_endpoint(model: str) -> Endpoint:
+    """Where a model is asked, as far as its name tells.
+
+    >>> [usual_endpoint(model).value for model in ("gpt-5", "text-embedding-3-small", "text-embedding-ada-002")]
+    ['/v1/responses', '/v1/embeddings', '/v1/embeddings']
+    """
+    return next((endpoint for part, endpoint in _NAMED.items() if part in model), Endpoint.RESPONSES)
+
+
 class Prober:
     def __init__(self, pool: Pool, *, upstream_key: str, timeout_s: float) -> None:
         self._pool = pool
