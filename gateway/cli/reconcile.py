@@ -20,7 +20,7 @@ from gateway.core.money import format_credits
 from gateway.core.provider_costs import ModelCost
 from gateway.core.reconciliation import Check, Report, Verdict, figure, unit_in_words
 
-app = typer.Typer(help="Compare a day's books with everybody else's.", no_args_is_help=False)
+app = typer.Typer()
 
 EXIT_MISMATCH, EXIT_NOT_CHECKED = 1, 2
 STYLES = {Verdict.OK: "green", Verdict.MISMATCH: "red", Verdict.NOT_CHECKED: "yellow"}
@@ -32,9 +32,9 @@ Day = Annotated[str, typer.Option("--day", metavar="YYYY-MM-DD", help="The day, 
 def reconcile(
     context: typer.Context, day: Day = "", data: Data = None, config: ConfigFile = None, as_json: AsJson = False
 ) -> None:
-    """Compare a day's books with Stripe, OpenAI and Redis. Exit 0: all agree; 1: a mismatch; 2: not all could be asked.
+    """Compare a day's books with Stripe, OpenAI and Redis.
 
-    The report of a day that is over is kept.
+    Exit 0: all agree; 1: a mismatch; 2: not all could be asked. The report of a day that is over is kept.
     """
     if context.invoked_subcommand is None:
         with _not_checked():
