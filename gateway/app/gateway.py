@@ -108,7 +108,7 @@ class Gateway:
             memory_percent_max=config.redis.ready_memory_percent_max,
         )
         edge = config.edge
-        self._stripe = stripe_parts(config, stores)
+        self.stripe = stripe_parts(config, stores)
         self._tokens = token_callers(config, stores)
         everybody = self.callers if self._tokens is None else KeysAndTokens(self.callers, self._tokens)
         reporting = Reporting(
@@ -126,7 +126,7 @@ class Gateway:
             config,
             stores,
             everybody,
-            self._stripe,
+            self.stripe,
             self.controls.snapshot,
             reporting,
             cards,
@@ -237,8 +237,8 @@ class Gateway:
         await self.server.drain(drain_s)
         cutting.cancel()
         await self._public.cleanup()
-        if self._stripe is not None:
-            await self._stripe.close()
+        if self.stripe is not None:
+            await self.stripe.close()
         await self.breakers.close()
         await self.settlements.close()
         await self.pool.close()

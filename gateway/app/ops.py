@@ -1,6 +1,7 @@
 """The operations API, built out of configuration and stores: the same in every process that has them."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
@@ -18,8 +19,11 @@ from gateway.web.ops_controls import ControlsApi
 from gateway.web.ops_keys import KeysApi
 from gateway.web.ops_models import BrownoutDefaults, ModelsApi
 
+if TYPE_CHECKING:
+    from gateway.app.stripe import StripeParts
 
-def operations_of(config: Config, stores: Stores) -> list[Operation]:
+
+def operations_of(config: Config, stores: Stores, stripe: "StripeParts | None" = None) -> list[Operation]:
     access = OperatorAccess(by_ops_key(stores.ops_keys))
     accounts = AccountsApi(access, stores.accounts, stores.account_desk, stores.reviews, stores.corrections)
     defaults = BrownoutDefaults(
@@ -35,13 +39,20 @@ def operations_of(config: Config, stores: Stores) -> list[Operation]:
             *accounts.operations(),
             *models.operations(),
             *KeysApi(access, stores.ops_keys).operations(),
+            *(_refunds(access, stores, stripe) if stripe is not None else []),
         ]
     )
 
 
-def ops_routes(config: Config, stores: Stores) -> list[web.AbstractRouteDef]:
-    """Every path below /ops, and their OpenAPI document."""
-    operations = operations_of(config, stores)
+def _refunds(access: OperatorAccess, stores: Stores, stripe: "StripeParts") -> list[Operation]:
+    from gateway.web.ops_refunds import RefundsApi  # only where something is sold is the SDK, which is large, imported
+
+    return RefundsApi(access, stripe.refunds, stores.pool, stores.audit_log).operations()
+
+
+def ops_routes(config: Config, stores: Stores, stripe: "StripeParts | None" = None) -> list[web.AbstractRouteDef]:
+    """Every path below /ops, and their OpenAPI document. Without Stripe nothing is refunded."""
+    operations = operations_of(config, stores, stripe)
     written = msgspec.json.encode(document(operations, title="Tollgate operations", version=__version__))
 
     async def show(_: web.Request) -> web.Response:

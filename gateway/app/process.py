@@ -5,7 +5,7 @@ import gc
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 import uvloop
@@ -21,6 +21,9 @@ from gateway.config import Config, ConfigError, parse_listen, why
 from gateway.core.schedule import starts_ms
 from gateway.web.metrics import registry
 from gateway.web.ops import exposition, listen, ops_app
+
+if TYPE_CHECKING:
+    from gateway.app.stripe import StripeParts
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +78,9 @@ async def run_workers(config: Config, announce: Announce) -> None:
 class Part(Protocol):
     """What a process is about."""
 
+    @property
+    def stripe(self) -> "StripeParts | None": ...
+
     def loops(self) -> list[Coroutine[None, None, None]]: ...
 
     async def readiness(self) -> str: ...
@@ -94,7 +100,7 @@ async def _run(part: Part, stores: Stores, config: Config, announce: Announce, b
         asyncio.get_running_loop().add_signal_handler(wanted, stopping.set)
     ops_host, ops_port = parse_listen(config.ops_listen)
     try:
-        ops = ops_app(part.readiness, exposition(registry(part.metrics)), ops_routes(config, stores))
+        ops = ops_app(part.readiness, exposition(registry(part.metrics)), ops_routes(config, stores, part.stripe))
         runner, ops_url = await listen(ops, ops_host, ops_port)
     except OSError as error:
         raise ConfigError(f"ops_listen: {config.ops_listen}: {why(error)}; choose another with --ops-listen") from error

@@ -57,7 +57,7 @@ class Workers:
         self.rebuilder = Rebuilder(stores.recovery)
         self.bookkeeper = Bookkeeper(stores.provider_costs, stores.statements, now=now)
         self.cap_watcher = cap_watcher(config, stores)
-        self._stripe = stripe_parts(config, stores)
+        self.stripe = stripe_parts(config, stores)
         self._notices = NoticeParts(config, stores.notices)
         self._watch = WatchParts(config, stores)
         self._reconciling = ReconcileParts(config, stores)
@@ -68,7 +68,7 @@ class Workers:
     def loops(self) -> list[Coroutine[None, None, None]]:
         workers = self._config.workers
         return [
-            *(self._stripe.loops() if self._stripe is not None else []),
+            *(self.stripe.loops() if self.stripe is not None else []),
             *self._notices.loops(),
             *self._watch.loops(),
             every(workers.rebuild_check_ms / 1000, "rebuild", self.rebuilder.step),
@@ -94,8 +94,8 @@ class Workers:
     def metrics(self) -> Iterator[Metric]:
         poster, rebuilder = self.poster, self.rebuilder
         yield from self._reconciling.metrics()
-        if self._stripe is not None:
-            yield from self._stripe.metrics()
+        if self.stripe is not None:
+            yield from self.stripe.metrics()
         yield from self._notices.metrics()
         yield from self._watch.metrics()
         yield from gauges(
@@ -149,6 +149,6 @@ class Workers:
 
     async def close(self) -> None:
         """Close what the workers reach the outside with."""
-        if self._stripe is not None:
-            await self._stripe.close()
+        if self.stripe is not None:
+            await self.stripe.close()
         await self._notices.close()

@@ -1,0 +1,76 @@
+"""Refunds on an operator's word: once for a key, within the policy, and signed."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from gateway.adapters.audit_log import Signature
+from gateway.app.ops import ops_routes
+from gateway.core.money import UCR_PER_CREDIT
+from gateway.core.operators import Role
+from gateway.sandbox.openai import SimulatedOpenAI
+from gateway.web.metrics import registry
+from gateway.web.ops import exposition, listen, ops_app
+from tests.proxy.conftest import Running, logs, openai, running
+from tests.shop import ENVIRONMENT, Shop, open_shop
+
+__all__ = ["logs", "openai", "running"]
+
+ASKED = {"key": "ticket 7", "reason": "asked for", "credits": "1000"}
+
+
+class Desk:
+    def __init__(self, shop: Shop, url: str, session: aiohttp.ClientSession) -> None:
+        self.shop = shop
+        self._url = url
+        self._session = session
+
+    async def refund(self, purchase_id: str, body: Any, role: Role = Role.OPERATOR) -> tuple[int, Any]:
+        key, _ = await self.shop.stack.stores.ops_keys.create("ann", role, Signature("boss", "new here"))
+        where = f"{self._url}/ops/purchases/{purchase_id}/refunds"
+        async with self._session.post(where, json=body, headers={"Authorization": f"Bearer {key}"}) as reply:
+            told = await reply.json()
+        await self.shop.settle()
+        return reply.status, told
+
+
+@pytest.fixture
+async def desk(running: Running, openai: SimulatedOpenAI, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    async with open_shop(running, openai) as shop, aiohttp.ClientSession() as session:
+        shop.account = await shop.stack.new_account("buyer", ucr=0)
+        gateway = shop.stack.gateway
+        routes = ops_routes(shop.stack.config, shop.stack.stores, gateway.stripe)
+        app = ops_app(gateway.readiness, exposition(registry(gateway.metrics)), routes)
+        runner, url = await listen(app, "127.0.0.1", 0)
+        yield Desk(shop, url, session)
+        await runner.cleanup()
+
+
+async def test_the_same_key_is_the_same_refund_and_it_is_signed(desk: Desk) -> None:
+    purchase_id = await desk.shop.bought()
+    first = await desk.refund(purchase_id, ASKED)
+    assert (first[0], first[1]["state"], first[1]["cents"]) == (201, "made", 100)
+    assert await desk.refund(purchase_id, ASKED) == first
+    assert await desk.shop.available() == 4_000 * UCR_PER_CREDIT
+    line = await desk.shop.stack.stores.pool.fetchrow("SELECT * FROM audit_log WHERE action = 'refund.ask' LIMIT 1")
+    assert line is not None
+    assert (line["author"], line["reason"], line["subject"]) == ("ann", "asked for", purchase_id)
+
+
+async def test_what_is_not_allowed_moves_nothing_and_says_why(desk: Desk) -> None:
+    purchase_id = await desk.shop.bought()
+    refused = [
+        (await desk.refund(purchase_id, ASKED, Role.VIEWER))[0],
+        (await desk.refund(purchase_id, ASKED | {"reason": " "}))[0],
+        (await desk.refund(purchase_id, ASKED | {"key": ""}))[0],
+        (await desk.refund(purchase_id, ASKED | {"credits": "x"}))[0],
+        (await desk.refund("nothing", ASKED))[0],
+    ]
+    assert refused == [403, 400, 400, 400, 400]
+    _, told = await desk.refund(purchase_id, ASKED | {"credits": "5010"})
+    assert "at most $5.00" in told["error"]["message"]
+    assert await desk.shop.available() == 5_000 * UCR_PER_CREDIT
