@@ -1,11 +1,13 @@
 """Brownouts and breakers by the operations API."""
 
+import asyncio
+
 import pytest
 
 from gateway.core.breaker import State
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import logs, openai, running, stack
-from tests.proxy.stack import Stack, until
+from tests.proxy.stack import PATIENCE_S, Stack, until
 from tests.proxy.test_breakers import MODEL, behave, code_of
 from tests.web.test_ops import Desk, desk
 
@@ -64,11 +66,10 @@ async def test_a_breaker_that_opened_is_shown(desk: Desk, stack: Stack, openai: 
     async with stack.client() as client:
         while await code_of(client) != "model_unavailable":
             pass
-    for _ in range(100):
-        _, shown = await desk.ask("GET", "/ops/breakers", by="eve")
-        if shown["data"]:
-            break
-    (breaker,) = shown["data"]
+    async with asyncio.timeout(PATIENCE_S):
+        while not (shown := await desk.ask("GET", "/ops/breakers", by="eve"))[1]["data"]:
+            await asyncio.sleep(0)
+    (breaker,) = shown[1]["data"]
     assert breaker["breaker"] == MODEL
     assert breaker["state"] in (State.OPEN, State.HALF_OPEN)
     assert breaker["cause"] in ("consecutive_failures", "probe_failed")
