@@ -9,10 +9,10 @@ from itertools import islice
 from typing import TypeVar
 
 from bench.processes import BenchError
-from gateway.adapters.accounts import AccountError
-from gateway.adapters.credits import CreditsError, Reserved
-from gateway.adapters.database import LedgerUnavailable
-from gateway.adapters.redis_link import RedisUnavailable
+from gateway.adapters.postgres.accounts import AccountError
+from gateway.adapters.postgres.database import LedgerUnavailable
+from gateway.adapters.redis.credits import CreditsError, Reserved
+from gateway.adapters.redis.link import RedisUnavailable
 from gateway.app.sources import RequestIds, now_ms
 from gateway.app.stores import Stores, open_stores
 from gateway.config import ConfigError, load

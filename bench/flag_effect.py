@@ -19,8 +19,8 @@ import typer
 from bench.processes import BenchError, Children
 from bench.tollgate import start_tollgate
 from bench.yardsticks.start import start_upstream
-from gateway.adapters.audit_log import Signature
-from gateway.adapters.flags import FlagDesk
+from gateway.adapters.postgres.audit_log import Signature
+from gateway.adapters.postgres.flags import FlagDesk
 from gateway.app.stores import open_stores
 from gateway.config import load
 from gateway.core.flags import MAINTENANCE, Scope

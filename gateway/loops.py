@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from gateway.adapters.credits import CreditsError
-from gateway.adapters.database import LedgerUnavailable
-from gateway.adapters.outbox import OutboxUnavailable
-from gateway.adapters.redis_link import RedisUnavailable
+from gateway.adapters.postgres.database import LedgerUnavailable
+from gateway.adapters.redis.credits import CreditsError
+from gateway.adapters.redis.link import RedisUnavailable
+from gateway.adapters.redis.outbox import OutboxUnavailable
 
 log = structlog.get_logger(__name__)
 

@@ -1,4 +1,4 @@
---[[ prelude: put in front of every other script by gateway/adapters/scripts.py; no script of its own.
+--[[ prelude: put in front of every other script by gateway/adapters/redis/scripts.py; no script of its own.
      Whole numbers without loss, Redis' clock, how a hold is written down, and the one way in which it ends.
 
      Amounts come as decimal strings. A sum of two amounts that is in range is exact as a double, and one that is out of

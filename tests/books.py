@@ -11,12 +11,12 @@ import asyncpg
 import msgspec
 from redis.asyncio import Redis
 
-from gateway.adapters.accounts import Account, Accounts
-from gateway.adapters.database import SYSTEM, Pool, open_pool
-from gateway.adapters.keys import Keys
-from gateway.adapters.ledger import Ledger, Posted
-from gateway.adapters.members import Members
-from gateway.adapters.outbox import Outbox, decode
+from gateway.adapters.postgres.accounts import Account, Accounts
+from gateway.adapters.postgres.database import SYSTEM, Pool, open_pool
+from gateway.adapters.postgres.keys import Keys
+from gateway.adapters.postgres.ledger import Ledger, Posted
+from gateway.adapters.postgres.members import Members
+from gateway.adapters.redis.outbox import Outbox, decode
 from gateway.core.holds import Outcome, Phase, Settlement, Terms
 from gateway.core.ids import uuid7
 from gateway.core.posting import DeadLetter, Event, Position

@@ -3,11 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.adapters.credit_outbox import CreditOutbox
-from gateway.adapters.credits import AccountUnloaded, Credits, Settled
+from gateway.adapters.postgres.credit_outbox import CreditOutbox
 from gateway.adapters.recovery import Recovery
-from gateway.adapters.redis_link import RedisLink
-from gateway.adapters.scripts import Scripts
+from gateway.adapters.redis.credits import AccountUnloaded, Credits, Settled
+from gateway.adapters.redis.link import RedisLink
+from gateway.adapters.redis.scripts import Scripts
 from gateway.core.holds import Hold, Outcome, Settlement
 from gateway.core.shards import SHARD_KEYS, SHARDS, shard_of
 from gateway.resources import shipped

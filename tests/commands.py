@@ -11,7 +11,7 @@ from typing import NamedTuple
 TIMEOUT_S = 60.0
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["gateway.cli.main", "gateway.app.process", "gateway.adapters.audit"])
+_context.set_forkserver_preload(["gateway.cli.main", "gateway.app.process", "gateway.adapters.postgres.audit"])
 
 
 class Done(NamedTuple):

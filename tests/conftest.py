@@ -57,7 +57,7 @@ def running(store: EmbeddedStore) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server_url: str) -> Iterator[str]:
     """The name of a database that carries the whole schema, migrated once a session, to be copied."""
-    from gateway.adapters.schema import migrate  # slow to import, and most tests need no database
+    from gateway.adapters.postgres.schema import migrate  # slow to import, and most tests need no database
 
     with fresh_database(postgres_server_url) as url:
         migrate(url)

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from gateway.adapters.database import Connection, Pool
+from gateway.adapters.postgres.database import Connection, Pool
 from tests.books import new_id
 
 USAGE = """

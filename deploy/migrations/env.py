@@ -1,4 +1,4 @@
-"""Alembic's way into the revisions. Connection, transaction and lock come from gateway.adapters.schema."""
+"""Alembic's way into the revisions. Connection, transaction and lock come from gateway.adapters.postgres.schema."""
 
 from alembic import context
 

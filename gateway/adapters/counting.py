@@ -9,10 +9,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from gateway.adapters.charges import Charges
-from gateway.adapters.counters import Charged, Counters, OutboxAhead
-from gateway.adapters.credits import Credits, ShardCold
-from gateway.adapters.database import LedgerUnavailable
+from gateway.adapters.postgres.charges import Charges
+from gateway.adapters.postgres.database import LedgerUnavailable
+from gateway.adapters.redis.counters import Charged, Counters, OutboxAhead
+from gateway.adapters.redis.credits import Credits, ShardCold
 from gateway.core.caps import Holder
 from gateway.core.holds import Hold
 from gateway.core.posting import Position

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from gateway.adapters.database import SYSTEM, Pool, outages
-from gateway.adapters.redis_link import RedisLink
-from gateway.adapters.stored_holds import StoredHold, read_hold
+from gateway.adapters.postgres.database import SYSTEM, Pool, outages
+from gateway.adapters.redis.link import RedisLink
+from gateway.adapters.redis.stored_holds import StoredHold, read_hold
 from gateway.core.money import MicroCredits
 from gateway.core.posting import Position
 from gateway.core.shards import SHARD_KEYS, SHARDS

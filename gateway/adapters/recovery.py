@@ -8,12 +8,12 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from gateway.adapters.credits import AccountUnloaded, Credits, ShardCold, ShardState
-from gateway.adapters.database import Connection, LedgerUnavailable, Pool, load_queries, outages
-from gateway.adapters.ledger import Ledger
-from gateway.adapters.outbox import Outbox
-from gateway.adapters.redis_link import RedisLink
-from gateway.adapters.stored_holds import StoredHold, read_hold
+from gateway.adapters.postgres.database import Connection, LedgerUnavailable, Pool, load_queries, outages
+from gateway.adapters.postgres.ledger import Ledger
+from gateway.adapters.redis.credits import AccountUnloaded, Credits, ShardCold, ShardState
+from gateway.adapters.redis.link import RedisLink
+from gateway.adapters.redis.outbox import Outbox
+from gateway.adapters.redis.stored_holds import StoredHold, read_hold
 from gateway.core.holds import Hold, HoldState
 from gateway.core.posting import Event, Position
 from gateway.core.shards import SHARD_KEYS, shard_of

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from gateway.adapters.breakers import BreakerStore
+from gateway.adapters.redis.breakers import BreakerStore
 from gateway.app.sources import new_request_id
 from gateway.app.stores import Stores
 from gateway.config import Config

@@ -4,9 +4,9 @@ import time
 from collections.abc import Coroutine
 from contextlib import suppress
 
-from gateway.adapters.caps import CapDirectory
 from gateway.adapters.counting import CapCounting
-from gateway.adapters.database import LedgerUnavailable
+from gateway.adapters.postgres.caps import CapDirectory
+from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.app.sources import now_ms
 from gateway.app.stores import Stores
 from gateway.config import Config

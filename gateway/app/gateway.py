@@ -8,11 +8,11 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
-from gateway.adapters.callers import CallerDirectory, KeysAndTokens
-from gateway.adapters.controls import ControlsFollower
 from gateway.adapters.journal import Journal, JournalFull
-from gateway.adapters.tokens import Tokenizer
-from gateway.adapters.usage_reports import UsageReports
+from gateway.adapters.openai.tokens import Tokenizer
+from gateway.adapters.postgres.callers import CallerDirectory, KeysAndTokens
+from gateway.adapters.postgres.controls import ControlsFollower
+from gateway.adapters.postgres.usage_reports import UsageReports
 from gateway.app.breakers import breaker_metrics, breakers_of
 from gateway.app.brownouts import brownout_rules
 from gateway.app.caps import CapParts

@@ -11,8 +11,8 @@ from gateway.core.jwts import ClaimNames
 from gateway.core.roles import Role
 
 if TYPE_CHECKING:
-    from gateway.adapters.identities import TokenCallers
     from gateway.adapters.jwks import ConfiguredKey, KeySource
+    from gateway.adapters.postgres.identities import TokenCallers
 
 
 def token_callers(config: Config, stores: Stores) -> "TokenCallers | None":
@@ -21,8 +21,8 @@ def token_callers(config: Config, stores: Stores) -> "TokenCallers | None":
     if not identity.jwks_url and not identity.public_key_file:
         return None
     # Cryptography is large, and most gateways need none.
-    from gateway.adapters.identities import TokenCallers, TokenPolicy
     from gateway.adapters.jwks import FetchedKeys, Verifier
+    from gateway.adapters.postgres.identities import TokenCallers, TokenPolicy
 
     keys: KeySource
     if identity.jwks_url:

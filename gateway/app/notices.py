@@ -6,8 +6,8 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
-from gateway.adapters.notices import Notices
 from gateway.adapters.notify import Sender
+from gateway.adapters.postgres.notices import Notices
 from gateway.config import Config, ConfigError
 from gateway.core.notices import NoticesError, Templates, load_templates
 from gateway.loops import every

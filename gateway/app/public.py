@@ -7,11 +7,11 @@ import msgspec
 from aiohttp import web
 
 from gateway import __version__
-from gateway.adapters.callers import CallerDirectory, KeysAndTokens
-from gateway.adapters.idempotency import Idempotency
-from gateway.adapters.ledger_pages import LedgerPages
-from gateway.adapters.usage_pages import UsagePages
-from gateway.adapters.usage_reports import UsageReports
+from gateway.adapters.postgres.callers import CallerDirectory, KeysAndTokens
+from gateway.adapters.postgres.idempotency import Idempotency
+from gateway.adapters.postgres.ledger_pages import LedgerPages
+from gateway.adapters.postgres.usage_pages import UsagePages
+from gateway.adapters.postgres.usage_reports import UsageReports
 from gateway.app.sources import new_request_id, now, now_ms
 from gateway.app.stores import Stores
 from gateway.config import Config

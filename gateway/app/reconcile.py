@@ -6,10 +6,10 @@ from functools import partial
 
 from prometheus_client.core import Metric
 
-from gateway.adapters.database import LedgerUnavailable
-from gateway.adapters.openai_reports import OpenAIReports
-from gateway.adapters.provider_costs import ProviderCosts, day_start
-from gateway.adapters.reconciliation import ReconciliationReads, Reports
+from gateway.adapters.openai.reports import OpenAIReports
+from gateway.adapters.postgres.database import LedgerUnavailable
+from gateway.adapters.postgres.provider_costs import ProviderCosts, day_start
+from gateway.adapters.postgres.reconciliation import ReconciliationReads, Reports
 from gateway.app.sources import now, now_ms
 from gateway.app.stores import Stores, open_reading
 from gateway.config import Config, ConfigError
@@ -113,7 +113,7 @@ async def _beside_other_work(config: Config, stores: Stores) -> AsyncIterator[Re
 @asynccontextmanager
 async def _stripe_day(config: Config, reads: ReconciliationReads) -> AsyncIterator[Source]:
     # The SDK is large: it is imported only where something is sold.
-    from gateway.adapters.stripe import Stripe
+    from gateway.adapters.stripe.client import Stripe
     from gateway.workers.stripe_day import StripeDay
 
     stripe = Stripe(

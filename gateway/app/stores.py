@@ -9,36 +9,36 @@ import asyncpg
 import structlog
 from redis.asyncio import Redis
 
-from gateway.adapters import schema
-from gateway.adapters.account_desk import AccountDesk
-from gateway.adapters.accounts import Accounts
-from gateway.adapters.adjustments import Adjustments
-from gateway.adapters.alerts import Alerts
-from gateway.adapters.audit_log import AuditLog
-from gateway.adapters.brownouts import BrownoutDesk
-from gateway.adapters.cap_desk import CapDesk
-from gateway.adapters.charges import Charges
-from gateway.adapters.corrections import Corrections
-from gateway.adapters.counters import Counters
-from gateway.adapters.credit_outbox import CreditOutbox
-from gateway.adapters.credits import Credits
-from gateway.adapters.database import LedgerUnavailable, Pool, open_pool
-from gateway.adapters.dead_letters import DeadLetters
-from gateway.adapters.flags import FlagDesk
-from gateway.adapters.keys import Keys
-from gateway.adapters.ledger import Ledger
-from gateway.adapters.members import Members
-from gateway.adapters.notices import Notices
-from gateway.adapters.ops_keys import OpsKeys
-from gateway.adapters.outbox import Outbox
-from gateway.adapters.provider_costs import ProviderCosts
+from gateway.adapters.postgres import schema
+from gateway.adapters.postgres.account_desk import AccountDesk
+from gateway.adapters.postgres.accounts import Accounts
+from gateway.adapters.postgres.adjustments import Adjustments
+from gateway.adapters.postgres.alerts import Alerts
+from gateway.adapters.postgres.audit_log import AuditLog
+from gateway.adapters.postgres.brownouts import BrownoutDesk
+from gateway.adapters.postgres.cap_desk import CapDesk
+from gateway.adapters.postgres.charges import Charges
+from gateway.adapters.postgres.corrections import Corrections
+from gateway.adapters.postgres.credit_outbox import CreditOutbox
+from gateway.adapters.postgres.database import LedgerUnavailable, Pool, open_pool
+from gateway.adapters.postgres.dead_letters import DeadLetters
+from gateway.adapters.postgres.flags import FlagDesk
+from gateway.adapters.postgres.keys import Keys
+from gateway.adapters.postgres.ledger import Ledger
+from gateway.adapters.postgres.members import Members
+from gateway.adapters.postgres.notices import Notices
+from gateway.adapters.postgres.ops_keys import OpsKeys
+from gateway.adapters.postgres.provider_costs import ProviderCosts
+from gateway.adapters.postgres.reviews import Reviews
+from gateway.adapters.postgres.seals import Seals
+from gateway.adapters.postgres.statements import Statements
 from gateway.adapters.recovery import Recovery
-from gateway.adapters.redis_link import RedisLink, RedisUnavailable
-from gateway.adapters.redis_settings import weaknesses
-from gateway.adapters.reviews import Reviews
-from gateway.adapters.scripts import Scripts
-from gateway.adapters.seals import Seals
-from gateway.adapters.statements import Statements
+from gateway.adapters.redis.counters import Counters
+from gateway.adapters.redis.credits import Credits
+from gateway.adapters.redis.link import RedisLink, RedisUnavailable
+from gateway.adapters.redis.outbox import Outbox
+from gateway.adapters.redis.scripts import Scripts
+from gateway.adapters.redis.settings import weaknesses
 from gateway.app.notices import load_words
 from gateway.app.plans import load_policies
 from gateway.app.sources import new_request_id, now, now_ms

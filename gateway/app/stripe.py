@@ -8,12 +8,12 @@ import structlog
 from aiohttp import web
 from prometheus_client.core import Metric
 
-from gateway.adapters.payment_causes import PaymentCauses
-from gateway.adapters.payouts import Payouts
-from gateway.adapters.purchases import Purchases
-from gateway.adapters.recharges import Recharges
-from gateway.adapters.stripe import CheckoutSettings, Stripe
-from gateway.adapters.stripe_inbox import StripeInbox
+from gateway.adapters.postgres.payment_causes import PaymentCauses
+from gateway.adapters.postgres.payouts import Payouts
+from gateway.adapters.postgres.purchases import Purchases
+from gateway.adapters.postgres.recharges import Recharges
+from gateway.adapters.postgres.stripe_inbox import StripeInbox
+from gateway.adapters.stripe.client import CheckoutSettings, Stripe
 from gateway.app.sources import new_request_id, now_ms
 from gateway.app.stores import Stores
 from gateway.config import Config, ConfigError

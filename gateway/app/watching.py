@@ -4,7 +4,7 @@ from collections.abc import Coroutine, Iterator
 
 from prometheus_client.core import Metric
 
-from gateway.adapters.spending import SpendingBook
+from gateway.adapters.postgres.spending import SpendingBook
 from gateway.app.stores import Stores
 from gateway.config import Config
 from gateway.config.sections import Anomaly

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.adapters.accounts import Account
+from gateway.adapters.postgres.accounts import Account
 from gateway.cli.operator import Author, signed
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.adapters.audit_log import Logged
+from gateway.adapters.postgres.audit_log import Logged
 from gateway.cli.target import AsJson, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
 

@@ -20,8 +20,8 @@ from gateway.core.ledger import TransferKind
 from gateway.core.money import InvalidAmount, MicroCredits, format_credits, parse_credits
 
 if TYPE_CHECKING:
-    from gateway.adapters.books import Books
-    from gateway.adapters.books import Progress as OnDay
+    from gateway.adapters.postgres.books import Books
+    from gateway.adapters.postgres.books import Progress as OnDay
 
 app = typer.Typer(help="The books: export, costs, bills, corrections.", no_args_is_help=True)
 
@@ -74,7 +74,7 @@ def export(
     start, end = period(first, last)
 
     async def main(settings: Config) -> None:
-        from gateway.adapters.books import Books
+        from gateway.adapters.postgres.books import Books
         from gateway.app.stores import open_reading
 
         console = Console(stderr=True)
@@ -182,7 +182,7 @@ def bill(
 
 async def _costs_of(settings: Config, start: date, end: date) -> MicroCredits:
     """What OpenAI's costs API tells of these days."""
-    from gateway.adapters.openai_reports import ReportsUnavailable
+    from gateway.adapters.openai.reports import ReportsUnavailable
     from gateway.app.reconcile import openai_reports
 
     if not settings.openai_admin_key:

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.adapters.cap_desk import Standing
-from gateway.adapters.counters import Used
+from gateway.adapters.postgres.cap_desk import Standing
+from gateway.adapters.redis.counters import Used
 from gateway.cli.operator import Author, signed
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config

@@ -10,7 +10,7 @@ from gateway.config import Config
 from gateway.core.money import format_credits
 
 if TYPE_CHECKING:
-    from gateway.adapters.corrections import Correction
+    from gateway.adapters.postgres.corrections import Correction
 
 app = typer.Typer(help="Corrections of balances that need a second person.", no_args_is_help=True)
 

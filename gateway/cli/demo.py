@@ -9,7 +9,7 @@ from openai import APIError, AsyncOpenAI
 from openai.types.chat import ChatCompletionUserMessageParam
 from rich.console import Console
 
-from gateway.adapters.accounts import AccountError, LedgerLine
+from gateway.adapters.postgres.accounts import AccountError, LedgerLine
 from gateway.app.stores import Stores, open_stores
 from gateway.cli.target import CommandFailed, table
 from gateway.config import Config

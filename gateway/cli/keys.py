@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.adapters.keys import Key
+from gateway.adapters.postgres.keys import Key
 from gateway.cli.accounts import AccountArgument
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config

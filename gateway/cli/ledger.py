@@ -14,8 +14,8 @@ from gateway.config import Config
 from gateway.core.money import format_credits
 
 if TYPE_CHECKING:
-    from gateway.adapters.dead_letters import DeadLetters, Letter
-    from gateway.adapters.seals import Verdict
+    from gateway.adapters.postgres.dead_letters import DeadLetters, Letter
+    from gateway.adapters.postgres.seals import Verdict
 
 EXIT_VIOLATED = 1
 
@@ -36,7 +36,7 @@ def audit(data: Data = None, config: ConfigFile = None, as_json: AsJson = False)
     """Check the books; exit 0 only if every invariant holds."""
 
     async def main(settings: Config) -> list[dict[str, Any]]:
-        from gateway.adapters.audit import run_audit
+        from gateway.adapters.postgres.audit import run_audit
         from gateway.app.stores import open_stores
 
         console = Console(stderr=True, quiet=as_json)

@@ -4,17 +4,17 @@ import sys
 
 import typer
 
-from gateway.adapters.accounts import AccountError
-from gateway.adapters.audit_log import ChangeRefused
-from gateway.adapters.credits import CreditsError
-from gateway.adapters.database import LedgerUnavailable
-from gateway.adapters.dead_letters import DeadLetterError
-from gateway.adapters.notices import NoticeError
-from gateway.adapters.provider_costs import BillRefused
-from gateway.adapters.redis_link import RedisScriptError, RedisUnavailable
-from gateway.adapters.reviews import ReviewError
-from gateway.adapters.schema import SchemaError
-from gateway.adapters.statements import NoStatement, NotYetSealed
+from gateway.adapters.postgres.accounts import AccountError
+from gateway.adapters.postgres.audit_log import ChangeRefused
+from gateway.adapters.postgres.database import LedgerUnavailable
+from gateway.adapters.postgres.dead_letters import DeadLetterError
+from gateway.adapters.postgres.notices import NoticeError
+from gateway.adapters.postgres.provider_costs import BillRefused
+from gateway.adapters.postgres.reviews import ReviewError
+from gateway.adapters.postgres.schema import SchemaError
+from gateway.adapters.postgres.statements import NoStatement, NotYetSealed
+from gateway.adapters.redis.credits import CreditsError
+from gateway.adapters.redis.link import RedisScriptError, RedisUnavailable
 from gateway.cli import (
     accounts,
     alerts,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.adapters.members import Member, MemberChange
+from gateway.adapters.postgres.members import Member, MemberChange
 from gateway.cli.accounts import AccountArgument
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config

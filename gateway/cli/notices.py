@@ -12,7 +12,7 @@ from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, sho
 from gateway.config import Config
 
 if TYPE_CHECKING:
-    from gateway.adapters.notices import Listed, Target
+    from gateway.adapters.postgres.notices import Listed, Target
 
 app = typer.Typer(help="Notices: what was told to whom.", no_args_is_help=True)
 targets = typer.Typer(help="Whom notices reach: add, list, test, remove.", no_args_is_help=True)

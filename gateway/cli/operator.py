@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.adapters.audit_log import Signature
+from gateway.adapters.postgres.audit_log import Signature
 from gateway.cli.target import CommandFailed
 
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the audit log.")]

@@ -10,7 +10,7 @@ from gateway.config import Config
 from gateway.core.operators import Role
 
 if TYPE_CHECKING:
-    from gateway.adapters.ops_keys import OpsKey
+    from gateway.adapters.postgres.ops_keys import OpsKey
 
 app = typer.Typer(help="Operators: who may use the operations API.", no_args_is_help=True)
 keys = typer.Typer(help="Keys of operators: create, list, revoke.", no_args_is_help=True)

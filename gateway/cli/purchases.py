@@ -11,7 +11,7 @@ from gateway.core.money import InvalidAmount, format_credits, format_dollars, pa
 from gateway.core.topups import UCR_PER_CENT
 
 if TYPE_CHECKING:
-    from gateway.adapters.purchases import Purchase
+    from gateway.adapters.postgres.purchases import Purchase
 
 app = typer.Typer(help="Purchases: list, show.", no_args_is_help=True)
 refunds = typer.Typer(help="Refunds of unused credit.", no_args_is_help=True)
@@ -89,7 +89,7 @@ def create_refund(
         raise CommandFailed(f"--credits: {error}") from error
 
     async def main(settings: Config) -> dict[str, Any]:
-        from gateway.adapters.purchases import RefundTooLarge
+        from gateway.adapters.postgres.purchases import RefundTooLarge
         from gateway.workers.refunds import RefundRefused
 
         async with opened(settings) as (parts, stores):

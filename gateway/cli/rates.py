@@ -110,7 +110,7 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Build a rate card from the provider's dated prices, offline. It makes a file, and asks no running Tollgate."""
-    from gateway.adapters.rate_build import RateBuildError, build_card
+    from gateway.adapters.openai.rate_build import RateBuildError, build_card
 
     facts = (shipped("config") / "models.toml").read_text(encoding="utf-8")
     overrides = dict(_override(text) for text in override or [])

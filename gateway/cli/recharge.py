@@ -11,7 +11,7 @@ from gateway.core.errors import GatewayError
 from gateway.core.money import format_dollars
 
 if TYPE_CHECKING:
-    from gateway.adapters.recharges import Recharge, Tried
+    from gateway.adapters.postgres.recharges import Recharge, Tried
 
 app = typer.Typer(help="Automatic recharge: show, set, off.", no_args_is_help=True)
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
-from gateway.adapters.database import LedgerUnavailable
+from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.cli.books import day_of
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, table, target
 from gateway.config import Config
@@ -54,7 +54,7 @@ def show_report(
     """Show a report that was kept, and exit as the reconciliation did."""
 
     async def main(settings: Config) -> Report:
-        from gateway.adapters.reconciliation import Reports
+        from gateway.adapters.postgres.reconciliation import Reports
         from gateway.app.stores import open_reading
 
         async with open_reading(settings) as pool:
@@ -79,7 +79,7 @@ def _not_checked() -> Iterator[None]:
 
 
 async def _reconcile(settings: Config, day: str, as_json: bool) -> Report:
-    from gateway.adapters.reconciliation import Reports
+    from gateway.adapters.postgres.reconciliation import Reports
     from gateway.app.reconcile import open_reconciliation
     from gateway.app.sources import now
     from gateway.app.stores import open_stores

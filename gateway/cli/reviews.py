@@ -9,7 +9,7 @@ from gateway.cli.target import AsJson, ConfigFile, Data, run, show, table, targe
 from gateway.config import Config
 
 if TYPE_CHECKING:
-    from gateway.adapters.reviews import Review
+    from gateway.adapters.postgres.reviews import Review
 
 app = typer.Typer(help="Reviews: who is not served until somebody has looked.", no_args_is_help=True)
 
@@ -64,7 +64,7 @@ def release(
     """End a review: what it kept from being served is served again within a second."""
 
     async def main(settings: Config) -> "Review":
-        from gateway.adapters.audit_log import Signature
+        from gateway.adapters.postgres.audit_log import Signature
         from gateway.app.stores import open_stores
 
         async with open_stores(settings) as stores:

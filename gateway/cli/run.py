@@ -145,7 +145,7 @@ class Up:
 
 
 async def _migrate(database_url: str) -> None:
-    from gateway.adapters import schema
+    from gateway.adapters.postgres import schema
 
     await asyncio.to_thread(schema.migrate, database_url)
 
@@ -219,7 +219,7 @@ def _announcer(as_json: bool) -> Callable[[dict[str, str]], None]:
 
 def migrate(data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Bring the database schema up to date."""
-    from gateway.adapters import schema
+    from gateway.adapters.postgres import schema
 
     settings = load(config)
     url = settings.database_url if data is None and settings.database_url else target(data, config).database_url

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.adapters.shadow import Compared, compare
+from gateway.adapters.postgres.shadow import Compared, compare
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
 from gateway.core.money import format_credits

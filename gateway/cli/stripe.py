@@ -13,7 +13,7 @@ from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, sho
 from gateway.config import Config, ConfigError
 
 if TYPE_CHECKING:
-    from gateway.adapters.stripe_inbox import Kept
+    from gateway.adapters.postgres.stripe_inbox import Kept
     from gateway.app.stores import Stores
     from gateway.app.stripe import StripeParts
 

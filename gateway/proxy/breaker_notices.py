@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from gateway.adapters.notices import Notices
+from gateway.adapters.postgres.notices import Notices
 from gateway.core.breaker import State
 from gateway.core.notices import Kind
 

@@ -13,8 +13,8 @@ from typing import Protocol
 
 import structlog
 
-from gateway.adapters.breakers import BreakerStore
-from gateway.adapters.redis_link import RedisScriptError, RedisUnavailable
+from gateway.adapters.redis.breakers import BreakerStore
+from gateway.adapters.redis.link import RedisScriptError, RedisUnavailable
 from gateway.core.breaker import BreakerPolicy, Signal, State
 from gateway.core.calls import Endpoint
 from gateway.core.endings import Ended

@@ -14,8 +14,8 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from gateway.adapters.credits import Settled
-from gateway.adapters.tokens import Tokenizer
+from gateway.adapters.openai.tokens import Tokenizer
+from gateway.adapters.redis.credits import Settled
 from gateway.core.addresses import Address, Network, client_address
 from gateway.core.callers import Caller, Restrictions
 from gateway.core.calls import Call, Endpoint, parse

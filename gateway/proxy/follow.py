@@ -1,7 +1,7 @@
 """Following Postgres: which events are posted, and which shards were rebuilt under this gateway's live holds."""
 
-from gateway.adapters.credits import Credits
-from gateway.adapters.ledger import Ledger
+from gateway.adapters.postgres.ledger import Ledger
+from gateway.adapters.redis.credits import Credits
 from gateway.core.shards import SHARDS
 from gateway.proxy.leases import Leases
 from gateway.proxy.settlements import Settlements

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from gateway.adapters.credits import (
+from gateway.adapters.postgres.database import LedgerUnavailable
+from gateway.adapters.redis.credits import (
     AccountUnloaded,
     CapsUncounted,
     Credits,
@@ -17,8 +18,7 @@ from gateway.adapters.credits import (
     Refused,
     Reserved,
 )
-from gateway.adapters.database import LedgerUnavailable
-from gateway.adapters.redis_link import RedisScriptError, RedisUnavailable
+from gateway.adapters.redis.link import RedisScriptError, RedisUnavailable
 from gateway.core.errors import BillingUnavailable
 from gateway.core.holds import Hold
 from gateway.core.money import MicroCredits

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from gateway.adapters.tokens import BYTES_PER_TOKEN_ABOUT, Tokenizer
+from gateway.adapters.openai.tokens import BYTES_PER_TOKEN_ABOUT, Tokenizer
 from gateway.core.calls import Call
 from gateway.core.endings import Charge, Ended, Ending
 from gateway.core.estimate import Estimate, provisional_cost, texts_to_count

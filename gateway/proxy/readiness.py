@@ -5,10 +5,10 @@ The line is for the public listener too: it names no host and no account.
 
 import asyncio
 
-from gateway.adapters.credits import Credits
-from gateway.adapters.outbox import Outbox, OutboxUnavailable
-from gateway.adapters.redis_link import RedisLink, RedisUnavailable
-from gateway.adapters.redis_settings import figures
+from gateway.adapters.redis.credits import Credits
+from gateway.adapters.redis.link import RedisLink, RedisUnavailable
+from gateway.adapters.redis.outbox import Outbox, OutboxUnavailable
+from gateway.adapters.redis.settings import figures
 from gateway.core.shards import SHARDS
 
 INTERVAL_S, MISSING_INTERVAL_S = 1.0, 0.1

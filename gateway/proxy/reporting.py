@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.adapters.caps import CapDirectory
-from gateway.adapters.credits import Refused
-from gateway.adapters.ledger import Ledger
-from gateway.adapters.usage_reports import Report, UsageReports
+from gateway.adapters.postgres.caps import CapDirectory
+from gateway.adapters.postgres.ledger import Ledger
+from gateway.adapters.postgres.usage_reports import Report, UsageReports
+from gateway.adapters.redis.credits import Refused
 from gateway.core.callers import Caller
 from gateway.core.caps import Bounds
 from gateway.core.errors import GatewayError, InsufficientCredits

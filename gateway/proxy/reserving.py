@@ -11,8 +11,8 @@ from weakref import WeakValueDictionary
 import msgspec
 import structlog
 
-from gateway.adapters.credits import Refused
-from gateway.adapters.tokens import BadVocabulary, Tokenizer
+from gateway.adapters.openai.tokens import BadVocabulary, Tokenizer
+from gateway.adapters.redis.credits import Refused
 from gateway.core.callers import Caller
 from gateway.core.calls import Call
 from gateway.core.caps import Bounds, Excess

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from gateway.adapters.credits import EventId
+from gateway.adapters.redis.credits import EventId
 from gateway.core.holds import Settlement
 from gateway.core.shards import SHARDS, shard_of
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import structlog
 
-from gateway.adapters.audit_log import Signature
-from gateway.adapters.brownouts import BrownoutDesk
+from gateway.adapters.postgres.audit_log import Signature
+from gateway.adapters.postgres.brownouts import BrownoutDesk
 from gateway.core.breaker import Signal
 from gateway.core.brownout import Level
 from gateway.core.brownout_rules import Performance, RulePolicy

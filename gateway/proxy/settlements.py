@@ -11,10 +11,18 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from gateway.adapters.credits import AccountUnloaded, Credits, EventId, HoldConflict, HoldMissing, Settled, ShardCold
-from gateway.adapters.database import LedgerUnavailable
 from gateway.adapters.journal import Journal, JournalFull
-from gateway.adapters.redis_link import RedisScriptError, RedisUnavailable
+from gateway.adapters.postgres.database import LedgerUnavailable
+from gateway.adapters.redis.credits import (
+    AccountUnloaded,
+    Credits,
+    EventId,
+    HoldConflict,
+    HoldMissing,
+    Settled,
+    ShardCold,
+)
+from gateway.adapters.redis.link import RedisScriptError, RedisUnavailable
 from gateway.core.holds import Hold, Outcome, Settlement
 from gateway.core.money import MicroCredits
 from gateway.proxy.leases import LoadAccount

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
-from gateway.adapters.accounts import Accounts
-from gateway.adapters.keys import Keys
-from gateway.adapters.members import Members
+from gateway.adapters.postgres.accounts import Accounts
+from gateway.adapters.postgres.keys import Keys
+from gateway.adapters.postgres.members import Members
 from gateway.core.holds import Balance
 from gateway.core.money import format_credits
 from gateway.core.roles import Role, role_of

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
-from gateway.adapters.alerts import Alerts
+from gateway.adapters.postgres.alerts import Alerts
 from gateway.core.alerts import Wishes
 from gateway.core.errors import InvalidRequest
 from gateway.core.money import InvalidAmount, format_credits, parse_credits

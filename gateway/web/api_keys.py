@@ -6,9 +6,9 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
-from gateway.adapters.idempotency import Idempotency
-from gateway.adapters.keys import Key, KeyExists, Keys
-from gateway.adapters.members import Members
+from gateway.adapters.postgres.idempotency import Idempotency
+from gateway.adapters.postgres.keys import Key, KeyExists, Keys
+from gateway.adapters.postgres.members import Members
 from gateway.core.callers import DEFAULT_SCOPES, Caller, Scope
 from gateway.core.errors import RoleNotAllowed
 from gateway.core.key_terms import KeyTerms

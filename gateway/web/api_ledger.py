@@ -8,9 +8,9 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from gateway.adapters.accounts import LedgerLine
-from gateway.adapters.database import LedgerUnavailable
-from gateway.adapters.ledger_pages import BadCursor, Cursor, LedgerPages, Wanted, read_cursor
+from gateway.adapters.postgres.accounts import LedgerLine
+from gateway.adapters.postgres.database import LedgerUnavailable
+from gateway.adapters.postgres.ledger_pages import BadCursor, Cursor, LedgerPages, Wanted, read_cursor
 from gateway.core.books import csv_line
 from gateway.core.errors import BillingUnavailable, InvalidRequest
 from gateway.core.money import format_credits

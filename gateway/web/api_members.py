@@ -7,8 +7,8 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
-from gateway.adapters.idempotency import Idempotency
-from gateway.adapters.members import Member, MemberChange, MemberExists, Members
+from gateway.adapters.postgres.idempotency import Idempotency
+from gateway.adapters.postgres.members import Member, MemberChange, MemberExists, Members
 from gateway.core.callers import Caller
 from gateway.core.errors import RoleNotAllowed
 from gateway.core.roles import Role, may_manage_member

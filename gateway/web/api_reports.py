@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
-from gateway.adapters.usage_reports import ReportMismatch, UsageReports
+from gateway.adapters.postgres.usage_reports import ReportMismatch, UsageReports
 from gateway.core.callers import Caller
 from gateway.core.errors import IdempotencyMismatch, InvalidRequest, NotFound, ScopeMissing
 from gateway.core.money import format_credits

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from aiohttp import web
 
-from gateway.adapters.usage_pages import Grouping, UsagePages, UsageSum
+from gateway.adapters.postgres.usage_pages import Grouping, UsagePages, UsageSum
 from gateway.core.errors import InvalidRequest
 from gateway.core.money import format_credits
 from gateway.core.windows import zone_of

@@ -4,8 +4,8 @@ import hashlib
 
 from aiohttp import web
 
-from gateway.adapters.idempotency import Idempotency
-from gateway.adapters.idempotency import IdempotencyMismatch as Mismatch
+from gateway.adapters.postgres.idempotency import Idempotency
+from gateway.adapters.postgres.idempotency import IdempotencyMismatch as Mismatch
 from gateway.core.errors import IdempotencyMismatch, InvalidRequest
 
 KEY_LENGTH_MAX = 200

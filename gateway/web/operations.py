@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from aiohttp import web
 
-from gateway.adapters.database import LedgerUnavailable
-from gateway.adapters.keys import KeyRefused, NoSuchKey
-from gateway.adapters.members import MemberRefused, NoSuchMember
+from gateway.adapters.postgres.database import LedgerUnavailable
+from gateway.adapters.postgres.keys import KeyRefused, NoSuchKey
+from gateway.adapters.postgres.members import MemberRefused, NoSuchMember
 from gateway.core.errors import BillingUnavailable, InvalidRequest, NotFound
 
 T = TypeVar("T")

@@ -4,10 +4,10 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
 
-from gateway.adapters.accounts import AccountError
-from gateway.adapters.audit_log import ChangeRefused
-from gateway.adapters.ops_keys import OpsKeys
-from gateway.adapters.reviews import ReviewError
+from gateway.adapters.postgres.accounts import AccountError
+from gateway.adapters.postgres.audit_log import ChangeRefused
+from gateway.adapters.postgres.ops_keys import OpsKeys
+from gateway.adapters.postgres.reviews import ReviewError
 from gateway.core.errors import InvalidRequest, RoleNotAllowed, Unauthenticated
 from gateway.core.operators import Operator, Role
 from gateway.web.operations import Answer, Operation

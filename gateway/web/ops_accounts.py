@@ -7,11 +7,11 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
-from gateway.adapters.account_desk import AccountDesk, Spender
-from gateway.adapters.accounts import Accounts
-from gateway.adapters.audit_log import Signature
-from gateway.adapters.corrections import Correction, Corrections
-from gateway.adapters.reviews import Review, Reviews
+from gateway.adapters.postgres.account_desk import AccountDesk, Spender
+from gateway.adapters.postgres.accounts import Accounts
+from gateway.adapters.postgres.audit_log import Signature
+from gateway.adapters.postgres.corrections import Correction, Corrections
+from gateway.adapters.postgres.reviews import Review, Reviews
 from gateway.core.errors import InvalidRequest
 from gateway.core.ledger import TransferKind
 from gateway.core.money import InvalidAmount, format_credits, parse_credits

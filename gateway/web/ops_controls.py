@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from gateway.adapters.audit_log import AuditLog, Logged, Signature
-from gateway.adapters.flags import FlagDesk
+from gateway.adapters.postgres.audit_log import AuditLog, Logged, Signature
+from gateway.adapters.postgres.flags import FlagDesk
 from gateway.core.errors import InvalidRequest
 from gateway.core.flags import Flag, Scope, default_of
 from gateway.core.operators import Role

@@ -3,8 +3,8 @@
 import msgspec
 from aiohttp import web
 
-from gateway.adapters.audit_log import Signature
-from gateway.adapters.ops_keys import OpsKey, OpsKeys
+from gateway.adapters.postgres.audit_log import Signature
+from gateway.adapters.postgres.ops_keys import OpsKey, OpsKeys
 from gateway.core.operators import Operator, Role
 from gateway.web.operations import Answer, Operation, read_body
 from gateway.web.ops_access import OperatorAccess

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import msgspec
 from aiohttp import web
 
-from gateway.adapters.audit_log import ChangeRefused, Signature
-from gateway.adapters.breakers import BreakerStore
-from gateway.adapters.brownouts import BrownoutDesk
-from gateway.adapters.redis_link import RedisUnavailable
+from gateway.adapters.postgres.audit_log import ChangeRefused, Signature
+from gateway.adapters.postgres.brownouts import BrownoutDesk
+from gateway.adapters.redis.breakers import BreakerStore
+from gateway.adapters.redis.link import RedisUnavailable
 from gateway.core.breaker import NOTHING
 from gateway.core.brownout import Brownout, Level
 from gateway.core.errors import BillingUnavailable

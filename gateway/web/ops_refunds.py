@@ -5,10 +5,10 @@ from typing import Literal
 import msgspec
 from aiohttp import web
 
-from gateway.adapters.audit_log import AuditLog, Signature
-from gateway.adapters.database import Pool, outages
-from gateway.adapters.purchases import AskedRefund, RefundTooLarge
-from gateway.adapters.stripe import StripeUnavailable
+from gateway.adapters.postgres.audit_log import AuditLog, Signature
+from gateway.adapters.postgres.database import Pool, outages
+from gateway.adapters.postgres.purchases import AskedRefund, RefundTooLarge
+from gateway.adapters.stripe.client import StripeUnavailable
 from gateway.core.errors import InvalidRequest
 from gateway.core.money import InvalidAmount, parse_credits
 from gateway.core.operators import Role

@@ -7,9 +7,9 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from gateway.adapters.database import LedgerUnavailable
-from gateway.adapters.purchases import KeyReused, Purchase, Purchases, TooManyBegun
-from gateway.adapters.stripe import StripeRefused, StripeUnavailable
+from gateway.adapters.postgres.database import LedgerUnavailable
+from gateway.adapters.postgres.purchases import KeyReused, Purchase, Purchases, TooManyBegun
+from gateway.adapters.stripe.client import StripeRefused, StripeUnavailable
 from gateway.core.address_limit import AddressLimit
 from gateway.core.callers import Caller
 from gateway.core.errors import BillingUnavailable, GatewayError, IdempotencyMismatch, InvalidRequest

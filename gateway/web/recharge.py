@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from gateway.adapters.recharges import Recharge, Recharges
+from gateway.adapters.postgres.recharges import Recharge, Recharges
 from gateway.core.errors import FeatureNotAllowed, InvalidRequest
 from gateway.core.money import UCR_PER_CREDIT, format_credits
 from gateway.core.packages import Packages

@@ -4,8 +4,8 @@ import asyncio
 
 from aiohttp import web
 
-from gateway.adapters.database import LedgerUnavailable
-from gateway.adapters.statements import NoStatement, NotYetSealed, Statements, Told
+from gateway.adapters.postgres.database import LedgerUnavailable
+from gateway.adapters.postgres.statements import NoStatement, NotYetSealed, Statements, Told
 from gateway.core.errors import BillingUnavailable, InvalidRequest, NotFound
 from gateway.core.statements import BadMonth, read_month, statement_csv
 from gateway.web.access import Access

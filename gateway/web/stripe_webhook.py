@@ -9,9 +9,9 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from gateway.adapters.database import LedgerUnavailable
-from gateway.adapters.stripe_inbox import StripeInbox
-from gateway.adapters.stripe_objects import BadSignature, told, verify
+from gateway.adapters.postgres.database import LedgerUnavailable
+from gateway.adapters.postgres.stripe_inbox import StripeInbox
+from gateway.adapters.stripe.objects import BadSignature, told, verify
 from gateway.core.errors import BillingUnavailable, InvalidRequest
 
 log = structlog.get_logger(__name__)

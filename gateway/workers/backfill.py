@@ -5,8 +5,8 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from gateway.adapters.stripe import Stripe, StripeRefused, StripeUnavailable
-from gateway.adapters.stripe_inbox import StripeInbox
+from gateway.adapters.postgres.stripe_inbox import StripeInbox
+from gateway.adapters.stripe.client import Stripe, StripeRefused, StripeUnavailable
 from gateway.core.stripe_events import HANDLED
 from gateway.core.topups import Mismatch
 from gateway.workers.payments import Payments

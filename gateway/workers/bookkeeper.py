@@ -5,8 +5,8 @@ from datetime import date, datetime, timedelta
 
 import structlog
 
-from gateway.adapters.provider_costs import ProviderCosts
-from gateway.adapters.statements import NoStatement, NotYetSealed, Statements
+from gateway.adapters.postgres.provider_costs import ProviderCosts
+from gateway.adapters.postgres.statements import NoStatement, NotYetSealed, Statements
 from gateway.core.provider_costs import CostUnknown
 
 log = structlog.get_logger(__name__)

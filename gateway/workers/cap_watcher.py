@@ -6,11 +6,11 @@ Redis' counters, which hold what running calls may cost, only say where to look:
 from collections.abc import Callable
 from datetime import timedelta
 
-from gateway.adapters.caps import OVERLAP_S, CapDirectory
-from gateway.adapters.charges import Charges
-from gateway.adapters.counters import Counters
-from gateway.adapters.database import Pool, load_queries, outages
-from gateway.adapters.notices import Notices
+from gateway.adapters.postgres.caps import OVERLAP_S, CapDirectory
+from gateway.adapters.postgres.charges import Charges
+from gateway.adapters.postgres.database import Pool, load_queries, outages
+from gateway.adapters.postgres.notices import Notices
+from gateway.adapters.redis.counters import Counters
 from gateway.core.callers import Caller
 from gateway.core.caps import UNLIMITED, Caps, Holder, Level, id_of
 from gateway.core.money import MicroCredits, format_credits

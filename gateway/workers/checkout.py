@@ -5,9 +5,9 @@ where it stopped, so that no answer that was lost makes a second purchase, custo
 import hashlib
 from collections.abc import Awaitable, Callable
 
-from gateway.adapters.purchases import NewPurchase, Purchase, Purchases
-from gateway.adapters.stripe import CheckoutSettings, Sale, Stripe, StripeRefused
-from gateway.adapters.stripe_objects import Session
+from gateway.adapters.postgres.purchases import NewPurchase, Purchase, Purchases
+from gateway.adapters.stripe.client import CheckoutSettings, Sale, Stripe, StripeRefused
+from gateway.adapters.stripe.objects import Session
 from gateway.core.packages import Package, Packages
 
 CUSTOMER_UNKNOWN = "resource_missing"

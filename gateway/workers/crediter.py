@@ -5,11 +5,11 @@ Each is numbered by account and applied by its number, so telling twice changes 
 
 import structlog
 
-from gateway.adapters.credit_outbox import CreditOutbox, Movement
-from gateway.adapters.credits import AccountUnloaded, CreditGap, Credits, ShardCold
-from gateway.adapters.database import LedgerUnavailable
+from gateway.adapters.postgres.credit_outbox import CreditOutbox, Movement
+from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.adapters.recovery import Recovery
-from gateway.adapters.redis_link import RedisUnavailable
+from gateway.adapters.redis.credits import AccountUnloaded, CreditGap, Credits, ShardCold
+from gateway.adapters.redis.link import RedisUnavailable
 from gateway.core.shards import shard_of
 
 log = structlog.get_logger(__name__)

@@ -1,9 +1,9 @@
 """A day of the ledger beside itself and beside Redis: balances, prices, margins."""
 
-from gateway.adapters.database import Pool
 from gateway.adapters.live_audit import UNCOMPARED, check_redis
-from gateway.adapters.reconciliation import ReconciliationReads
-from gateway.adapters.redis_link import RedisLink, RedisUnavailable
+from gateway.adapters.postgres.database import Pool
+from gateway.adapters.postgres.reconciliation import ReconciliationReads
+from gateway.adapters.redis.link import RedisLink, RedisUnavailable
 from gateway.core.provider_costs import CostUnknown
 from gateway.core.reconciliation import (
     Check,

@@ -7,9 +7,9 @@ from datetime import UTC
 import msgspec
 import structlog
 
-from gateway.adapters.database import LedgerUnavailable
-from gateway.adapters.notices import Due, Notices
 from gateway.adapters.notify import NotSent, Sender
+from gateway.adapters.postgres.database import LedgerUnavailable
+from gateway.adapters.postgres.notices import Due, Notices
 from gateway.core.backoff import backoff_s
 from gateway.core.notices import Templates
 

@@ -1,8 +1,8 @@
 """A day at OpenAI beside what we metered and booked of it: tokens by model, and what they cost."""
 
-from gateway.adapters.database import Pool
-from gateway.adapters.openai_reports import OpenAIReports, ReportsUnavailable
-from gateway.adapters.recorded_cards import recorded_cards
+from gateway.adapters.openai.reports import OpenAIReports, ReportsUnavailable
+from gateway.adapters.postgres.database import Pool
+from gateway.adapters.postgres.recorded_cards import recorded_cards
 from gateway.core.rates import RateCard
 from gateway.core.reconciliation import Check, DayCosts, Tokens, compare, not_checked, provider_usage
 

@@ -5,10 +5,10 @@ Whoever hears of a payment, by an event, a backfill or a refund of ours, has it 
 
 import structlog
 
-from gateway.adapters.notices import Notices
-from gateway.adapters.purchases import NewRefund, Purchase, Purchases
-from gateway.adapters.stripe import Stripe, StripeUnavailable
-from gateway.adapters.stripe_objects import Session
+from gateway.adapters.postgres.notices import Notices
+from gateway.adapters.postgres.purchases import NewRefund, Purchase, Purchases
+from gateway.adapters.stripe.client import Stripe, StripeUnavailable
+from gateway.adapters.stripe.objects import Session
 from gateway.core.money import format_dollars
 from gateway.core.notices import Kind
 from gateway.core.topups import Mismatch, Payment, PurchaseState, state_of

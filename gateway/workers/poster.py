@@ -11,10 +11,10 @@ from typing import Protocol
 
 import structlog
 
-from gateway.adapters.database import LedgerUnavailable, Pool, PooledConnection, outages
-from gateway.adapters.ledger import Ledger, Posted
-from gateway.adapters.outbox import Outbox, OutboxUnavailable
-from gateway.adapters.redis_link import RedisUnavailable
+from gateway.adapters.postgres.database import LedgerUnavailable, Pool, PooledConnection, outages
+from gateway.adapters.postgres.ledger import Ledger, Posted
+from gateway.adapters.redis.link import RedisUnavailable
+from gateway.adapters.redis.outbox import Outbox, OutboxUnavailable
 from gateway.core.holds import Outcome
 from gateway.core.posting import DeadLetter, Event, Position
 from gateway.core.shards import SHARDS

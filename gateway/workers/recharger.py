@@ -12,10 +12,10 @@ from datetime import timedelta
 
 import structlog
 
-from gateway.adapters.purchases import KeyReused, TooManyBegun
-from gateway.adapters.recharges import Attempt, Recharges, Watched
-from gateway.adapters.stripe import Sale, Stripe, StripeRefused, StripeUnavailable
-from gateway.adapters.stripe_objects import Charged
+from gateway.adapters.postgres.purchases import KeyReused, TooManyBegun
+from gateway.adapters.postgres.recharges import Attempt, Recharges, Watched
+from gateway.adapters.stripe.client import Sale, Stripe, StripeRefused, StripeUnavailable
+from gateway.adapters.stripe.objects import Charged
 from gateway.core.money import MicroCredits
 from gateway.core.packages import Packages, custom
 from gateway.core.recharge import Pause, Reason, Situation, obstacle

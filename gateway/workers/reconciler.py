@@ -9,9 +9,9 @@ from datetime import date, datetime, timedelta
 
 import structlog
 
-from gateway.adapters.notices import Notices
-from gateway.adapters.provider_costs import ProviderCosts
-from gateway.adapters.reconciliation import Reports
+from gateway.adapters.postgres.notices import Notices
+from gateway.adapters.postgres.provider_costs import ProviderCosts
+from gateway.adapters.postgres.reconciliation import Reports
 from gateway.core.notices import Kind
 from gateway.core.provider_costs import CostUnknown
 from gateway.core.reconciliation import Check, DayCosts, Report, Source, in_words

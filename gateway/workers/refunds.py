@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from gateway.adapters.purchases import AskedRefund, NewRefund, Purchase, Purchases
-from gateway.adapters.stripe import Stripe, StripeRefused, StripeUnavailable
+from gateway.adapters.postgres.purchases import AskedRefund, NewRefund, Purchase, Purchases
+from gateway.adapters.stripe.client import Stripe, StripeRefused, StripeUnavailable
 from gateway.core.money import MicroCredits, format_dollars
 from gateway.core.topups import PurchaseState, cents_for
 from gateway.workers.payments import Payments

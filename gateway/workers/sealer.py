@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gateway.adapters.seals import Mark, Seals
+from gateway.adapters.postgres.seals import Mark, Seals
 
 
 class Sealer:

@@ -5,10 +5,10 @@ A payment's sums are compared as they stand now, so a day's edges cannot cut the
 
 from datetime import date, timedelta
 
-from gateway.adapters.provider_costs import day_start
-from gateway.adapters.reconciliation import BookedPayment, ReconciliationReads
-from gateway.adapters.stripe import Stripe, StripeRefused, StripeUnavailable
-from gateway.adapters.stripe_objects import BalanceMovement
+from gateway.adapters.postgres.provider_costs import day_start
+from gateway.adapters.postgres.reconciliation import BookedPayment, ReconciliationReads
+from gateway.adapters.stripe.client import Stripe, StripeRefused, StripeUnavailable
+from gateway.adapters.stripe.objects import BalanceMovement
 from gateway.core.payouts import RETURNED, Payout
 from gateway.core.reconciliation import Check, DayCosts, PaymentSums, amounts, not_checked, payment_checks
 from gateway.core.topups import Freeze, Mismatch, facts_of

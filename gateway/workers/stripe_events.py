@@ -11,13 +11,13 @@ import asyncpg
 import msgspec
 import structlog
 
-from gateway.adapters.database import LedgerUnavailable
-from gateway.adapters.payment_causes import PaymentCauses
-from gateway.adapters.payouts import Payouts
-from gateway.adapters.purchases import Purchases
-from gateway.adapters.stripe import Stripe, StripeRefused, StripeUnavailable
-from gateway.adapters.stripe_inbox import Due, StripeInbox
-from gateway.adapters.stripe_objects import Cause
+from gateway.adapters.postgres.database import LedgerUnavailable
+from gateway.adapters.postgres.payment_causes import PaymentCauses
+from gateway.adapters.postgres.payouts import Payouts
+from gateway.adapters.postgres.purchases import Purchases
+from gateway.adapters.postgres.stripe_inbox import Due, StripeInbox
+from gateway.adapters.stripe.client import Stripe, StripeRefused, StripeUnavailable
+from gateway.adapters.stripe.objects import Cause
 from gateway.core.backoff import backoff_s
 from gateway.core.stripe_events import Subject, subject_of
 from gateway.core.topups import Mismatch

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from gateway.adapters.credits import AccountUnloaded, Credits, Expired, HoldConflict, HoldMissing, ShardCold
-from gateway.adapters.redis_link import RedisScriptError
+from gateway.adapters.redis.credits import AccountUnloaded, Credits, Expired, HoldConflict, HoldMissing, ShardCold
+from gateway.adapters.redis.link import RedisScriptError
 from gateway.core.holds import HoldState
 
 log = structlog.get_logger(__name__)

@@ -4,9 +4,9 @@ from typing import Literal
 
 import structlog
 
-from gateway.adapters.alerts import Alerts
-from gateway.adapters.reviews import Reviews
-from gateway.adapters.spending import SpendingBook
+from gateway.adapters.postgres.alerts import Alerts
+from gateway.adapters.postgres.reviews import Reviews
+from gateway.adapters.postgres.spending import SpendingBook
 from gateway.core.anomaly import Rules, Spending, Subject, Verdict, judge, widen
 
 log = structlog.get_logger(__name__)

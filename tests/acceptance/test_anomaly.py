@@ -8,8 +8,8 @@ import msgspec
 import openai
 import pytest
 
-from gateway.adapters.database import Pool, open_pool
-from gateway.adapters.spending import SpendingBook
+from gateway.adapters.postgres.database import Pool, open_pool
+from gateway.adapters.postgres.spending import SpendingBook
 from gateway.core.notices import is_signed
 from tests.receiver import Receiver, receiving
 from tests.spending import spend_hourly

@@ -2,9 +2,9 @@
 
 import pytest
 
-from gateway.adapters.breakers import BreakerStore
-from gateway.adapters.redis_link import RedisLink
-from gateway.adapters.scripts import Scripts
+from gateway.adapters.redis.breakers import BreakerStore
+from gateway.adapters.redis.link import RedisLink
+from gateway.adapters.redis.scripts import Scripts
 from gateway.core.breaker import Breaker, Cause, Counts, State
 from gateway.core.shared_breaker import Report
 from gateway.resources import shipped

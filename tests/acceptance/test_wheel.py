@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parents[2]
-COUNT = "from gateway.adapters.tokens import load_encoding; print(len(load_encoding('o200k_base').encode('hello')))"
+COUNT = (
+    "from gateway.adapters.openai.tokens import load_encoding; print(len(load_encoding('o200k_base').encode('hello')))"
+)
 
 
 def run(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> str:

@@ -6,8 +6,8 @@ from datetime import date
 
 import pytest
 
-from gateway.adapters.accounts import AccountError
-from gateway.adapters.database import LedgerUnavailable
+from gateway.adapters.postgres.accounts import AccountError
+from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.core.key_terms import KeyTerms
 from gateway.core.keys import hash_key, is_key
 from gateway.core.money import AMOUNT_UCR_MAX

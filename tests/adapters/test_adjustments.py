@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.adapters.accounts import AccountError
-from gateway.adapters.adjustments import Adjustments
+from gateway.adapters.postgres.accounts import AccountError
+from gateway.adapters.postgres.adjustments import Adjustments
 from gateway.core.ledger import Bucket, Buckets, TransferKind
 from tests.books import Books, end_fields, now_ms, open_books, settlement
 

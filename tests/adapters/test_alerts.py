@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from gateway.adapters.alerts import Alerts
-from gateway.adapters.notices import Notices
-from gateway.adapters.spending import SpendingBook
+from gateway.adapters.postgres.alerts import Alerts
+from gateway.adapters.postgres.notices import Notices
+from gateway.adapters.postgres.spending import SpendingBook
 from gateway.core.alerts import Wishes
 from gateway.core.notices import load_templates
 from gateway.resources import shipped

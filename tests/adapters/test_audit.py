@@ -7,7 +7,7 @@ import msgspec
 import psycopg
 import pytest
 
-from gateway.adapters.audit import Finding, recompute, run_audit
+from gateway.adapters.postgres.audit import Finding, recompute, run_audit
 from gateway.core.holds import Flag, HoldState, Outcome, Settlement
 from gateway.core.rate_card import load_card
 from gateway.core.rates import RateCard, price

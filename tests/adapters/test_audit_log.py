@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from gateway.adapters.audit_log import AuditLog, ChangeRefused, Signature
-from gateway.adapters.database import Pool, open_pool
+from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signature
+from gateway.adapters.postgres.database import Pool, open_pool
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters.adjustments import Adjustments
-from gateway.adapters.books import Books as Exports
+from gateway.adapters.postgres.adjustments import Adjustments
+from gateway.adapters.postgres.books import Books as Exports
 from gateway.core.books import BOOK_ACCOUNTS, LAYOUTS, Beancount, dollars
 from gateway.core.ledger import TransferKind
 from tests.books import Books, end_fields, now_ms, open_books, settlement

@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.adapters.audit_log import AuditLog, ChangeRefused, Signature
-from gateway.adapters.brownouts import BrownoutDesk
-from gateway.adapters.controls import ControlsFollower
-from gateway.adapters.notices import Notices
+from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signature
+from gateway.adapters.postgres.brownouts import BrownoutDesk
+from gateway.adapters.postgres.controls import ControlsFollower
+from gateway.adapters.postgres.notices import Notices
 from gateway.core.brownout import Brownout, Level
 from gateway.core.notices import load_templates
 from gateway.resources import shipped

@@ -8,8 +8,8 @@ from ipaddress import ip_network
 import asyncpg
 import pytest
 
-from gateway.adapters.callers import CallerDirectory
-from gateway.adapters.members import MemberChange
+from gateway.adapters.postgres.callers import CallerDirectory
+from gateway.adapters.postgres.members import MemberChange
 from gateway.core.callers import Caller, Restrictions
 from gateway.core.errors import BillingUnavailable, Unauthenticated
 from gateway.core.key_terms import KeyTerms

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters.audit_log import ChangeRefused, Signature
+from gateway.adapters.postgres.audit_log import ChangeRefused, Signature
 from gateway.app.stores import Stores
 from gateway.core.caps import UNLIMITED, Caps, Excess
 from gateway.core.key_terms import KeyTerms

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.adapters.audit_log import AuditLog, ChangeRefused, Signature
-from gateway.adapters.controls import ControlsFollower
-from gateway.adapters.database import LedgerUnavailable
-from gateway.adapters.flags import FlagDesk
+from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signature
+from gateway.adapters.postgres.controls import ControlsFollower
+from gateway.adapters.postgres.database import LedgerUnavailable
+from gateway.adapters.postgres.flags import FlagDesk
 from gateway.core.flags import CHARGING, MAINTENANCE, Scope
 from gateway.core.policy import Controls
 from tests.books import Books, open_books

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from gateway.adapters.accounts import AccountError
-from gateway.adapters.adjustments import Adjustments
-from gateway.adapters.audit_log import AuditLog, ChangeRefused, Signature
-from gateway.adapters.corrections import Corrections
+from gateway.adapters.postgres.accounts import AccountError
+from gateway.adapters.postgres.adjustments import Adjustments
+from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signature
+from gateway.adapters.postgres.corrections import Corrections
 from gateway.core.ledger import TransferKind
 from tests.books import Books, new_id, now_ms, open_books
 

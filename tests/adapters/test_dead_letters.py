@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import psycopg
 import pytest
 
-from gateway.adapters.dead_letters import DeadLetterError, DeadLetters
+from gateway.adapters.postgres.dead_letters import DeadLetterError, DeadLetters
 from tests.books import Books, end_fields, open_books, settlement
 
 

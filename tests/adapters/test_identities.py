@@ -8,10 +8,10 @@ from typing import Any
 import jwt
 import pytest
 
-from gateway.adapters.accounts import Account
-from gateway.adapters.identities import TokenCallers, TokenPolicy
 from gateway.adapters.jwks import ConfiguredKey, Verifier
-from gateway.adapters.members import MemberChange
+from gateway.adapters.postgres.accounts import Account
+from gateway.adapters.postgres.identities import TokenCallers, TokenPolicy
+from gateway.adapters.postgres.members import MemberChange
 from gateway.core.callers import Caller
 from gateway.core.errors import BillingUnavailable, Unauthenticated
 from gateway.core.jwts import ClaimNames, token_credential_of

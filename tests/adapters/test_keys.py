@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gateway.adapters.accounts import Account, AccountError
-from gateway.adapters.keys import KeyRefused, NoSuchKey
+from gateway.adapters.postgres.accounts import Account, AccountError
+from gateway.adapters.postgres.keys import KeyRefused, NoSuchKey
 from gateway.core.key_terms import KeyTerms
 from gateway.core.roles import Role
 from tests.books import Books, new_id, open_books

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from gateway.adapters.accounts import Account
-from gateway.adapters.members import MemberChange, MemberRefused, NoSuchMember
+from gateway.adapters.postgres.accounts import Account
+from gateway.adapters.postgres.members import MemberChange, MemberRefused, NoSuchMember
 from gateway.core.key_terms import KeyTerms
 from gateway.core.roles import Role
 from tests.books import Books, new_id, open_books

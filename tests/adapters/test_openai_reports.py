@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from gateway.adapters.openai_reports import PAGES_MAX, OpenAIReports, ReportsUnavailable
+from gateway.adapters.openai.reports import PAGES_MAX, OpenAIReports, ReportsUnavailable
 from gateway.core.reconciliation import Tokens
 from gateway.sandbox.openai import SandboxOpenAISettings, SimulatedOpenAI
 

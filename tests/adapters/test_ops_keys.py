@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.adapters.account_desk import AccountDesk
-from gateway.adapters.audit_log import AuditLog, ChangeRefused, Signature
-from gateway.adapters.ops_keys import OpsKeys
+from gateway.adapters.postgres.account_desk import AccountDesk
+from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signature
+from gateway.adapters.postgres.ops_keys import OpsKeys
 from gateway.core.operators import Operator, Role
 from tests.books import Books, new_id, open_books
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from gateway.adapters.provider_costs import BillRefused, ProviderCosts
+from gateway.adapters.postgres.provider_costs import BillRefused, ProviderCosts
 from gateway.core.holds import Outcome, Phase, Settlement
 from gateway.core.ledger import Bucket
 from gateway.core.provider_costs import CostUnknown

@@ -10,8 +10,8 @@ import pytest
 from genai_prices import Usage as TheirUsage
 from genai_prices import calc_price
 
-from gateway.adapters.model_facts import BadModelFacts
-from gateway.adapters.rate_build import RateBuildError, build_card
+from gateway.adapters.openai.model_facts import BadModelFacts
+from gateway.adapters.openai.rate_build import RateBuildError, build_card
 from gateway.core.rate_card import load_card
 from gateway.core.rates import RateCard, Rounding, cost_exact, price
 from gateway.core.usage import Usage
@@ -33,7 +33,7 @@ def test_the_shipped_card_is_what_a_build_gives_every_time() -> None:
 
 
 def test_the_library_is_not_loaded_before_a_build() -> None:
-    code = "import sys, gateway.adapters.rate_build; sys.exit('genai_prices' in sys.modules)"
+    code = "import sys, gateway.adapters.openai.rate_build; sys.exit('genai_prices' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from gateway.adapters.credits import AccountUnloaded, HoldMissing, ShardCold
-from gateway.adapters.stored_holds import read_hold
+from gateway.adapters.redis.credits import AccountUnloaded, HoldMissing, ShardCold
+from gateway.adapters.redis.stored_holds import read_hold
 from gateway.core.holds import Flag, HoldState
 from gateway.core.shards import SHARD_KEYS, SHARDS, shard_of
 from gateway.core.usage import Usage

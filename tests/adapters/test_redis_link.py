@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import uvloop
 
-from gateway.adapters.redis_link import RedisLink, RedisScriptError, RedisUnavailable
+from gateway.adapters.redis.link import RedisLink, RedisScriptError, RedisUnavailable
 from gateway.sandbox.valkey import EmbeddedRedis
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

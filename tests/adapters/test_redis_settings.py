@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.adapters.redis_link import RedisLink
-from gateway.adapters.redis_settings import weaknesses
+from gateway.adapters.redis.link import RedisLink
+from gateway.adapters.redis.settings import weaknesses
 from gateway.app.stores import check_redis
 from gateway.config import ConfigError, load
 

@@ -11,8 +11,8 @@ import pytest
 from asyncpg import Connection, Record
 from psycopg import sql
 
-from gateway.adapters import schema
-from gateway.adapters.database import SERVICE_ROLE, SYSTEM, open_pool
+from gateway.adapters.postgres import schema
+from gateway.adapters.postgres.database import SERVICE_ROLE, SYSTEM, open_pool
 from gateway.resources import shipped
 
 LEDGER = ("transfer", "entry", "call_usage", "idem")

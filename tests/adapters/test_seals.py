@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import psycopg
 import pytest
 
-from gateway.adapters.seals import Seals
+from gateway.adapters.postgres.seals import Seals
 from gateway.core.holds import Phase
 from gateway.workers.sealer import Sealer
 from tests.books import Books, end_fields, lapse_fields, open_books, settlement

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gateway.adapters.keys import Keys
-from gateway.adapters.members import Members
-from gateway.adapters.spending import SpendingBook
+from gateway.adapters.postgres.keys import Keys
+from gateway.adapters.postgres.members import Members
+from gateway.adapters.postgres.spending import SpendingBook
 from gateway.core.anomaly import Spending, Subject, Window
 from gateway.core.key_terms import KeyTerms
 from gateway.core.roles import Role

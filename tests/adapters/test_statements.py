@@ -8,9 +8,9 @@ from datetime import UTC, date, datetime, timedelta
 import psycopg
 import pytest
 
-from gateway.adapters.audit import Finding, run_audit
-from gateway.adapters.seals import Seals
-from gateway.adapters.statements import NoStatement, NotYetSealed, Statements
+from gateway.adapters.postgres.audit import Finding, run_audit
+from gateway.adapters.postgres.seals import Seals
+from gateway.adapters.postgres.statements import NoStatement, NotYetSealed, Statements
 from gateway.core.shards import shard_of
 from gateway.core.statements import month_bounds, next_month, statement_csv
 from gateway.web.statement_pdf import statement_pdf

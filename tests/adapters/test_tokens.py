@@ -12,7 +12,7 @@ import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.adapters.tokens import (
+from gateway.adapters.openai.tokens import (
     KNOWN,
     PIECE_CHARACTERS,
     VOCABULARIES,
@@ -162,7 +162,7 @@ async def test_a_damaged_vocabulary_is_refused_and_never_fetched(damage: str, tm
 
 
 def test_nothing_is_loaded_before_the_first_count() -> None:
-    code = "import sys, gateway.adapters.tokens as t; t.Tokenizer().close(); sys.exit('tiktoken' in sys.modules)"
+    code = "import sys, gateway.adapters.openai.tokens as t; t.Tokenizer().close(); sys.exit('tiktoken' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 

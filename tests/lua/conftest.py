@@ -12,9 +12,9 @@ from redis import Redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from gateway.adapters.credits import Credits
-from gateway.adapters.redis_link import RedisLink
-from gateway.adapters.scripts import Scripts
+from gateway.adapters.redis.credits import Credits
+from gateway.adapters.redis.link import RedisLink
+from gateway.adapters.redis.scripts import Scripts
 from gateway.resources import shipped
 
 REDIS_SERVER = os.environ.get("TOLLGATE_TEST_REDIS_SERVER") or shutil.which("redis-server")

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.adapters.credits import (
+from gateway.adapters.redis.credits import (
     AccountUnloaded,
     CreditGap,
     Credits,
@@ -15,7 +15,7 @@ from gateway.adapters.credits import (
     ShardCold,
     ShardRebuilding,
 )
-from gateway.adapters.redis_link import RedisLink, RedisScriptError
+from gateway.adapters.redis.link import RedisLink, RedisScriptError
 from gateway.core.holds import Balance, Hold, Outcome, Settlement, Terms
 from gateway.core.money import AMOUNT_UCR_MAX
 from gateway.core.shards import SHARD_KEYS, shard_of

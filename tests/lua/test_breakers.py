@@ -7,9 +7,9 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from gateway.adapters.breakers import BreakerStore
-from gateway.adapters.redis_link import RedisLink, RedisScriptError
-from gateway.adapters.scripts import Scripts
+from gateway.adapters.redis.breakers import BreakerStore
+from gateway.adapters.redis.link import RedisLink, RedisScriptError
+from gateway.adapters.redis.scripts import Scripts
 from gateway.core.breaker import Breaker, BreakerPolicy, Counts, Signal, State
 from gateway.core.shared_breaker import Report, SharedBreaker, Standing
 from gateway.resources import shipped

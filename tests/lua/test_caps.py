@@ -8,10 +8,10 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from gateway.adapters.counters import Charged, Counters, OutboxAhead, Used
-from gateway.adapters.credits import CapsUncounted, Credits, Refused, Reserved
-from gateway.adapters.redis_link import RedisLink, RedisScriptError
-from gateway.adapters.scripts import Scripts
+from gateway.adapters.redis.counters import Charged, Counters, OutboxAhead, Used
+from gateway.adapters.redis.credits import CapsUncounted, Credits, Refused, Reserved
+from gateway.adapters.redis.link import RedisLink, RedisScriptError
+from gateway.adapters.redis.scripts import Scripts
 from gateway.core.callers import Caller
 from gateway.core.caps import Caps, CapsByLevel, Holder, bounds_of
 from gateway.core.holds import Hold, HoldState, Outcome, Settlement, Terms

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from gateway.adapters.counters import Charged, Counters, Used
-from gateway.adapters.credits import CapsUncounted, Credits, Refused, Reserved
-from gateway.adapters.redis_link import RedisLink
-from gateway.adapters.scripts import Scripts
+from gateway.adapters.redis.counters import Charged, Counters, Used
+from gateway.adapters.redis.credits import CapsUncounted, Credits, Refused, Reserved
+from gateway.adapters.redis.link import RedisLink
+from gateway.adapters.redis.scripts import Scripts
 from gateway.core.callers import Caller
 from gateway.core.caps import Caps, CapsByLevel, Holder, Level, bounds_of, id_of
 from gateway.core.holds import Hold, HoldState, Outcome, Settlement, Terms

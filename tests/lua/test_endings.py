@@ -5,8 +5,16 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.adapters.credits import AccountUnloaded, Credits, HoldConflict, HoldMissing, Reserved, Settled, ShardCold
-from gateway.adapters.redis_link import RedisLink, RedisScriptError
+from gateway.adapters.redis.credits import (
+    AccountUnloaded,
+    Credits,
+    HoldConflict,
+    HoldMissing,
+    Reserved,
+    Settled,
+    ShardCold,
+)
+from gateway.adapters.redis.link import RedisLink, RedisScriptError
 from gateway.core.holds import Balance, Hold, HoldState, Outcome, Settlement, Terms
 from gateway.core.money import AMOUNT_UCR_MAX
 from gateway.core.shards import SHARD_KEYS, shard_of

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from gateway.adapters.credits import Credits, CreditsError, HoldConflict, HoldMissing, Refused, Reserved, Settled
-from gateway.adapters.redis_link import RedisLink, RedisScriptError
-from gateway.adapters.scripts import Scripts
+from gateway.adapters.redis.credits import Credits, CreditsError, HoldConflict, HoldMissing, Refused, Reserved, Settled
+from gateway.adapters.redis.link import RedisLink, RedisScriptError
+from gateway.adapters.redis.scripts import Scripts
 from gateway.core.holds import Balance, Hold, HoldState, Outcome, Settlement, Terms
 from gateway.core.money import AMOUNT_UCR_MAX
 from gateway.core.shards import SHARD_KEYS, shard_of

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import msgspec
 from openai import AsyncOpenAI
 
-from gateway.adapters.audit import run_audit
 from gateway.adapters.journal import Journal
+from gateway.adapters.postgres.audit import run_audit
 from gateway.app.cards import load_cards
 from gateway.app.gateway import Gateway
 from gateway.app.sources import new_request_id, now_ms

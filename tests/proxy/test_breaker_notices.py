@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.adapters.notices import Notices
+from gateway.adapters.postgres.notices import Notices
 from gateway.core.breaker import State
 from gateway.core.notices import load_templates
 from gateway.proxy.breaker_notices import BreakerNotices

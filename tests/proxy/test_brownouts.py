@@ -9,7 +9,7 @@ import pytest
 from openai import AsyncOpenAI, InternalServerError
 from openai.types.chat import ChatCompletion
 
-from gateway.adapters.audit_log import Signature
+from gateway.adapters.postgres.audit_log import Signature
 from gateway.core.brownout import Level
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import Running

@@ -4,7 +4,7 @@ import asyncio
 import json
 from typing import Any
 
-from gateway.adapters.audit_log import Signature
+from gateway.adapters.postgres.audit_log import Signature
 from gateway.core.caps import UNLIMITED
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI

@@ -4,7 +4,7 @@ import asyncio
 import json
 from typing import Any
 
-from gateway.adapters.audit_log import Signature
+from gateway.adapters.postgres.audit_log import Signature
 from gateway.core.flags import MAINTENANCE, PURCHASE, Scope
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.prices import CHAT, EMBEDDINGS, ask_of

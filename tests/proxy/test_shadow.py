@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from gateway.adapters.audit_log import Signature
-from gateway.adapters.shadow import compare
+from gateway.adapters.postgres.audit_log import Signature
+from gateway.adapters.postgres.shadow import compare
 from gateway.core.flags import CHARGING, Scope
 from gateway.core.holds import Hold, Outcome, Settlement, Terms
 from gateway.core.ledger import TransferKind

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway.adapters.tokens import Tokenizer
+from gateway.adapters.openai.tokens import Tokenizer
 from gateway.core.meter import Reading
 from gateway.proxy.watch import FOLD_TEXT_CHARS, Watch
 from tests.proxy.conftest import Logs

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.adapters.tokens import load_encoding
+from gateway.adapters.openai.tokens import load_encoding
 from gateway.sandbox.openai.tokens import WORDS, count_prompt, text_of
 
 

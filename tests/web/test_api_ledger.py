@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 import pytest
 
-from gateway.adapters.database import load_queries
+from gateway.adapters.postgres.database import load_queries
 from gateway.core.shards import shard_of
 from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import Stack

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.adapters.audit_log import Signature
-from gateway.adapters.usage_reports import UsageReports
+from gateway.adapters.postgres.audit_log import Signature
+from gateway.adapters.postgres.usage_reports import UsageReports
 from gateway.app.sources import new_request_id, now_ms
 from gateway.core.holds import Hold, Terms
 from gateway.core.key_terms import KeyTerms

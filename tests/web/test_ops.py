@@ -9,7 +9,7 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from gateway.adapters.audit_log import Signature
+from gateway.adapters.postgres.audit_log import Signature
 from gateway.app.ops import operations_of, ops_routes
 from gateway.core.operators import Role
 from gateway.web.metrics import registry

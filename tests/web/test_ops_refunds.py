@@ -6,7 +6,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.adapters.audit_log import Signature
+from gateway.adapters.postgres.audit_log import Signature
 from gateway.app.ops import ops_routes
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.core.operators import Role

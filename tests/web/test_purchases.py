@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.adapters.audit_log import Signature
+from gateway.adapters.postgres.audit_log import Signature
 from gateway.core.flags import PURCHASE, Scope
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI

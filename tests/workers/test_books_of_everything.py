@@ -14,10 +14,10 @@ import msgspec
 import pytest
 from stripe import StripeClient
 
-from gateway.adapters.adjustments import Adjustments
-from gateway.adapters.books import Books as Exports
-from gateway.adapters.outbox import decode
-from gateway.adapters.provider_costs import ProviderCosts
+from gateway.adapters.postgres.adjustments import Adjustments
+from gateway.adapters.postgres.books import Books as Exports
+from gateway.adapters.postgres.provider_costs import ProviderCosts
+from gateway.adapters.redis.outbox import decode
 from gateway.core.books import BOOK_ACCOUNTS, LAYOUTS, dollars
 from gateway.core.holds import Outcome, Phase
 from gateway.core.ledger import Bucket, TransferKind

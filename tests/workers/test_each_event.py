@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from stripe import StripeClient
 
-from gateway.adapters.stripe_objects import Cause
+from gateway.adapters.stripe.objects import Cause
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.sandbox.stripe import SandboxStripeSettings

@@ -6,8 +6,8 @@ from ipaddress import ip_network
 import msgspec
 import pytest
 
-from gateway.adapters.notices import Notices
 from gateway.adapters.notify import Sender
+from gateway.adapters.postgres.notices import Notices
 from gateway.core.notices import Fields, Kind, is_signed, load_templates
 from gateway.resources import shipped
 from gateway.workers.notifier import Notifier

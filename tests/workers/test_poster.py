@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from gateway.adapters.redis_link import RedisUnavailable
+from gateway.adapters.redis.link import RedisUnavailable
 from gateway.core.posting import Position
 from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.workers.poster import Poster

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.adapters.audit import run_audit
-from gateway.adapters.credits import AccountUnloaded, CreditsError, HoldMissing, ShardCold
+from gateway.adapters.postgres.audit import run_audit
+from gateway.adapters.redis.credits import AccountUnloaded, CreditsError, HoldMissing, ShardCold
 from gateway.core.holds import Hold, Settlement
 from gateway.core.shards import SHARD_KEYS, SHARDS, shard_of
 from tests.books import open_books, settlement

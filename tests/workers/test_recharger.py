@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from stripe import StripeClient
 
-from gateway.adapters.audit_log import Signature
+from gateway.adapters.postgres.audit_log import Signature
 from gateway.app.stripe import StripeParts
 from gateway.core.flags import PURCHASE, Scope
 from gateway.core.money import UCR_PER_CREDIT

@@ -7,9 +7,9 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 
-from gateway.adapters.notices import Notices
-from gateway.adapters.provider_costs import ProviderCosts
-from gateway.adapters.reconciliation import Reports
+from gateway.adapters.postgres.notices import Notices
+from gateway.adapters.postgres.provider_costs import ProviderCosts
+from gateway.adapters.postgres.reconciliation import Reports
 from gateway.app.notices import load_words
 from gateway.config import load
 from gateway.core.reconciliation import Check, DayCosts, Verdict, compare, not_checked

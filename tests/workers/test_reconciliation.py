@@ -15,8 +15,8 @@ import msgspec
 import pytest
 from stripe import StripeClient
 
-from gateway.adapters.audit_log import Signature
-from gateway.adapters.reconciliation import ReconciliationReads, Reports
+from gateway.adapters.postgres.audit_log import Signature
+from gateway.adapters.postgres.reconciliation import ReconciliationReads, Reports
 from gateway.app.reconcile import ReconcileParts, open_reconciliation
 from gateway.core.flags import CHARGING, Scope
 from gateway.core.reconciliation import Check, Report, Verdict

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from stripe import StripeClient
 
-from gateway.adapters.purchases import RefundTooLarge
+from gateway.adapters.postgres.purchases import RefundTooLarge
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.workers.refunds import RefundRefused, Refunds

@@ -11,7 +11,7 @@ import pytest
 from openai import APIStatusError
 from stripe import StripeClient
 
-from gateway.adapters.payouts import Payouts
+from gateway.adapters.postgres.payouts import Payouts
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.core.payouts import Payout
 from gateway.core.statements import statement_csv

@@ -5,9 +5,9 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.adapters.credits import Credits, HoldMissing
-from gateway.adapters.redis_link import RedisLink, RedisUnavailable
-from gateway.adapters.scripts import Scripts
+from gateway.adapters.redis.credits import Credits, HoldMissing
+from gateway.adapters.redis.link import RedisLink, RedisUnavailable
+from gateway.adapters.redis.scripts import Scripts
 from gateway.core.holds import Balance, Hold, HoldState, Terms
 from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.core.usage import Usage

@@ -7,13 +7,13 @@ from datetime import timedelta
 import pytest
 from msgspec import structs
 
-from gateway.adapters.alerts import Alerts
-from gateway.adapters.audit_log import AuditLog, ChangeRefused, Signature
-from gateway.adapters.notices import Listed, Notices
-from gateway.adapters.payment_causes import PaymentCauses
-from gateway.adapters.reviews import ReviewError, Reviews
-from gateway.adapters.spending import SpendingBook
-from gateway.adapters.stripe_objects import Cause
+from gateway.adapters.postgres.alerts import Alerts
+from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signature
+from gateway.adapters.postgres.notices import Listed, Notices
+from gateway.adapters.postgres.payment_causes import PaymentCauses
+from gateway.adapters.postgres.reviews import ReviewError, Reviews
+from gateway.adapters.postgres.spending import SpendingBook
+from gateway.adapters.stripe.objects import Cause
 from gateway.core.alerts import Wishes
 from gateway.core.anomaly import Bound, Rule, Rules, Subject, Verdict, Width
 from gateway.core.notices import load_templates

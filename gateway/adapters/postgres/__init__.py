@@ -1,0 +1,1 @@
+"""PostgreSQL: the truth. The SQL of each module stands beside it."""

@@ -1,0 +1,94 @@
+"""The ledger's lines of one account, in pages that follow on each other by a cursor."""
+
+import base64
+import binascii
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from gateway.adapters.postgres.accounts import LedgerLine
+from gateway.adapters.postgres.database import Pool, load_queries, outages
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+# Less than any transfer's id: at a bound it leaves all of an earliest moment in, and all of a last one out.
+NO_TRANSFER = "00000000-0000-0000-0000-000000000000"
+
+
+class BadCursor(ValueError):
+    """The cursor is none that a page of the ledger gave."""
+
+
+class Cursor(NamedTuple):
+    """The line that a page ended with."""
+
+    recorded_at: datetime
+    transfer_id: str
+
+    def text(self) -> str:
+        micros = (self.recorded_at - EPOCH) // MICROSECOND
+        return base64.urlsafe_b64encode(f"{micros}.{self.transfer_id}".encode()).decode().rstrip("=")
+
+
+def read_cursor(text: str) -> Cursor:
+    """Read what `Cursor.text` wrote; raises `BadCursor`."""
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+        micros, _, transfer_id = raw.decode("ascii").partition(".")
+        return Cursor(EPOCH + int(micros) * MICROSECOND, str(UUID(transfer_id)))
+    except (binascii.Error, ValueError, OverflowError) as error:
+        raise BadCursor from error
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """Which lines: of one account, recorded in [since, until), of one kind or ("") of any."""
+
+    account_id: str
+    since: datetime
+    until: datetime
+    kind: str = ""
+
+
+class LedgerPages:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._sql = load_queries("ledger_pages")
+
+    async def newest_first(self, wanted: Wanted, lines_max: int, after: Cursor | None = None) -> list[LedgerLine]:
+        since, until, last_id = wanted.since, wanted.until, NO_TRANSFER
+        if after is not None and after.recorded_at < until:
+            until, last_id = after
+        return await self._page("back", wanted, since, until, last_id, lines_max)
+
+    async def oldest_first(self, wanted: Wanted, lines_at_once: int) -> AsyncIterator[list[LedgerLine]]:
+        """All the lines, a page at a time; what is recorded meanwhile is in it if it is before `until`."""
+        since, last_id = wanted.since, NO_TRANSFER
+        while lines := await self._page("forth", wanted, since, wanted.until, last_id, lines_at_once):
+            yield lines
+            since, last_id = lines[-1].recorded_at, lines[-1].id
+
+    async def _page(
+        self, query: str, wanted: Wanted, since: datetime, until: datetime, last_id: str, lines_max: int
+    ) -> list[LedgerLine]:
+        with outages():
+            rows = await self._pool.fetch(
+                self._sql[query], wanted.account_id, since, until, wanted.kind, last_id, lines_max
+            )
+        return [
+            LedgerLine(
+                str(row["id"]),
+                row["kind"],
+                row["amount"] or 0,
+                None if row["request_id"] is None else str(row["request_id"]),
+                row["reason"],
+                row["model"],
+                row["outcome"],
+                row["rate_version"],
+                row["event_at"],
+                row["recorded_at"],
+            )
+            for row in rows
+        ]

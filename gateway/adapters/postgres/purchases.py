@@ -1,0 +1,295 @@
+"""Purchases in Postgres: what was sold, and the one transaction in which a purchase and the ledger change together."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from gateway.adapters.postgres.database import SYSTEM, Connection, Pool, load_queries, outages
+from gateway.adapters.postgres.ledger import Ledger
+from gateway.core.ledger import CUSTOMER_BUCKETS, Buckets
+from gateway.core.money import MicroCredits
+from gateway.core.shards import shard_of
+from gateway.core.topups import (
+    Freeze,
+    Mismatch,
+    Order,
+    Payment,
+    PurchaseState,
+    Standing,
+    facts_of,
+    movements,
+    refundable_cents,
+    target,
+)
+
+_POSTED = tuple(Standing.__struct_fields__)
+
+
+class KeyReused(Exception):
+    """The idempotency key stands for another request."""
+
+
+class TooManyBegun(Exception):
+    """The account began as many purchases within an hour as it may."""
+
+
+class Purchase(msgspec.Struct, frozen=True):
+    id: str
+    account_id: str
+    package: str
+    order: Order
+    saves_card: bool
+    state: PurchaseState
+    session_id: str
+    checkout_url: str
+    payment_intent_id: str
+    receipt_url: str
+    version: int
+    posted: Standing
+    created_at: datetime
+    paid_at: datetime | None
+
+
+class NewPurchase(msgspec.Struct, frozen=True):
+    account_id: str
+    idempotency_key: str
+    fingerprint: bytes
+    package: str
+    order: Order
+    saves_card: bool
+
+
+class NewRefund(msgspec.Struct, frozen=True):
+    """A refund that is asked for: of `cents`, tax included, or of all that can be refunded."""
+
+    id: str
+    idempotency_key: str
+    cents: int | None
+    available: MicroCredits  # what the account has unused
+    reason: str
+
+
+class AskedRefund(msgspec.Struct, frozen=True):
+    """A refund of ours, as far as we know of it."""
+
+    id: str
+    purchase_id: str
+    cents: int
+    state: str
+    stripe_id: str
+    answer: str
+    payment_intent_id: str
+
+
+class RefundTooLarge(Exception):
+    """Less than that can be refunded of this purchase."""
+
+    def __init__(self, most_cents: int) -> None:
+        self.most_cents = most_cents
+        super().__init__(
+            f"at most ${most_cents // 100}.{most_cents % 100:02d} of this purchase can be refunded"
+            if most_cents
+            else "nothing of this purchase is unused"
+        )
+
+
+class Purchases:
+    def __init__(
+        self, pool: Pool, ledger: Ledger, *, freeze: Freeze, new_id: Callable[[], str], now_ms: Callable[[], int]
+    ) -> None:
+        self._pool = pool
+        self._ledger = ledger
+        self._freeze = freeze
+        self._new_id = new_id
+        self._now_ms = now_ms
+        self._sql = load_queries("purchases")
+        self._ledger_sql = load_queries("ledger")
+
+    async def begin(self, new: NewPurchase, *, per_hour_max: int) -> Purchase:
+        """Write the purchase down, or find the one that this key stands for already.
+
+        Raises `KeyReused` and `TooManyBegun`.
+        """
+        order = new.order
+        row = (new.package, order.amount_cents, order.currency, order.bonus, order.is_live, new.saves_card)
+        with outages():
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(self._sql["one_at_a_time"], new.account_id)
+                named = (self._new_id(), new.account_id, new.idempotency_key, new.fingerprint)
+                await connection.execute(self._sql["begin"], *named, *row, per_hour_max)
+                found = await connection.fetchrow(self._sql["by_key"], new.account_id, new.idempotency_key)
+        if found is None:
+            raise TooManyBegun
+        if found["fingerprint"] != new.fingerprint:
+            raise KeyReused
+        return _purchase(found)
+
+    async def find(self, purchase_id: str) -> Purchase | None:
+        return await self._one("find", purchase_id) if _is_uuid(purchase_id) else None
+
+    async def of_payment(self, intent_id: str) -> Purchase | None:
+        return await self._one("of_payment", intent_id)
+
+    async def _one(self, query: str, key: str) -> Purchase | None:
+        with outages():
+            row = await self._pool.fetchrow(self._sql[query], key)
+        return None if row is None else _purchase(row)
+
+    async def listing(self, account_id: str | None, count: int) -> list[Purchase]:
+        """The newest purchases of an account, or of all."""
+        with outages():
+            rows = await self._pool.fetch(self._sql["listing"], account_id, count)
+        return [_purchase(row) for row in rows]
+
+    async def opened(self, purchase_id: str, session_id: str, url: str) -> None:
+        with outages():
+            await self._pool.execute(self._sql["opened"], purchase_id, session_id, url)
+
+    async def set_state(self, purchase_id: str, state: PurchaseState, intent_id: str = "") -> None:
+        """Note where an unpaid purchase is; of a paid one nothing changes."""
+        with outages():
+            await self._pool.execute(self._sql["set_state"], purchase_id, state.value, intent_id)
+
+    async def post(self, seen: Purchase, payment: Payment, tax_cents: int, promise: NewRefund | None = None) -> bool:
+        """Bring the ledger to where `payment`, read after `seen`, says it must be; all of it in one transaction.
+
+        With `promise`, that refund is decided on and posted with it, before Stripe is asked: its credits cannot be
+        spent meanwhile. Returns False, and does nothing, when the purchase has changed since `seen` was read: then
+        `payment` may be older than what was posted, and both must be read again.
+        Raises `Mismatch` and `RefundTooLarge`.
+        """
+        shard = shard_of(seen.account_id)
+        with outages():
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.fetch(self._ledger_sql["lock_shards"], [shard])
+                locked = _purchase(await connection.fetchrow(self._sql["lock"], seen.id))
+                if locked.version != seen.version:
+                    return False
+                if locked.payment_intent_id not in ("", payment.intent_id):
+                    raise Mismatch(f"it was paid by {locked.payment_intent_id} already")
+                if promise is not None:
+                    await self._promise(connection, locked, promise)
+                shown = [each.ours for each in payment.refunds if _is_uuid(each.ours)]
+                promised = await connection.fetchval(self._sql["promised"], seen.id, shown)
+                facts = facts_of(
+                    payment, locked.order, tax_cents=tax_cents, promised_cents=promised, freeze=self._freeze
+                )
+                if facts.received:
+                    await self._write(connection, locked, payment, target(locked.order, facts))
+        return True
+
+    async def _write(self, connection: Connection, bought: Purchase, payment: Payment, wanted: Standing) -> None:
+        shard = shard_of(bought.account_id)
+        buckets = await self._buckets(connection, bought.account_id)
+        made = movements(bought.order, bought.posted, wanted, buckets)
+        if not made.movements and bought.state is PurchaseState.PAID and bought.receipt_url == payment.receipt_url:
+            return
+        for movement in made.movements:
+            # Fees and tax move nothing of the account, and are no line of its ledger.
+            concerns_account = any(entry.bucket in CUSTOMER_BUCKETS for entry in movement.entries)
+            transfer_id = await self._ledger.write_transfer(
+                connection,
+                kind=movement.kind,
+                shard=shard,
+                account_id=bought.account_id if concerns_account else SYSTEM,
+                reason=f"purchase {bought.id}",
+                event_at_ms=self._now_ms(),
+                entries=movement.entries,
+            )
+            await connection.execute(self._sql["link"], transfer_id, bought.id)
+        posted = [getattr(made.standing, name) for name in _POSTED]
+        await connection.execute(self._sql["posted"], bought.id, payment.intent_id, payment.receipt_url, *posted)
+        moved = made.buckets.total - buckets.total
+        if moved:
+            await connection.fetchval(self._ledger_sql["credit"], bought.account_id, moved)
+
+    async def _promise(self, connection: Connection, bought: Purchase, new: NewRefund) -> None:
+        buckets = await self._buckets(connection, bought.account_id)
+        most = refundable_cents(bought.order, bought.posted, new.available, buckets)
+        cents = most if new.cents is None else new.cents
+        if cents > most or most == 0:
+            raise RefundTooLarge(most)
+        await connection.execute(self._sql["begin_refund"], new.id, bought.id, new.idempotency_key, cents, new.reason)
+
+    async def _buckets(self, connection: Connection, account_id: str) -> Buckets:
+        row = await connection.fetchrow(self._ledger_sql["buckets"], [account_id])
+        assert row is not None, "an account has no balances"
+        return Buckets(row["promo"], row["paid"], row["debt"])
+
+    async def refund_by_key(self, purchase_id: str, key: str) -> AskedRefund | None:
+        with outages():
+            row = await self._pool.fetchrow(self._sql["refund_by_key"], purchase_id, key)
+        return None if row is None else _refund(row)
+
+    async def refunds_waiting(self, older_than_s: float) -> list[AskedRefund]:
+        """Refunds of which we do not know what Stripe made of them."""
+        with outages():
+            rows = await self._pool.fetch(self._sql["refunds_requested"], timedelta(seconds=older_than_s))
+        return [_refund(row) for row in rows]
+
+    async def refund_made(self, refund_id: str, stripe_id: str) -> None:
+        with outages():
+            await self._pool.execute(self._sql["refund_made"], refund_id, stripe_id)
+
+    async def refund_refused(self, refund_id: str, answer: str) -> None:
+        """It was not made and never will be: its credits are to be given back."""
+        with outages():
+            await self._pool.execute(self._sql["refund_refused"], refund_id, answer)
+
+    async def customer(self, account_id: str) -> str | None:
+        """The account's customer at Stripe, if there is one."""
+        with outages():
+            found: str | None = await self._pool.fetchval(self._sql["customer"], account_id)
+        return found
+
+    async def keep_customer(self, account_id: str, stripe_id: str) -> None:
+        with outages():
+            await self._pool.execute(self._sql["keep_customer"], account_id, stripe_id)
+
+    async def customer_changed(
+        self, stripe_id: str, *, is_deleted: bool, card_id: str, card: str, tax_ids: str
+    ) -> None:
+        with outages():
+            await self._pool.execute(self._sql["customer_changed"], stripe_id, is_deleted, card_id, card, tax_ids)
+
+
+def _purchase(row: Any) -> Purchase:
+    return Purchase(
+        id=str(row["id"]),
+        account_id=str(row["account_id"]),
+        package=row["package"],
+        order=Order(row["amount_cents"], row["currency"], row["is_live"], row["bonus"]),
+        saves_card=row["saves_card"],
+        state=PurchaseState(row["state"]),
+        session_id=row["session_id"] or "",
+        checkout_url=row["checkout_url"],
+        payment_intent_id=row["payment_intent_id"] or "",
+        receipt_url=row["receipt_url"],
+        version=row["version"],
+        posted=Standing(*(row[f"posted_{name}"] for name in _POSTED)),
+        created_at=row["created_at"],
+        paid_at=row["paid_at"],
+    )
+
+
+def _refund(row: Any) -> AskedRefund:
+    return AskedRefund(
+        str(row["id"]),
+        str(row["purchase_id"]),
+        row["cents"],
+        row["state"],
+        row["stripe_id"] or "",
+        row["answer"],
+        row["payment_intent_id"] or "",
+    )
+
+
+def _is_uuid(text: str) -> bool:
+    """Whether it is one as we write it: Python reads more forms than PostgreSQL."""
+    try:
+        return str(UUID(text)) == text.lower()
+    except ValueError:
+        return False

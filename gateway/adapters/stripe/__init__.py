@@ -1,0 +1,1 @@
+"""Stripe, through its official SDK."""
