@@ -14,12 +14,18 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from psycopg import sql
 from redis import Redis
 
 from gateway.sandbox.postgres import EmbeddedPostgres
 from gateway.sandbox.store import EmbeddedStore
 from gateway.sandbox.valkey import EmbeddedRedis
+
+# How long an example takes says more about the machine's other load than about the code.
+hypothesis_settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
