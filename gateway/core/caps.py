@@ -49,6 +49,14 @@ class Excess(StrEnum):
     REFUSE = "refuse"
 
 
+class Shortfall(StrEnum):
+    """What becomes of a call that there is too little credit for."""
+
+    CLAMP = "clamp"  # its output limit is lowered to what there is
+    REFUSE = "refuse"
+    SLICE = "slice"  # a long stream is held piece by piece (`slices`); any other call is clamped
+
+
 class Caps(msgspec.Struct, frozen=True, omit_defaults=True):
     """The caps of one level. None says nothing: what is inherited holds, or there is no such cap."""
 
@@ -63,7 +71,7 @@ class Caps(msgspec.Struct, frozen=True, omit_defaults=True):
     models_denied: Names | None = None
     # Policies, of an account and its plan only.
     on_output: Excess | None = None  # above output_tokens
-    on_unaffordable: Excess | None = None  # more than there is credit for
+    on_unaffordable: Shortfall | None = None  # more than there is credit for
 
     def over(self, inherited: "Caps") -> "Caps":
         """These caps, and what they leave open from `inherited`."""
@@ -98,7 +106,7 @@ class Bounds(msgspec.Struct, frozen=True, gc=False):
     request: tuple[MicroCredits, Level] | None
     output_tokens: int | None
     on_output: Excess
-    on_unaffordable: Excess
+    on_unaffordable: Shortfall
     models: tuple[tuple[Names | None, Names], ...]  # allowed and denied, of each level that says either
     checked: tuple[Level, ...]  # by the reserve script
     keys: tuple[bytes, ...]  # of Redis, one for each level that is checked
@@ -133,7 +141,7 @@ def bounds_of(caller: Caller, caps: CapsByLevel, time_ms: int) -> Bounds:
         request=_least((each.request, level) for level, each in levels),
         output_tokens=min((each.output_tokens for each in caps if each.output_tokens is not None), default=None),
         on_output=caps.account.on_output or Excess.CLAMP,
-        on_unaffordable=caps.account.on_unaffordable or Excess.REFUSE,
+        on_unaffordable=caps.account.on_unaffordable or Shortfall.REFUSE,
         models=tuple(
             (each.models_allowed, each.models_denied or ())
             for each in caps

@@ -95,6 +95,11 @@ def estimate_limited(
     return _estimate(call, row, card, glance(call), estimate.input_tokens_max, estimate.basis, auto_tier)
 
 
+def estimate_part(estimate: Estimate, row: ModelRates, card: RateCard, output_tokens: int) -> Estimate:
+    """Bound the cost of a call up to `output_tokens` of its choices together; the rest is as in `estimate`."""
+    return _bounded(row, card, estimate.tier, estimate.input_tokens_max, output_tokens, estimate.basis)
+
+
 def affordable_output_limit(
     available: MicroCredits,
     estimate: Estimate,
@@ -167,8 +172,12 @@ def _output_bound(call: Call, row: ModelRates, content: Content) -> int:
 def _estimate(
     call: Call, row: ModelRates, card: RateCard, content: Content, input_tokens: int, basis: Basis, auto_tier: str
 ) -> Estimate:
-    tier = _tier(call, row, auto_tier)
-    output_tokens = _output_bound(call, row, content)
+    return _bounded(row, card, _tier(call, row, auto_tier), input_tokens, _output_bound(call, row, content), basis)
+
+
+def _bounded(
+    row: ModelRates, card: RateCard, tier: str, input_tokens: int, output_tokens: int, basis: Basis
+) -> Estimate:
     millionths = 0
     for least, dearest_in, dearest_out in _ceilings(row, tier):
         if least <= input_tokens:

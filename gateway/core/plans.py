@@ -4,7 +4,7 @@ import tomllib
 
 import msgspec
 
-from gateway.core.caps import UNLIMITED, Caps, Excess
+from gateway.core.caps import UNLIMITED, Caps, Excess, Shortfall
 from gateway.core.money import InvalidAmount, parse_credits
 
 DEFAULT_PLAN = "default"
@@ -30,7 +30,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models_allowed: tuple[str, ...] | None = None
     models_denied: tuple[str, ...] | None = None
     on_output: Excess | None = None
-    on_unaffordable: Excess | None = None
+    on_unaffordable: Shortfall | None = None
 
 
 class _Policies(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,7 +78,7 @@ def parse_limit(name: str, text: str) -> int:
 def _caps(plan_name: str, plan: Plan) -> Caps:
     limits = {}
     for name, value in msgspec.structs.asdict(plan).items():
-        if isinstance(value, int | float | str) and not isinstance(value, Excess):
+        if isinstance(value, int | float | str) and not isinstance(value, Excess | Shortfall):
             try:
                 limits[name] = parse_limit(name, str(value))
             except InvalidAmount as error:

@@ -15,7 +15,7 @@ from gateway.adapters.openai.tokens import BadVocabulary, Tokenizer
 from gateway.adapters.redis.credits import Refused
 from gateway.core.callers import Caller
 from gateway.core.calls import Call
-from gateway.core.caps import Bounds, Excess
+from gateway.core.caps import Bounds, Shortfall
 from gateway.core.clamps import with_output_limit
 from gateway.core.errors import GatewayError, InsufficientCredits
 from gateway.core.estimate import Estimate, affordable_output_limit, estimate_exact, estimate_limited, texts_to_count
@@ -115,7 +115,7 @@ class Reserving:
 
     def _fitting(self, wanted: Wanted, refused: Refused) -> Wanted | None:
         """The call with as much output as there is credit for; None if that is none, or its account wants it whole."""
-        if wanted.bounds.on_unaffordable is not Excess.CLAMP or not is_in_credits(refused.bound):
+        if wanted.bounds.on_unaffordable is Shortfall.REFUSE or not is_in_credits(refused.bound):
             return None
         limit = self._affordable(wanted, refused)
         call = with_output_limit(wanted.call, limit) if limit else wanted.call
