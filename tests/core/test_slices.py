@@ -90,7 +90,7 @@ def test_what_is_left_is_a_slice_only_if_it_is_worth_one() -> None:
 def test_no_answer_costs_more_than_its_slices_hold(
     covered: int, delivered: int, amount: int, choices: int, has_tools: bool, card: RateCard
 ) -> None:
-    tools = {"tools": [{"type": "function", "function": {"name": "f"}}]} if has_tools else {}
+    tools: dict[str, Any] = {"tools": [{"type": "function", "function": {"name": "f"}}]} if has_tools else {}
     found = sliced(call(messages=[{"role": "user", "content": "hi"}], n=choices, **tools), card=card)
     fitting = found.fitting(amount, covered)
     if fitting:

@@ -206,6 +206,28 @@ class Model(RuleBasedStateMachine):
             request.progress = max(request.progress, progress)
 
     @precondition(lambda self: self.requests)
+    @rule(index=small, growth=small | amounts)
+    def extend(self, index: int, growth: int) -> None:
+        request = self.pick(index)
+        account_id, before = request.hold.terms.account_id, request.hold.amount
+        grown = msgspec.structs.replace(request.hold, amount=before + growth)
+        answer = self.twice(lambda: self.credits.extend(grown))
+        available = self.accounts[account_id].balance - self.held(account_id)
+        if grown.amount > AMOUNT_UCR_MAX:
+            assert answer is RedisScriptError
+        elif not self.is_known(request):
+            assert answer is HoldMissing
+        elif request.state is not HoldState.OPEN:
+            assert answer is HoldConflict
+        elif growth and abs(available) > AMOUNT_UCR_MAX:
+            assert answer is RedisScriptError
+        elif growth > max(available, 0):
+            assert answer == Refused("balance", grown.amount, before + available)
+        else:
+            assert answer is None
+            request.hold = grown
+
+    @precondition(lambda self: self.requests)
     @rule(index=small, cost=small | st.integers(0, 10**12), is_void=st.booleans())
     def settle(self, index: int, cost: int, is_void: bool) -> None:
         request = self.pick(index)

@@ -146,6 +146,22 @@ class Credits:
             return Refused(reply[1].decode(), reply[2], reply[3], reply[4])
         raise _error(reply, hold.request_id)
 
+    async def extend(self, hold: Hold) -> Refused | None:
+        """Make an open hold as large as `hold.amount`; returns what refuses it, with what is needed and had in all.
+
+        Raises AccountUnloaded, CapsUncounted, ShardCold, HoldMissing, and HoldConflict for a hold that has ended.
+        """
+        account_id = hold.terms.account_id
+        shard = shard_of(account_id)
+        keys = SHARD_KEYS[shard]
+        place = (keys.shard, keys.account(account_id), keys.hold(hold.request_id), *hold.cap_keys)
+        reply = await self._run("extend", shard, place, account_id, hold.amount, *hold.cap_words)
+        if reply[0] == b"EXTENDED":
+            return None
+        if reply[0] == b"REFUSED":
+            return Refused(reply[1].decode(), reply[2], reply[3])
+        raise _error(reply, hold.request_id)
+
     async def renew(
         self, request_id: str, account_id: str, progress: MicroCredits, usage: Usage, *, lease_ms: int | None = None
     ) -> HoldState:
