@@ -11,17 +11,23 @@ import asyncpg
 import msgspec
 from redis.asyncio import Redis
 
+from gateway.adapters.postgres.account_desk import AccountDesk
 from gateway.adapters.postgres.accounts import Account, Accounts
+from gateway.adapters.postgres.audit_log import AuditLog, Signature
 from gateway.adapters.postgres.database import SYSTEM, Pool, open_pool
 from gateway.adapters.postgres.keys import Keys
 from gateway.adapters.postgres.ledger import Ledger, Posted
 from gateway.adapters.postgres.members import Members
 from gateway.adapters.redis.outbox import Outbox, decode
+from gateway.core.caps import Caps
 from gateway.core.holds import Outcome, Phase, Settlement, Terms
 from gateway.core.ids import uuid7
+from gateway.core.plans import Plans
 from gateway.core.posting import DeadLetter, Event, Position
 from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.core.usage import Usage
+
+OPERATOR = Signature("olga", "a test")
 
 Fields = dict[bytes, bytes]
 
@@ -80,9 +86,11 @@ class Books:
         self.pool = pool
         self.redis = redis
         self.ledger = Ledger(pool, new_id=new_id)
-        self.accounts = Accounts(pool, self.ledger, new_id=new_id, now_ms=now_ms)
-        self.keys = Keys(pool, new_id=new_id, random_bytes=os.urandom, now=lambda: datetime.now(UTC))
-        self.members = Members(pool, new_id=new_id)
+        self.audit_log = AuditLog(pool)
+        self.accounts = Accounts(pool, self.ledger, self.audit_log, new_id=new_id, now_ms=now_ms)
+        self.account_desk = AccountDesk(pool, self.audit_log, Plans({"team": Caps()}))
+        self.keys = Keys(pool, self.audit_log, new_id=new_id, random_bytes=os.urandom, now=lambda: datetime.now(UTC))
+        self.members = Members(pool, self.audit_log, new_id=new_id)
         self.outbox = Outbox(redis)
         self._names = itertools.count()
         self._seqs: dict[int, int] = {}

@@ -5,12 +5,14 @@ import gc
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 import uvloop
 from prometheus_client.core import Metric
 
+from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.app.cards import load_cards
 from gateway.app.gateway import Gateway, open_journal
 from gateway.app.ops import ops_routes
@@ -47,6 +49,7 @@ async def serve_gateway(config: Config, listener: socket.socket | None, announce
             log.warning("no rate card has begun yet, so the first is used", begins=str(in_force.effective_from))
         for card, text in cards.files:
             await stores.accounts.record_card(card, text)
+        await _tell_strays(stores)
         journal, spooled = open_journal(config)
         gateway = Gateway(config, stores, cards.schedule, journal, spooled)
         try:
@@ -55,6 +58,13 @@ async def serve_gateway(config: Config, listener: socket.socket | None, announce
             await _run(gateway, stores, config, announce, base_url)
         finally:
             await journal.close()
+
+
+async def _tell_strays(stores: Stores) -> None:
+    """An account on a plan that was taken out of the configuration has the default's caps: looser ones, perhaps."""
+    with suppress(LedgerUnavailable):
+        for plan, accounts in (await stores.account_desk.strays()).items():
+            log.error("accounts are on a plan that is not configured; the default holds", plan=plan, accounts=accounts)
 
 
 async def _listen_public(gateway: Gateway, config: Config, listener: socket.socket | None) -> str:

@@ -70,14 +70,14 @@ class Stores:
             tombstone_ttl_ms=config.holds.tombstone_ms,
         )
         self.ledger = Ledger(pool, new_id=new_request_id)
-        self.accounts = Accounts(pool, self.ledger, new_id=new_request_id, now_ms=now_ms)
-        self.keys = Keys(pool, new_id=new_request_id, random_bytes=os.urandom, now=now)
-        self.members = Members(pool, new_id=new_request_id)
+        self.audit_log = AuditLog(pool)
+        self.accounts = Accounts(pool, self.ledger, self.audit_log, new_id=new_request_id, now_ms=now_ms)
+        self.keys = Keys(pool, self.audit_log, new_id=new_request_id, random_bytes=os.urandom, now=now)
+        self.members = Members(pool, self.audit_log, new_id=new_request_id)
         self.seals = Seals(pool)
         self.statements = Statements(pool, now=now)
         self.adjustments = Adjustments(pool, self.ledger, now_ms=now_ms)
         self.provider_costs = ProviderCosts(pool, self.ledger, now_ms=now_ms)
-        self.audit_log = AuditLog(pool)
         self.corrections = Corrections(
             pool,
             self.adjustments,
@@ -85,10 +85,10 @@ class Stores:
             alone_ucr_max=config.operators.alone_credits_per_day_max * UCR_PER_CREDIT,
             new_id=new_request_id,
         )
-        self.account_desk = AccountDesk(pool, self.audit_log)
+        self.plans = load_policies(config)
+        self.account_desk = AccountDesk(pool, self.audit_log, self.plans)
         self.ops_keys = OpsKeys(pool, self.audit_log, new_id=new_request_id, random_bytes=os.urandom)
         self.flags = FlagDesk(pool, self.audit_log, now_ms=now_ms)
-        self.plans = load_policies(config)
         self.counters = Counters(link, self.scripts)
         self.charges = Charges(pool)
         self.caps = CapDesk(pool, self.plans, self.counters, self.charges, self.audit_log, now_ms=now_ms)

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway.adapters.postgres.account_desk import AccountTerms
 from gateway.adapters.postgres.accounts import Account
-from gateway.cli.operator import Author, signed
+from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
 from gateway.core.holds import Balance
@@ -39,14 +40,22 @@ class OnDisconnect(StrEnum):
 
 
 @app.command("create")
-def create(name: str, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
+def create(
+    name: str,
+    reason: Reason = BY_COMMAND,
+    author: Author = None,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
     """Create an account."""
+    signature = signed(author, reason)
 
     async def main(settings: Config) -> str:
         from gateway.app.stores import open_stores
 
         async with open_stores(settings) as stores:
-            return (await stores.accounts.create(name)).id
+            return (await stores.accounts.create(name, signature)).id
 
     account_id = run(main(target(data, config)))
     show(as_json, {"account": account_id, "name": name}, f"account {account_id} created for {name}")
@@ -79,6 +88,7 @@ def grant(
     account: AccountArgument,
     credits: Annotated[str, typer.Argument(help="Credits, up to six decimals; 1,000 credits are $1.")],
     reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")],
+    author: Author = None,
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -88,13 +98,14 @@ def grant(
         amount = parse_credits(credits)
     except InvalidAmount as error:
         raise CommandFailed(f"CREDITS: {error}") from error
+    who = signed(author, reason).author
 
     async def main(settings: Config) -> dict[str, Any]:
         from gateway.app.stores import open_stores
 
         async with open_stores(settings) as stores:
             found = await stores.accounts.find(account)
-            await stores.accounts.grant(found.id, amount, reason)
+            await stores.accounts.grant(found.id, amount, reason, who)
             await stores.crediter.step()
             return {"account": found.id} | amounts(await stores.live_balance(found.id))
 
@@ -126,23 +137,22 @@ def set_account(
     as_json: AsJson = False,
 ) -> None:
     """Change how an account is treated; every gateway follows within a second."""
-    terms = {"plan": plan, "priority": None if priority is None else priority.value, "time_zone": time_zone}
-    if status is None and on_disconnect is None and not any(terms.values()):
+    terms = AccountTerms(plan=plan, priority=priority, time_zone=time_zone, on_disconnect=on_disconnect)
+    if status is None and terms == AccountTerms():
         raise CommandFailed("nothing to set; give --status, --on-disconnect, --plan, --priority or --time-zone")
     if status is not None and reason is None:
         raise CommandFailed("--status needs a --reason")
+    signature = signed(author, BY_COMMAND if reason is None else reason)
 
     async def main(settings: Config) -> dict[str, Any]:
         from gateway.app.stores import open_stores
 
         async with open_stores(settings) as stores:
             found = await stores.accounts.find(account)
+            if terms != AccountTerms():
+                await stores.account_desk.set_terms(found.id, terms, signature)
             if status is not None:
-                await stores.account_desk.set_status(found.id, status, signed(author, reason or ""))
-            if on_disconnect is not None:
-                await stores.accounts.set_on_disconnect(found.id, on_disconnect)
-            if any(terms.values()):
-                await stores.accounts.set_terms(found.id, **terms)
+                await stores.account_desk.set_status(found.id, status, signature)
             now = await stores.accounts.find(found.id)
             return {"account": now.id, "name": now.name} | _settings_of(now)
 

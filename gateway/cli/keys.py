@@ -7,6 +7,7 @@ import typer
 
 from gateway.adapters.postgres.keys import Key
 from gateway.cli.accounts import AccountArgument
+from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
 from gateway.core.callers import DEFAULT_SCOPES, Scope
@@ -31,12 +32,14 @@ def create(
     model: Annotated[list[str] | None, typer.Option(help="A model it may use, or a pattern like gpt-4o*.")] = None,
     endpoint: Annotated[list[str] | None, typer.Option(help="A path it may call, or a pattern.")] = None,
     network: Annotated[list[str] | None, typer.Option(help="A network it may come from, like 192.0.2.0/24.")] = None,
+    reason: Reason = BY_COMMAND,
+    author: Author = None,
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a key. It is shown this once: only its hash is stored."""
-    expires_at = None if expires is None else _moment(expires)
+    expires_at, signature = None if expires is None else _moment(expires), signed(author, reason)
 
     async def main(settings: Config) -> tuple[str, str]:
         from gateway.app.stores import open_stores
@@ -52,7 +55,7 @@ def create(
                 endpoints=tuple(endpoint or ()),
                 networks=tuple(network or ()),
             )
-            return await stores.keys.issue(account_id, terms)
+            return await stores.keys.issue(account_id, terms, by=signature)
 
     _show_secret(as_json, *run(main(target(data, config))))
 
@@ -61,6 +64,8 @@ def create(
 def rotate(
     key_id: KeyArgument,
     overlap: Annotated[str, typer.Option(help="How long the old key still works: 30s, 15m, 24h, 7d.")] = "24h",
+    reason: Reason = BY_COMMAND,
+    author: Author = None,
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -70,25 +75,34 @@ def rotate(
         span = read_span(overlap)
     except ValueError as error:
         raise CommandFailed(f"--overlap: {error}") from error
+    signature = signed(author, reason)
 
     async def main(settings: Config) -> tuple[str, str]:
         from gateway.app.stores import open_stores
 
         async with open_stores(settings) as stores:
-            return await stores.keys.rotate(key_id, span)
+            return await stores.keys.rotate(key_id, span, by=signature)
 
     _show_secret(as_json, *run(main(target(data, config))), after=f"{key_id} works on for {overlap}.")
 
 
 @app.command("revoke")
-def revoke(key_id: KeyArgument, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
+def revoke(
+    key_id: KeyArgument,
+    reason: Reason = BY_COMMAND,
+    author: Author = None,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
     """Revoke a key; every gateway refuses it within a second."""
+    signature = signed(author, reason)
 
     async def main(settings: Config) -> None:
         from gateway.app.stores import open_stores
 
         async with open_stores(settings) as stores:
-            await stores.keys.revoke(key_id)
+            await stores.keys.revoke(key_id, by=signature)
 
     run(main(target(data, config)))
     show(as_json, {"key_id": key_id, "revoked": True}, f"{key_id} is revoked")

@@ -5,8 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway.adapters.postgres.audit_log import Signature
 from gateway.adapters.postgres.members import Member, MemberChange
 from gateway.cli.accounts import AccountArgument
+from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
 from gateway.core.roles import Role
@@ -29,18 +31,21 @@ def add(
     role: Annotated[Role, typer.Option(help="What it may manage.")] = Role.MEMBER,
     name: Annotated[str, typer.Option(help="For listings.")] = "",
     subject: Subject = None,
+    reason: Reason = BY_COMMAND,
+    author: Author = None,
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a member to an account."""
+    signature = signed(author, reason)
 
     async def main(settings: Config) -> Member:
         from gateway.app.stores import open_stores
 
         async with open_stores(settings) as stores:
             account_id = (await stores.accounts.find(account)).id
-            return await stores.members.create(account_id, email, role, name=name, subject=subject)
+            return await stores.members.create(account_id, email, role, name=name, subject=subject, by=signature)
 
     member = run(main(target(data, config)))
     show(as_json, _described(member), f"{member.email} is {_a(member.role)} of {account}\nmember id  {member.id}")
@@ -54,6 +59,8 @@ def set_member(
     status: Annotated[Status | None, typer.Option(help="Only an active member's keys are served.")] = None,
     name: Annotated[str | None, typer.Option(help="For listings.")] = None,
     subject: Subject = None,
+    reason: Reason = BY_COMMAND,
+    author: Author = None,
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -63,17 +70,19 @@ def set_member(
     given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     if not given:
         raise CommandFailed("nothing to set; give --role, --status, --name or --subject")
-    changed = _change(account, member, MemberChange(**given), data, config)
+    changed = _change(account, member, MemberChange(**given), signed(author, reason), data, config)
     show(as_json, _described(changed), f"{changed.email}: {_a(changed.role)}, {changed.status}")
 
 
 @app.command("remove")
 def remove(
-    account: AccountArgument, member: MemberArgument, data: Data = None, config: ConfigFile = None,
+    account: AccountArgument, member: MemberArgument, reason: Reason = BY_COMMAND,
+    author: Author = None,
+    data: Data = None, config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Remove a member and revoke its keys; its usage stays in the books."""
-    removed = _change(account, member, MemberChange(status="removed"), data, config)
+    removed = _change(account, member, MemberChange(status="removed"), signed(author, reason), data, config)
     show(as_json, _described(removed), f"{removed.email} is removed, and its keys are revoked")
 
 
@@ -95,12 +104,13 @@ def list_members(
     show(as_json, {"members": [_described(each) for each in members]}, table("", columns, rows, unfolded=columns[:3]))
 
 
-def _change(account: str, member: str, change: MemberChange, data: Data, config: ConfigFile) -> Member:
+def _change(account: str, member: str, change: MemberChange, by: Signature, data: Data, config: ConfigFile) -> Member:
     async def main(settings: Config) -> Member:
         from gateway.app.stores import open_stores
 
         async with open_stores(settings) as stores:
-            return await stores.members.change((await stores.accounts.find(account)).id, member, change)
+            account_id = (await stores.accounts.find(account)).id
+            return await stores.members.change(account_id, member, change, by=by)
 
     return run(main(target(data, config)))
 

@@ -11,6 +11,8 @@ from gateway.cli.target import CommandFailed
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the audit log.")]
 Author = Annotated[str | None, typer.Option("--author", help="Who; without: the user of this system.")]
 
+BY_COMMAND = "by command"
+
 
 def signed(author: str | None, reason: str) -> Signature:
     """Raises `CommandFailed` when nobody can be named."""

@@ -40,6 +40,11 @@ class _Policies(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Plans(msgspec.Struct, frozen=True):
     by_name: dict[str, Caps]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those an account can be on; the default one is there even if nothing is said of it."""
+        return tuple(sorted(self.by_name.keys() | {DEFAULT_PLAN}))
+
     def caps(self, name: str) -> Caps:
         """The caps of a plan; those of the default one, if there is no such plan."""
         found = self.by_name.get(name)

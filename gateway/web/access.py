@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
 
+from gateway.adapters.postgres.audit_log import Signature
 from gateway.core.addresses import Address, Network, client_address
 from gateway.core.callers import Caller, Scope
 from gateway.core.errors import RoleNotAllowed, ScopeMissing, Unauthenticated
@@ -71,3 +72,9 @@ class Access:
         forwarded_for = request.headers.getall(hdrs.X_FORWARDED_FOR, [])
         where = "" if peer is None else f"{peer[0]}:{peer[1]}"
         return client_address(where, forwarded_for, self._trusted_proxies)
+
+
+def signature_of(caller: Caller) -> Signature:
+    """How a change that this caller makes to its own account stands in the audit log: by ids, which nobody renames."""
+    author = f"key {caller.key_id}" if caller.member_id is None else f"member {caller.member_id}"
+    return Signature(author, f"asked over the API, with {caller.key_id}")

@@ -13,7 +13,7 @@ from gateway.core.callers import DEFAULT_SCOPES, Caller, Scope
 from gateway.core.errors import RoleNotAllowed
 from gateway.core.key_terms import KeyTerms
 from gateway.core.roles import Role, may_have_key, may_revoke_key
-from gateway.web.access import Access
+from gateway.web.access import Access, signature_of
 from gateway.web.idempotency import object_id_of
 from gateway.web.operations import Answer, Operation, read_body
 from gateway.web.pages import PAGING, Page, cursor_of, iso, limit_of, page_of
@@ -99,7 +99,7 @@ class KeysApi:
         )
         object_id = await object_id_of(request, caller.account_id, self._idempotency)
         try:
-            secret, key_id = await self._keys.issue(caller.account_id, terms, object_id)
+            secret, key_id = await self._keys.issue(caller.account_id, terms, object_id, signature_of(caller))
         except KeyExists as error:
             return Answer(shown(await self._keys.find(error.key_id, caller.account_id)), is_replay=True)
         return Answer(shown(await self._keys.find(key_id, caller.account_id), secret), 201)
@@ -113,7 +113,7 @@ class KeysApi:
         overlap = timedelta(seconds=min(max(asked.overlap_s, -1), OVERLAP_S_MAX + 1))
         object_id = await object_id_of(request, caller.account_id, self._idempotency)
         try:
-            secret, key_id = await self._keys.rotate(old.id, overlap, object_id)
+            secret, key_id = await self._keys.rotate(old.id, overlap, object_id, signature_of(caller))
         except KeyExists as error:
             return Answer(shown(await self._keys.find(error.key_id, caller.account_id)), is_replay=True)
         return Answer(shown(await self._keys.find(key_id, caller.account_id), secret), 201)
@@ -123,7 +123,7 @@ class KeysApi:
         key = await self._keys.find(request.match_info["id"], caller.account_id)
         if not may_revoke_key(caller, key.terms.member_id):
             raise RoleNotAllowed("This caller may revoke its own keys only.")
-        await self._keys.revoke(key.id, caller.account_id)
+        await self._keys.revoke(key.id, caller.account_id, signature_of(caller))
         return Answer(shown(await self._keys.find(key.id, caller.account_id)))
 
     async def _require(self, caller: Caller, member_id: str | None) -> None:

@@ -12,7 +12,7 @@ from gateway.adapters.postgres.members import Member, MemberChange, MemberExists
 from gateway.core.callers import Caller
 from gateway.core.errors import RoleNotAllowed
 from gateway.core.roles import Role, may_manage_member
-from gateway.web.access import Access
+from gateway.web.access import Access, signature_of
 from gateway.web.idempotency import object_id_of
 from gateway.web.operations import Answer, Operation, read_body
 from gateway.web.pages import PAGING, Page, cursor_of, iso, limit_of, page_of
@@ -81,7 +81,13 @@ class MembersApi:
         object_id = await object_id_of(request, caller.account_id, self._idempotency)
         try:
             made = await self._members.create(
-                caller.account_id, asked.email, asked.role, name=asked.name, subject=asked.subject, member_id=object_id
+                caller.account_id,
+                asked.email,
+                asked.role,
+                name=asked.name,
+                subject=asked.subject,
+                member_id=object_id,
+                by=signature_of(caller),
             )
         except MemberExists as error:
             return Answer(shown(await self._members.find(caller.account_id, error.member_id)), is_replay=True)
@@ -99,7 +105,11 @@ class MembersApi:
 
     async def _change(self, caller: Caller, member_id: str, change: MemberChange) -> Answer:
         changed = await self._members.change(
-            caller.account_id, member_id, change, lambda old, new: _require(caller, old.role, new.role)
+            caller.account_id,
+            member_id,
+            change,
+            lambda old, new: _require(caller, old.role, new.role),
+            signature_of(caller),
         )
         return Answer(shown(changed))
 

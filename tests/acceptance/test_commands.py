@@ -92,9 +92,9 @@ def test_an_account_is_suspended_and_taken_up_again(stack: Stack) -> None:
     suspended = stack.tollgate("accounts", "set", "suspended", "--status", "suspended", "--reason", "asked to")
     terms = {"plan": "default", "priority": "normal", "time_zone": "UTC"}
     assert suspended == created | {"status": "suspended", "on_disconnect": "drain"} | terms
-    back = ("--status", "active", "--on-disconnect", "cancel", "--reason", "asked to", "--plan", "team")
+    back = ("--status", "active", "--on-disconnect", "cancel", "--reason", "asked to", "--priority", "low")
     cancels = stack.tollgate("accounts", "set", "suspended", *back)
-    assert cancels == created | {"status": "active", "on_disconnect": "cancel"} | terms | {"plan": "team"}
+    assert cancels == created | {"status": "active", "on_disconnect": "cancel"} | terms | {"priority": "low"}
     assert stack.tollgate("accounts", "show", "suspended")["on_disconnect"] == "cancel"
 
 
@@ -198,6 +198,8 @@ def test_people_read_tables_that_fit_eighty_columns(stack: Stack) -> None:
         (("accounts", "grant", "commands", "1e20", "--reason", "x"), "largest amount"),
         (("accounts", "grant", "commands", "5", "--reason", " "), "reason must be"),
         (("accounts", "set", "commands"), "nothing to set"),
+        (("accounts", "set", "commands", "--plan", "tema"), "'tema' is no plan; choose one of: default"),
+        (("caps", "set", "plan:tema", "--day", "1"), "'tema' is no plan; choose one of: default"),
         (("keys", "create", "nobody"), "no account 'nobody'"),
         (("keys", "create", "commands", "--member", "eve@example.com"), "no member 'eve@example.com'"),
         (("keys", "create", "commands", "--network", "home"), "networks are like"),

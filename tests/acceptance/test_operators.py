@@ -22,7 +22,7 @@ def test_a_large_correction_takes_two_people(desk: Desk) -> None:
     assert desk.json("accounts", "show", "Acme")["balance"] == "60010"
     assert desk.json("corrections", "list") == []
     actions = [line["action"] for line in desk.json("audit-log", "show")]
-    assert actions == ["correction.post", "correction.propose", "correction.post"]
+    assert actions == ["correction.post", "correction.propose", "correction.post", "account.create"]
 
 
 def test_an_operators_key_is_shown_once(desk: Desk) -> None:
@@ -51,3 +51,33 @@ def test_the_daily_review_is_empty_where_nothing_was_used(desk: Desk) -> None:
 )
 def test_what_cannot_be_done_is_refused_in_one_line(desk: Desk, arguments: tuple[str, ...], why: str) -> None:
     assert why in desk.refused(*arguments)
+
+
+def test_every_command_that_changes_an_account_stands_in_the_audit_log(desk: Desk) -> None:
+    signed = ("--author", "ann", "--reason", "a new customer")
+    desk.json("accounts", "create", "Acme", *signed)
+    desk.json("accounts", "grant", "Acme", "10", *signed)
+    desk.json("accounts", "set", "Acme", "--priority", "low", "--status", "suspended", *signed)
+    desk.json("caps", "set", "Acme", "--day", "5", *signed)
+    desk.json("members", "add", "Acme", "ada@example.com", *signed)
+    desk.json("members", "set", "Acme", "ada@example.com", "--role", "admin", *signed)
+    desk.json("members", "remove", "Acme", "ada@example.com", *signed)
+    made = desk.json("keys", "create", "Acme", *signed)
+    desk.json("keys", "rotate", made["key_id"], *signed)
+    desk.json("keys", "revoke", made["key_id"], *signed)
+    lines = desk.json("audit-log", "show", "--author", "ann")
+    assert [line["action"] for line in reversed(lines)] == [
+        "account.create",
+        "account.grant",
+        "account.set",
+        "account.status",
+        "caps.set",
+        "member.add",
+        "member.set",
+        "member.remove",
+        "key.create",
+        "key.rotate",
+        "key.create",
+        "key.revoke",
+    ]
+    assert {line["reason"] for line in lines} == {"a new customer"}

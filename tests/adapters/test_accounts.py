@@ -6,13 +6,16 @@ from datetime import date
 
 import pytest
 
+from gateway.adapters.postgres.account_desk import AccountDesk, AccountTerms
 from gateway.adapters.postgres.accounts import AccountError
+from gateway.adapters.postgres.audit_log import ChangeRefused
 from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.core.key_terms import KeyTerms
 from gateway.core.keys import hash_key, is_key
 from gateway.core.money import AMOUNT_UCR_MAX
+from gateway.core.plans import Plans
 from gateway.core.rates import RateCard, Rounding
-from tests.books import Books, end_fields, new_id, open_books, settlement
+from tests.books import OPERATOR, Books, end_fields, new_id, open_books, settlement
 
 
 @pytest.fixture
@@ -131,10 +134,10 @@ async def test_a_rate_card_version_stands_for_one_text(books: Books) -> None:
 
 async def test_a_status_that_does_not_exist_is_refused(books: Books) -> None:
     account = await books.account()
-    await books.accounts.set_status(account.id, "suspended")
+    await books.account_desk.set_status(account.id, "suspended", OPERATOR)
     assert (await books.accounts.find(account.id)).status == "suspended"
-    with pytest.raises(AccountError, match="not a status"):
-        await books.accounts.set_status(account.id, "gone")
+    with pytest.raises(ChangeRefused, match="not a status"):
+        await books.account_desk.set_status(account.id, "gone", OPERATOR)
 
 
 async def test_ledger_lines_are_what_moved_the_balance_newest_first(books: Books) -> None:
@@ -153,12 +156,49 @@ async def test_a_postgres_that_is_away_is_one_named_error(books: Books) -> None:
         await books.accounts.find("anybody")
 
 
-async def test_an_accounts_terms_change_one_by_one(books: Books) -> None:
+async def test_an_accounts_terms_change_one_by_one_each_in_the_audit_log(books: Books) -> None:
     account = await books.account()
-    await books.accounts.set_terms(account.id, plan="team", time_zone="Europe/Berlin")
-    await books.accounts.set_terms(account.id, priority="low")
+    await books.account_desk.set_terms(account.id, AccountTerms(plan="team", time_zone="Europe/Berlin"), OPERATOR)
+    for _ in range(2):  # the second time nothing changes
+        await books.account_desk.set_terms(account.id, AccountTerms(priority="low"), OPERATOR)
     found = await books.accounts.find(account.id)
     assert (found.plan, found.priority, found.time_zone) == ("team", "low", "Europe/Berlin")
-    for wrong in ({"plan": " "}, {"priority": "high"}, {"time_zone": "Mars"}, {"time_zone": "../../etc/passwd"}):
-        with pytest.raises(AccountError):
-            await books.accounts.set_terms(account.id, **wrong)
+    low, team, created = await books.audit_log.page(subject=account.id, count=9)
+    assert (low.author, low.action, low.before, low.after) == (
+        "olga", "account.set", {"priority": "normal"}, {"priority": "low"},
+    )  # fmt: skip
+    assert team.before == {"plan": "default", "time_zone": "UTC"}
+    assert created.action == "account.create"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"plan": " "}, {"plan": "Team"}, {"plan": ""}, {"priority": "high"}, {"on_disconnect": "wait"},
+     {"time_zone": "Mars"}, {"time_zone": "../../etc/passwd"}, {"time_zone": ""}],
+)  # fmt: skip
+async def test_terms_that_do_not_exist_are_refused_and_change_nothing(books: Books, wrong: dict[str, str]) -> None:
+    account = await books.account()
+    with pytest.raises(ChangeRefused):
+        await books.account_desk.set_terms(account.id, AccountTerms(**wrong), OPERATOR)
+    assert await books.accounts.find(account.id) == account
+
+
+async def test_an_unknown_plan_is_refused_with_those_that_there_are(books: Books) -> None:
+    account = await books.account()
+    with pytest.raises(ChangeRefused, match="'tema' is no plan; choose one of: default, team"):
+        await books.account_desk.set_terms(account.id, AccountTerms(plan="tema"), OPERATOR)
+
+
+async def test_a_plan_that_is_configured_no_longer_is_told_with_its_accounts(books: Books) -> None:
+    account = await books.account()
+    await books.account_desk.set_terms(account.id, AccountTerms(plan="team"), OPERATOR)
+    assert await books.account_desk.strays() == {}
+    assert await AccountDesk(books.pool, books.audit_log, Plans({})).strays() == {"team": 1}
+
+
+async def test_a_grant_stands_in_the_audit_log_with_its_author(books: Books) -> None:
+    account = await books.account(grant=2_000_000)
+    await books.accounts.grant(account.id, 500_000, "goodwill", "olga")
+    line, *_ = await books.audit_log.page(subject=account.id, count=9)
+    assert (line.author, line.action, line.reason) == ("olga", "account.grant", "goodwill")
+    assert (line.before, line.after) == ({"balance": "2"}, {"balance": "2.5"})

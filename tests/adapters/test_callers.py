@@ -15,7 +15,7 @@ from gateway.core.errors import BillingUnavailable, Unauthenticated
 from gateway.core.key_terms import KeyTerms
 from gateway.core.keys import credential_of, make_key
 from gateway.core.roles import Role
-from tests.books import Books, new_id, open_books, terminate_clients
+from tests.books import OPERATOR, Books, new_id, open_books, terminate_clients
 
 
 class Clock:
@@ -91,7 +91,7 @@ async def test_a_revoked_key_and_a_suspended_account_are_followed(books: Books, 
     suspended, other = await issue(books)
     assert [await callers.authenticate(header) for header in (revoked, suspended)] == [caller, other]
     await books.keys.revoke(caller.key_id)
-    await books.accounts.set_status(other.account_id, "suspended")
+    await books.account_desk.set_status(other.account_id, "suspended", OPERATOR)
     assert await callers.refresh_step() == 2
     assert known(callers, revoked) is None
     with pytest.raises(Unauthenticated):

@@ -62,6 +62,7 @@ async def test_members_go_by_their_address(stores: Stores) -> None:
         ("nobody", {"day": 1}),
         ("2a08ac46-bcbf-4464-8f27-edd1fca6a416", {"day": 1}),
         ("plan:", {"day": 1}),
+        ("plan:defualt", {"day": 1}),
         ("main", {}),
         ("main", {"models_allowed": [""]}),
         ("main", {"models_allowed": ["x"] * 101}),

@@ -16,7 +16,7 @@ from gateway.core.callers import Caller
 from gateway.core.errors import BillingUnavailable, Unauthenticated
 from gateway.core.jwts import ClaimNames, token_credential_of
 from gateway.core.roles import Role
-from tests.books import Books, now_ms, open_books
+from tests.books import OPERATOR, Books, now_ms, open_books
 from tests.provider import AUDIENCE, ED_KEY, ISSUER, pem
 
 SCOPES = frozenset({"read", "manage"})
@@ -145,7 +145,7 @@ async def test_a_suspended_member_and_account_are_followed_and_a_removed_one_is_
             found = known(callers, token)
             assert found is not None
             assert (found.status, found.is_barred) == (status, status == "suspended")
-    await books.accounts.set_status(account.id, "in_review")
+    await books.account_desk.set_status(account.id, "in_review", OPERATOR)
     assert await callers.refresh_step() == 1
     assert [found.status for token in tokens if (found := known(callers, token))] == ["in_review"] * 2
     await books.members.change(account.id, ada.id, MemberChange(status="removed"))

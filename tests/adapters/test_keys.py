@@ -9,8 +9,9 @@ import pytest
 from gateway.adapters.postgres.accounts import Account, AccountError
 from gateway.adapters.postgres.keys import KeyRefused, NoSuchKey
 from gateway.core.key_terms import KeyTerms
+from gateway.core.keys import hash_key
 from gateway.core.roles import Role
-from tests.books import Books, new_id, open_books
+from tests.books import OPERATOR, Books, new_id, open_books
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -127,3 +128,23 @@ async def test_another_accounts_key_is_no_key(books: Books, account: Account) ->
         with pytest.raises(NoSuchKey):
             await books.keys.find(asked, whose)
     assert (await books.keys.find(key_id)).revoked_at is None
+
+
+async def test_the_audit_log_tells_of_a_keys_life_and_never_its_secret(books: Books, account: Account) -> None:
+    first, key_id = await books.keys.issue(account.id, KeyTerms(name="ci"), by=OPERATOR)
+    second, next_id = await books.keys.rotate(key_id, HOUR, by=OPERATOR)
+    for _ in range(2):  # the second time nothing changes
+        await books.keys.revoke(key_id, by=OPERATOR)
+    told = [line for line in await books.audit_log.page(author="olga", count=9) if line.subject.startswith("key:")]
+    assert [(line.action, line.subject.removeprefix("key:")) for line in reversed(told)] == [
+        ("key.create", key_id),
+        ("key.rotate", key_id),
+        ("key.create", next_id),
+        ("key.revoke", key_id),
+    ]
+    assert told[-1].after is not None
+    assert told[-1].after["name"] == "ci"
+    everything = await books.pool.fetchval("SELECT string_agg(audit_log::text, '') FROM audit_log")
+    for secret in (first, second):
+        assert secret[12:] not in everything
+        assert hash_key(secret.encode()).hex() not in everything

@@ -10,7 +10,7 @@ from gateway.adapters.postgres.accounts import Account
 from gateway.adapters.postgres.members import MemberChange, MemberRefused, NoSuchMember
 from gateway.core.key_terms import KeyTerms
 from gateway.core.roles import Role
-from tests.books import Books, new_id, open_books
+from tests.books import OPERATOR, Books, new_id, open_books
 
 
 @pytest.fixture
@@ -102,3 +102,28 @@ async def test_a_change_that_is_not_allowed_changes_nothing(books: Books, accoun
     with pytest.raises(LookupError):
         await books.members.change(account.id, bea.id, MemberChange(role=Role.OWNER), refuse)
     assert await books.members.find(account.id, bea.id) == bea
+
+
+async def test_whoever_changes_a_member_stands_in_the_audit_log(books: Books, account: Account) -> None:
+    await books.members.create(account.id, "owner@example.com", Role.OWNER)
+    ada = await books.members.create(account.id, "ada@example.com", Role.MEMBER, by=OPERATOR)
+    _, key_id = await books.keys.issue(account.id, KeyTerms(member_id=ada.id))
+    for change in (MemberChange(role=Role.ADMIN), MemberChange(role=Role.ADMIN), MemberChange(status="removed")):
+        await books.members.change(account.id, ada.id, change, by=OPERATOR)
+    removed, changed, added = await books.audit_log.page(subject=f"member:{ada.id}", count=9)
+    assert [each.action for each in (removed, changed, added)] == ["member.remove", "member.set", "member.add"]
+    assert {each.author for each in (removed, changed, added)} == {"olga"}
+    assert added.before is None
+    assert changed.before is not None
+    assert changed.after is not None
+    assert (changed.before["role"], changed.after["role"]) == ("member", "admin")
+    revoked, _ = await books.audit_log.page(subject=f"key:{key_id}", count=9)
+    assert (revoked.author, revoked.action) == ("olga", "key.revoke")
+
+
+async def test_a_member_who_cannot_be_added_leaves_no_line(books: Books, account: Account) -> None:
+    await books.members.create(account.id, "ada@example.com", Role.OWNER)
+    before = await books.audit_log.page(count=9)
+    with pytest.raises(MemberRefused):
+        await books.members.create(account.id, "ada@example.com", Role.OWNER)
+    assert await books.audit_log.page(count=9) == before

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.adapters.postgres.account_desk import AccountDesk
 from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signature
 from gateway.adapters.postgres.ops_keys import OpsKeys
 from gateway.core.operators import Operator, Role
@@ -61,10 +60,10 @@ def test_each_role_may_do_what_those_before_it_may() -> None:
 
 async def test_an_account_is_suspended_with_a_reason_that_is_kept(books: Books) -> None:
     account = await books.account()
-    desk = AccountDesk(books.pool, AuditLog(books.pool))
+    desk = books.account_desk
     assert await desk.set_status(account.id, "suspended", BOSS) == "active"
     assert (await books.accounts.find(account.id)).status == "suspended"
-    (line,) = await AuditLog(books.pool).page(subject=account.id, count=10)
+    line, _ = await AuditLog(books.pool).page(subject=account.id, count=10)
     assert (line.author, line.before, line.after) == ("boss", {"status": "active"}, {"status": "suspended"})
 
 
@@ -74,4 +73,4 @@ async def test_a_review_is_ended_by_releasing_it(books: Books) -> None:
         "INSERT INTO account_review (account_id, cause, took_status) SELECT id, 'dp_1', true FROM account"
     )
     with pytest.raises(ChangeRefused, match="release"):
-        await AccountDesk(books.pool, AuditLog(books.pool)).set_status(account.id, "active", BOSS)
+        await books.account_desk.set_status(account.id, "active", BOSS)

@@ -1,19 +1,16 @@
 """Spending is what the usage lines sum to, however often and in whichever pieces it is rolled up."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
-from gateway.adapters.postgres.keys import Keys
-from gateway.adapters.postgres.members import Members
 from gateway.adapters.postgres.spending import SpendingBook
 from gateway.core.anomaly import Spending, Subject, Window
 from gateway.core.key_terms import KeyTerms
 from gateway.core.roles import Role
-from tests.books import Books, new_id, open_books
+from tests.books import OPERATOR, Books, open_books
 from tests.spending import spend, spend_hourly
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -55,8 +52,8 @@ async def test_the_past_of_an_account_is_parted_from_what_is_judged(books: Books
 
 async def test_an_account_spends_what_its_keys_do_and_a_member_what_theirs_do(books: Books) -> None:
     account = await books.account()
-    member = await Members(books.pool, new_id=new_id).create(account.id, "a@example.com", Role.MEMBER)
-    keys = Keys(books.pool, new_id=new_id, random_bytes=os.urandom, now=lambda: datetime.now(UTC))
+    member = await books.members.create(account.id, "a@example.com", Role.MEMBER)
+    keys = books.keys
     _, own = await keys.issue(account.id, KeyTerms(name="own", member_id=member.id))
     _, second = await keys.issue(account.id, KeyTerms(name="second", member_id=member.id))
     _, loose = await keys.issue(account.id, KeyTerms(name="loose"))
@@ -116,7 +113,7 @@ async def test_an_account_that_is_not_served_is_not_judged(books: Books) -> None
     account = await books.account()
     await spend(books.pool, account.id, "k", 5)
     book = await rolled_up(books)
-    await books.accounts.set_status(account.id, "suspended")
+    await books.account_desk.set_status(account.id, "suspended", OPERATOR)
 
     assert await book.of(frozenset({account.id}), burst_minutes=10, least=0) == []
 

@@ -10,6 +10,7 @@ import pytest
 from gateway.core.key_terms import KeyTerms
 from gateway.core.keys import make_key
 from gateway.sandbox.openai import SimulatedOpenAI
+from tests.books import OPERATOR
 from tests.proxy.conftest import Running
 from tests.proxy.prices import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, ask_of
 from tests.proxy.stack import Stack, until
@@ -65,7 +66,7 @@ async def test_a_revoked_key_stops_working_within_a_second(stack: Stack) -> None
 
 async def test_a_suspended_account_is_refused(stack: Stack, openai: SimulatedOpenAI) -> None:
     suspended = await stack.new_account("suspended")
-    await stack.stores.accounts.set_status(suspended.id, "suspended")
+    await stack.stores.account_desk.set_status(suspended.id, "suspended", OPERATOR)
     got = await ask(stack.address, request(CHAT, suspended.key, ask_of(CHAT)))
     assert (got.status, error_of(got)["code"]) == (403, "account_suspended")
     await assert_untouched(stack, openai)

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.core.key_terms import KeyTerms
 from gateway.core.roles import Role
+from tests.books import OPERATOR
 from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import CREDITS, Stack
 from tests.proxy.wire import ask, request
@@ -210,8 +211,29 @@ async def test_a_suspended_account_reads_and_a_suspended_member_does_not(stack: 
     async with asyncio.timeout(1):
         while (await told(stack, viewer, "GET", "/api/balance"))[0] != 403:
             await asyncio.sleep(0.05)
-    await stack.stores.accounts.set_status(stack.account.id, "suspended")
+    await stack.stores.account_desk.set_status(stack.account.id, "suspended", OPERATOR)
     async with asyncio.timeout(1):
         while (await told(stack, owner, "DELETE", f"/api/members/{quote(owner_id)}"))[0] != 403:
             await asyncio.sleep(0.05)
     assert (await told(stack, owner, "GET", "/api/balance"))[0] == 200
+
+
+async def test_what_a_customer_changes_stands_in_the_audit_log_with_who_it_was(stack: Stack) -> None:
+    owner, owner_id = await key_of(stack, Role.OWNER)
+    _, added = await told(stack, owner, "POST", "/api/members", {"email": "bea@example.com", "role": "viewer"})
+    await told(stack, owner, "PATCH", f"/api/members/{added['id']}", {"role": "admin"})
+    await told(stack, owner, "DELETE", f"/api/members/{added['id']}")
+    _, made = await told(stack, owner, "POST", "/api/keys", {"name": "ci"})
+    await told(stack, owner, "POST", f"/api/keys/{made['id']}/rotate")
+    await told(stack, owner, "DELETE", f"/api/keys/{made['id']}")
+    lines = await stack.stores.audit_log.page(author=f"member {owner_id}", count=20)
+    assert [line.action for line in reversed(lines)] == [
+        "member.add", "member.set", "member.remove", "key.create", "key.rotate", "key.create", "key.revoke",
+    ]  # fmt: skip
+    assert {line.reason.partition(", ")[0] for line in lines} == {"asked over the API"}
+
+
+async def test_a_key_that_is_nobodys_signs_as_itself(stack: Stack) -> None:
+    await told(stack, await managing_key(stack), "POST", "/api/members", {"email": "b@example.com", "role": "viewer"})
+    (line,) = [each for each in await stack.stores.audit_log.page(count=9) if each.action == "member.add"]
+    assert line.author.startswith("key key_")

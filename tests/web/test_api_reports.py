@@ -19,6 +19,7 @@ from gateway.core.usage_reports import fingerprint_of, price_report
 from gateway.proxy.leases import OpenHold
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.web.api_reports import UsageAsked
+from tests.books import OPERATOR
 from tests.proxy.conftest import Running, logs, openai, running, stack
 from tests.proxy.stack import CREDITS, Stack
 from tests.web.test_api_callers import told
@@ -196,6 +197,6 @@ async def test_a_trusted_service_reports_of_every_account(running: Running, open
             status, body = await told(stack, key, "POST", PATH, asked(account, account=account))
             assert (status, body["account"]) == (200, customer.id)
         assert (await told(stack, key, "POST", PATH, asked("x", account="nobody")))[0] == 404
-        await stack.stores.accounts.set_status(customer.id, "suspended")
+        await stack.stores.account_desk.set_status(customer.id, "suspended", OPERATOR)
         assert (await told(stack, key, "POST", PATH, asked("y", account="customer")))[0] == 403
         assert (await stack.balance(customer)).balance == CREDITS * UCR_PER_CREDIT - 2 * cost_of(stack)

@@ -42,7 +42,7 @@ class Desk:
 
     async def log(self) -> list[Any]:
         _, page = await self.ask("GET", "/ops/audit-log?limit=1000", by="eve")
-        return [line for line in page["data"] if line["action"] != "ops_key.create"]
+        return [line for line in page["data"] if line["author"] in self._keys and line["action"] != "ops_key.create"]
 
 
 @pytest.fixture

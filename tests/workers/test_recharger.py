@@ -15,6 +15,7 @@ from gateway.core.flags import PURCHASE, Scope
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.core.recharge import DECLINES_A_DAY_MAX
 from gateway.sandbox.openai import SimulatedOpenAI
+from tests.books import OPERATOR
 from tests.proxy.conftest import Running, logs, openai, running
 from tests.sandbox.stripe.parties import connected
 from tests.shop import ENVIRONMENT, Shop, open_shop
@@ -286,7 +287,7 @@ async def test_a_call_that_crosses_the_threshold_leads_to_a_charge_within_second
 
 async def test_a_suspended_account_is_not_charged(shop: Shop, client: StripeClient) -> None:
     await agree(shop)
-    await shop.stack.stores.accounts.set_status(shop.account.id, "suspended")
+    await shop.stack.stores.account_desk.set_status(shop.account.id, "suspended", OPERATOR)
     await recharge(shop)
     assert await charges(client) == []
 
@@ -336,7 +337,7 @@ async def test_an_attempt_that_never_reached_stripe_ends_when_the_account_is_sus
 ) -> None:
     await agree(shop)
     await interrupted(shop)
-    await shop.stack.stores.accounts.set_status(shop.account.id, "suspended")
+    await shop.stack.stores.account_desk.set_status(shop.account.id, "suspended", OPERATOR)
     await recharge(shop)
     assert await charges(client) == []
 

@@ -18,7 +18,7 @@ from gateway.core.statements import statement_csv
 from gateway.core.topups import Mismatch
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.web.statement_pdf import statement_pdf
-from tests.books import now_ms
+from tests.books import OPERATOR, now_ms
 from tests.proxy.conftest import Running, logs, openai, running
 from tests.proxy.stack import CREDITS, Account
 from tests.sandbox.stripe.parties import connected
@@ -143,7 +143,7 @@ async def test_an_approved_review_of_radar_ends_the_one_here(shop: Shop) -> None
 
 async def test_an_operators_suspension_outlives_a_won_dispute(shop: Shop) -> None:
     purchase_id = await shop.bought()
-    await shop.stack.stores.accounts.set_status(shop.account.id, "suspended")
+    await shop.stack.stores.account_desk.set_status(shop.account.id, "suspended", OPERATOR)
     dispute = shop.simulated.order("charges/dispute", await shop.charge_of(purchase_id))
     await shop.settle()
     shop.simulated.order("disputes/win", dispute["id"])

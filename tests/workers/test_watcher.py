@@ -124,7 +124,7 @@ async def test_what_was_released_is_not_put_in_review_again_for_the_same_spendin
 
     assert (released.status, released.closed_by, await desk.status()) == ("active", "olga", "active")
     assert [each.kind for each in await desk.told()] == ["released", "in_review"]
-    [line] = await AuditLog(desk.books.pool).page(count=9)
+    [line] = await AuditLog(desk.books.pool).page(author="olga", count=9)
     assert (line.author, line.action, line.reason) == ("olga", "release review", OPERATOR.reason)
 
 
@@ -173,7 +173,7 @@ async def test_an_operator_who_suspended_it_meanwhile_is_not_overruled(desk: Des
     await desk.spend(5000)
     await watch(desk.watcher())
     [review] = await desk.reviews.listing(count=9)
-    await desk.books.accounts.set_status(desk.account_id, "suspended")
+    await desk.books.account_desk.set_status(desk.account_id, "suspended", OPERATOR)
 
     assert (await desk.reviews.release(review.reference, OPERATOR)).status == "suspended"
 

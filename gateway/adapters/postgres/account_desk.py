@@ -1,4 +1,4 @@
-"""Accounts as operators watch and stop them: who spends most, and out of service or back, signed and logged."""
+"""Accounts as operators watch and change them: who spends most, who is served, and by which terms."""
 
 from datetime import timedelta
 
@@ -8,6 +8,8 @@ from gateway.adapters.postgres.accounts import AccountError
 from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signature
 from gateway.adapters.postgres.database import Pool, load_queries, outages
 from gateway.core.money import MicroCredits
+from gateway.core.plans import Plans
+from gateway.core.windows import UnknownTimeZone, zone_of
 
 
 class Spender(msgspec.Struct, frozen=True):
@@ -22,10 +24,20 @@ class Spender(msgspec.Struct, frozen=True):
     flagged: int  # lines that want a second look
 
 
+class AccountTerms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What bounds an account, and how it is treated. As a change: None stays as it is."""
+
+    plan: str | None = None
+    priority: str | None = None
+    time_zone: str | None = None
+    on_disconnect: str | None = None
+
+
 class AccountDesk:
-    def __init__(self, pool: Pool, audit_log: AuditLog) -> None:
+    def __init__(self, pool: Pool, audit_log: AuditLog, plans: Plans) -> None:
         self._pool = pool
         self._audit_log = audit_log
+        self._plans = plans
         self._sql = load_queries("account_desk")
 
     async def top(self, window: timedelta, count: int) -> list[Spender]:
@@ -72,3 +84,45 @@ class AccountDesk:
                     connection, signature, "account.status", account_id, before=states[0], after=states[1]
                 )
         return before
+
+    async def set_terms(self, account_id: str, change: AccountTerms, signature: Signature) -> None:
+        """Change what is not None; gateways follow within a second.
+
+        An account's days and months are those of a new time zone from then on. Raises `ChangeRefused`, of a plan that
+        is not configured too: a slip of the pen would else lift or lower every cap of the account.
+        """
+        signature = signature.checked()
+        self._check(change)
+        with outages():
+            async with self._pool.acquire() as connection, connection.transaction():
+                row = await connection.fetchrow(self._sql["lock"], account_id)
+                if row is None:
+                    raise AccountError(f"There is no account {account_id!r}.")
+                values = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not None}
+                before = {name: row[name] for name in values}
+                if before == values:
+                    return
+                columns = (change.plan, change.priority, change.time_zone, change.on_disconnect)
+                await connection.execute(self._sql["set_terms"], account_id, *columns)
+                await self._audit_log.append(
+                    connection, signature, "account.set", account_id, before=before, after=values
+                )
+
+    def _check(self, change: AccountTerms) -> None:
+        if change.plan is not None and change.plan not in self._plans.names:
+            raise ChangeRefused(f"{change.plan!r} is no plan; choose one of: {', '.join(self._plans.names)}.")
+        if change.priority not in (None, "normal", "low"):
+            raise ChangeRefused(f"{change.priority!r} is not a priority: normal or low.")
+        if change.on_disconnect not in (None, "drain", "cancel"):
+            raise ChangeRefused(f"{change.on_disconnect!r} is not a policy: drain or cancel.")
+        if change.time_zone is not None:
+            try:
+                zone_of(change.time_zone)
+            except UnknownTimeZone as error:
+                raise ChangeRefused(f"{error} They are named like Europe/Berlin.") from error
+
+    async def strays(self) -> dict[str, int]:
+        """Plans that are configured no longer, and how many accounts are on each: the default's caps hold for them."""
+        with outages():
+            rows = await self._pool.fetch(self._sql["strays"], list(self._plans.names))
+        return {row["plan"]: row["accounts"] for row in rows}

@@ -1,7 +1,7 @@
 -- Accounts, as operators watch and stop them.
 
 -- name: lock
-SELECT name, status FROM account WHERE id = $1::uuid FOR UPDATE
+SELECT name, status, plan, priority, time_zone, on_disconnect FROM account WHERE id = $1::uuid FOR UPDATE
 
 -- name: open_reviews
 SELECT reference FROM account_review
@@ -9,6 +9,15 @@ WHERE account_id = $1::uuid AND closed_at IS NULL AND key_id IS NULL AND member_
 
 -- name: set_status
 UPDATE account SET status = $2, changed_at = clock_timestamp() WHERE id = $1::uuid
+
+-- name: set_terms
+-- NULL: as it is.
+UPDATE account SET plan = coalesce($2, plan), priority = coalesce($3, priority), time_zone = coalesce($4, time_zone),
+       on_disconnect = coalesce($5, on_disconnect), changed_at = clock_timestamp()
+WHERE id = $1::uuid
+
+-- name: strays
+SELECT plan, count(*) AS accounts FROM account WHERE plan <> ALL ($1::text[]) GROUP BY plan ORDER BY plan
 
 -- name: top
 -- Who was charged most within a window. A shadow-billed call charges nothing; what it would have cost stands beside.

@@ -10,13 +10,13 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from gateway.adapters.postgres.audit_log import BY_TOLLGATE, TOLLGATE, AuditLog, Signature
 from gateway.adapters.postgres.database import Pool, load_queries, outages
 from gateway.adapters.postgres.ledger import Ledger
 from gateway.core.ledger import Buckets, TransferKind, entries_for_grant
 from gateway.core.money import AMOUNT_UCR_MAX, MicroCredits, format_credits
 from gateway.core.rates import RateCard
 from gateway.core.shards import shard_of
-from gateway.core.windows import UnknownTimeZone, zone_of
 
 NAME_LENGTH_MAX = 200
 REASON_LENGTH_MAX = 1000
@@ -58,18 +58,20 @@ class Accounts:
         self,
         pool: Pool,
         ledger: Ledger,
+        audit_log: AuditLog,
         *,
         new_id: Callable[[], str],
         now_ms: Callable[[], int],
     ) -> None:
         self._pool = pool
         self._ledger = ledger
+        self._audit_log = audit_log
         self._new_id = new_id
         self._now_ms = now_ms
         self._sql = load_queries("accounts")
         self._ledger_sql = load_queries("ledger")
 
-    async def create(self, name: str) -> Account:
+    async def create(self, name: str, by: Signature = BY_TOLLGATE) -> Account:
         """Create an account; raises `AccountError` if the name is taken or unusable."""
         name = _text(name, "An account's name", NAME_LENGTH_MAX)
         if _uuid(name) is not None:
@@ -80,6 +82,9 @@ class Accounts:
                 async with self._pool.acquire() as connection, connection.transaction():
                     await connection.execute(self._sql["create_account"], account_id, name)
                     await connection.execute(self._sql["create_balances"], account_id, shard_of(account_id))
+                    await self._audit_log.append(
+                        connection, by.checked(), "account.create", account_id, before=None, after={"name": name}
+                    )
         except asyncpg.UniqueViolationError as error:
             raise AccountError(f"There is an account named {name!r} already; choose another name.") from error
         return await self.find(account_id)
@@ -103,42 +108,6 @@ class Accounts:
             row["priority"],
             row["time_zone"],
         )
-
-    async def set_status(self, account_id: str, status: str) -> None:
-        """Set an account active, suspended or in_review; gateways follow within a second."""
-        try:
-            with outages():
-                await self._pool.execute(self._sql["set_status"], account_id, status)
-        except asyncpg.CheckViolationError as error:
-            raise AccountError(f"{status!r} is not a status: active, suspended or in_review.") from error
-
-    async def set_on_disconnect(self, account_id: str, policy: str) -> None:
-        """Say what becomes of a call whose caller leaves: drain or cancel; gateways follow within a second."""
-        try:
-            with outages():
-                await self._pool.execute(self._sql["set_on_disconnect"], account_id, policy)
-        except asyncpg.CheckViolationError as error:
-            raise AccountError(f"{policy!r} is not a policy: drain or cancel.") from error
-
-    async def set_terms(
-        self, account_id: str, *, plan: str | None = None, priority: str | None = None, time_zone: str | None = None
-    ) -> None:
-        """Change what bounds an account and by which clock; gateways follow within a second. None: as it is.
-
-        Its days and months are those of the new time zone from then on. Raises `AccountError`.
-        """
-        if plan is not None:
-            plan = _text(plan, "A plan", NAME_LENGTH_MAX)
-        if time_zone is not None:
-            try:
-                zone_of(time_zone)
-            except UnknownTimeZone as error:
-                raise AccountError(f"{error} They are named like Europe/Berlin.") from error
-        try:
-            with outages():
-                await self._pool.execute(self._sql["set_terms"], account_id, plan, priority, time_zone)
-        except asyncpg.CheckViolationError as error:
-            raise AccountError(f"{priority!r} is not a priority: normal or low.") from error
 
     async def balance(self, account_id: str) -> Buckets:
         """What the ledger says the account has, in µcr."""
@@ -168,7 +137,7 @@ class Accounts:
             for row in rows
         ]
 
-    async def grant(self, account_id: str, amount: MicroCredits, reason: str) -> int:
+    async def grant(self, account_id: str, amount: MicroCredits, reason: str, author: str = TOLLGATE) -> int:
         """Give promotional credit; returns the movement's number, which Redis still has to learn of.
 
         Raises `AccountError` for an amount that is not more than nothing, a balance beyond what can be compared
@@ -196,6 +165,13 @@ class Accounts:
                     reason=reason,
                     event_at_ms=self._now_ms(),
                     entries=entries_for_grant(amount, buckets),
+                )
+                before, after = (
+                    {"balance": format_credits(total)} for total in (buckets.total, buckets.total + amount)
+                )
+                signature = Signature(author, reason).checked()
+                await self._audit_log.append(
+                    connection, signature, "account.grant", account_id, before=before, after=after
                 )
                 credit_seq: int = await connection.fetchval(self._ledger_sql["credit"], account_id, amount)
         return credit_seq

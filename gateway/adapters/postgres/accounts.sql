@@ -11,18 +11,6 @@ INSERT INTO balance (shard, account_id, bucket) SELECT $2::smallint, $1::uuid, u
 SELECT id, name, status, on_disconnect, credit_seq, created_at, plan, priority, time_zone FROM account
 WHERE id = $2::uuid OR name = $1 ORDER BY (id = $2::uuid) DESC NULLS LAST LIMIT 1
 
--- name: set_status
-UPDATE account SET status = $2, changed_at = clock_timestamp() WHERE id = $1::uuid
-
--- name: set_on_disconnect
-UPDATE account SET on_disconnect = $2, changed_at = clock_timestamp() WHERE id = $1::uuid
-
--- name: set_terms
--- NULL: as it is.
-UPDATE account SET plan = coalesce($2, plan), priority = coalesce($3, priority), time_zone = coalesce($4, time_zone),
-       changed_at = clock_timestamp()
-WHERE id = $1::uuid
-
 -- name: record_card
 INSERT INTO rate_card (version, hash, name, text) VALUES ($1, $2, $3, $4) ON CONFLICT (version) DO NOTHING
 

@@ -32,6 +32,10 @@ class Signature(msgspec.Struct, frozen=True):
         )
 
 
+TOLLGATE = "tollgate"  # the author of what no person asked for
+BY_TOLLGATE = Signature(TOLLGATE, "part of its own work")
+
+
 class Logged(msgspec.Struct, frozen=True):
     """One line of the log."""
 

@@ -62,8 +62,8 @@ class CapDesk:
         """An account, member or key by name or id, or a plan as "plan:NAME"; raises `ChangeRefused`."""
         if who.startswith(PLAN_PREFIX):
             name = who.removeprefix(PLAN_PREFIX)
-            if not name:
-                raise ChangeRefused("A plan has a name: plan:default.")
+            if name not in self._plans.names:
+                raise ChangeRefused(f"{name!r} is no plan; choose one of: {', '.join(self._plans.names)}.")
             return Capped("plan", name, name)
         with outages():
             rows = await self._pool.fetch(self._sql["find"], who)

@@ -13,6 +13,7 @@ import structlog
 
 from gateway.adapters.jwks import Verifier
 from gateway.adapters.postgres.accounts import AccountError, Accounts
+from gateway.adapters.postgres.audit_log import Signature
 from gateway.adapters.postgres.callers import OVERLAP_S, poll, status_of
 from gateway.adapters.postgres.database import LedgerUnavailable, Pool, load_queries, outages
 from gateway.adapters.postgres.members import Member, MemberChange, MemberRefused, Members, NoSuchMember
@@ -24,6 +25,7 @@ from gateway.core.roles import Role
 
 log = structlog.get_logger(__name__)
 
+BY_TOKEN = Signature("identity provider", "first seen with a token")
 KEY_ID_PREFIX = "jwt_"  # of what stands in the books for a call that came with a token, before the member's id
 
 
@@ -130,7 +132,7 @@ class TokenCallers:
             if self._policy.creates is None:
                 return None
             made = await self._members.create(
-                account_id, identity.email, self._policy.creates, subject=identity.subject
+                account_id, identity.email, self._policy.creates, subject=identity.subject, by=BY_TOKEN
             )
         except MemberRefused as error:
             # Two first requests at once: the other one has made it.
@@ -149,7 +151,7 @@ class TokenCallers:
                 raise MemberRefused("The member of this address has another subject.", "subject")
 
         return await self._members.change(
-            account_id, identity.email, MemberChange(subject=identity.subject), is_nobody_yet
+            account_id, identity.email, MemberChange(subject=identity.subject), is_nobody_yet, BY_TOKEN
         )
 
     def _remember(self, hashed: bytes, caller: Caller, ends_at_ms: int) -> None:

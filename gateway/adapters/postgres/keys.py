@@ -8,6 +8,7 @@ import asyncpg
 import msgspec
 
 from gateway.adapters.postgres.accounts import AccountError
+from gateway.adapters.postgres.audit_log import BY_TOLLGATE, AuditLog, Signature
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
 from gateway.core.key_terms import KeyTerms, mistake_in, read_networks
 from gateway.core.keys import SHOWN_LENGTH, hash_key, make_key
@@ -55,18 +56,22 @@ class Keys:
     def __init__(
         self,
         pool: Pool,
+        audit_log: AuditLog,
         *,
         new_id: Callable[[], str],
         random_bytes: Callable[[int], bytes],
         now: Callable[[], datetime],
     ) -> None:
         self._pool = pool
+        self._audit_log = audit_log
         self._new_id = new_id
         self._random_bytes = random_bytes
         self._now = now
         self._sql = load_queries("keys")
 
-    async def issue(self, account_id: str, terms: KeyTerms = PLAIN, object_id: str | None = None) -> tuple[str, str]:
+    async def issue(
+        self, account_id: str, terms: KeyTerms = PLAIN, object_id: str | None = None, by: Signature = BY_TOLLGATE
+    ) -> tuple[str, str]:
         """Issue a key; returns (secret, key id). The secret is shown this once.
 
         Raises `KeyRefused`, or `KeyExists` if one was made with this `object_id`.
@@ -75,8 +80,15 @@ class Keys:
         if mistake is not None:
             raise KeyRefused(f"This key cannot be issued: {mistake[1]}.", mistake[0])
         with outages():
-            async with self._pool.acquire() as connection:
-                return await self._insert(connection, account_id, terms, _key_id(object_id or self._new_id()))
+            async with self._pool.acquire() as connection, connection.transaction():
+                secret, key_id = await self._insert(connection, account_id, terms, _key_id(object_id or self._new_id()))
+                await self._log(connection, by, "key.create", key_id, None, terms)
+        return secret, key_id
+
+    async def _log(
+        self, connection: Connection, by: Signature, action: str, key_id: str, before: object, after: object
+    ) -> None:
+        await self._audit_log.append(connection, by.checked(), action, f"key:{key_id}", before=before, after=after)
 
     async def _insert(
         self, connection: Connection, account_id: str, terms: KeyTerms, key_id: str, rotated_from: str | None = None
@@ -127,7 +139,9 @@ class Keys:
             rows = await self._pool.fetch(sql, account_id, *(after or (None, None)), count)
         return [_key(row) for row in rows]
 
-    async def rotate(self, key_id: str, overlap: timedelta, object_id: str | None = None) -> tuple[str, str]:
+    async def rotate(
+        self, key_id: str, overlap: timedelta, object_id: str | None = None, by: Signature = BY_TOLLGATE
+    ) -> tuple[str, str]:
         """Issue a key on the same terms and let the old one expire after the overlap; returns (secret, key id).
 
         Raises `KeyRefused` for a key that is revoked, expired or was rotated already; `KeyExists` if it was so to
@@ -147,15 +161,20 @@ class Keys:
                 if row["revoked_at"] is not None or (row["expires_at"] is not None and row["expires_at"] <= now):
                     raise KeyRefused("This key is revoked or expired; issue another one.")
                 secret, _ = await self._insert(connection, old.account_id, old.terms, made_id, old.id)
-                await connection.execute(self._sql["expire"], old.id, now + overlap)
+                expires_at = await connection.fetchval(self._sql["expire"], old.id, now + overlap)
+                states = ({"expires_at": row["expires_at"]}, {"expires_at": expires_at, "successor": made_id})
+                await self._log(connection, by, "key.rotate", old.id, *states)
+                await self._log(connection, by, "key.create", made_id, None, old.terms)
         return secret, made_id
 
-    async def revoke(self, key_id: str, account_id: str | None = None) -> None:
-        """Revoke a key; gateways refuse it within a second. Raises `NoSuchKey`."""
+    async def revoke(self, key_id: str, account_id: str | None = None, by: Signature = BY_TOLLGATE) -> None:
+        """Revoke a key, once; gateways refuse it within a second. Raises `NoSuchKey`."""
+        key = await self.find(key_id, account_id)
         with outages():
-            found = None if "\0" in key_id else await self._pool.fetchval(self._sql["revoke"], key_id, account_id)
-        if found is None:
-            raise NoSuchKey(f"There is no key {key_id!r}; `tollgate keys list` shows them.")
+            async with self._pool.acquire() as connection, connection.transaction():
+                revoked_at = await connection.fetchval(self._sql["revoke"], key.id)
+                if revoked_at is not None:
+                    await self._log(connection, by, "key.revoke", key.id, None, {"revoked_at": revoked_at})
 
 
 def _key_id(object_id: str) -> str:

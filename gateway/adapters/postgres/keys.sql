@@ -27,9 +27,9 @@ SELECT expires_at, revoked_at, (SELECT id FROM api_key AS next WHERE next.rotate
 FROM api_key WHERE id = $1 FOR NO KEY UPDATE
 
 -- name: expire
-UPDATE api_key SET expires_at = least(expires_at, $2), changed_at = clock_timestamp() WHERE id = $1
+UPDATE api_key SET expires_at = least(expires_at, $2), changed_at = clock_timestamp() WHERE id = $1 RETURNING expires_at
 
 -- name: revoke
 -- Revoking twice changes nothing.
-UPDATE api_key SET revoked_at = coalesce(revoked_at, now()), changed_at = clock_timestamp()
-WHERE id = $1 AND ($2::uuid IS NULL OR account_id = $2::uuid) RETURNING id
+UPDATE api_key SET revoked_at = now(), changed_at = clock_timestamp()
+WHERE id = $1 AND revoked_at IS NULL RETURNING revoked_at

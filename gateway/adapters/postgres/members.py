@@ -10,6 +10,7 @@ import asyncpg
 import msgspec
 
 from gateway.adapters.postgres.accounts import AccountError
+from gateway.adapters.postgres.audit_log import BY_TOLLGATE, AuditLog, Signature
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
 from gateway.core.roles import Role
 
@@ -63,8 +64,9 @@ class MemberChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Members:
-    def __init__(self, pool: Pool, *, new_id: Callable[[], str]) -> None:
+    def __init__(self, pool: Pool, audit_log: AuditLog, *, new_id: Callable[[], str]) -> None:
         self._pool = pool
+        self._audit_log = audit_log
         self._new_id = new_id
         self._sql = load_queries("members")
 
@@ -77,6 +79,7 @@ class Members:
         name: str = "",
         subject: str | None = None,
         member_id: str | None = None,
+        by: Signature = BY_TOLLGATE,
     ) -> Member:
         """Raises `MemberRefused`, also for an address or subject that is a member's already.
 
@@ -86,12 +89,16 @@ class Members:
         member_id = member_id or self._new_id()
         try:
             with outages():
-                await self._pool.execute(self._sql["insert"], member_id, account_id, email, name, subject, role.value)
+                async with self._pool.acquire() as connection, connection.transaction():
+                    columns = (member_id, account_id, email, name, subject, role.value)
+                    await connection.execute(self._sql["insert"], *columns)
+                    made = await self._find(connection, account_id, member_id)
+                    await self._log(connection, by, "member.add", None, made)
         except asyncpg.UniqueViolationError as error:
             raise MemberExists(member_id) if await self._is_there(member_id) else _taken(error) from error
         except asyncpg.ForeignKeyViolationError as error:
             raise AccountError(f"There is no account {account_id!r}.") from error
-        return await self.find(account_id, member_id)
+        return made
 
     async def _is_there(self, member_id: str) -> bool:
         with outages():
@@ -132,6 +139,7 @@ class Members:
         id_or_email: str,
         change: MemberChange,
         allowed: Callable[[Member, Member], None] = lambda old, new: None,
+        by: Signature = BY_TOLLGATE,
     ) -> Member:
         """Change a member; who is removed loses every key. Gateways follow within a second.
 
@@ -148,11 +156,21 @@ class Members:
                     await self._keep_an_owner(connection, old, new)
                     columns = (new.email, new.name, new.subject, new.role.value, new.status)
                     await connection.execute(self._sql["update"], new.id, *columns)
+                    action = "member.remove" if new.status == "removed" else "member.set"
+                    if new != old:
+                        await self._log(connection, by, action, old, new)
                     if new.status == "removed":
-                        await connection.execute(self._sql["revoke_keys"], new.id)
+                        for row in await connection.fetch(self._sql["revoke_keys"], new.id):
+                            revoked = {"revoked_at": row["revoked_at"]}
+                            await self._audit_log.append(
+                                connection, by.checked(), "key.revoke", f"key:{row['id']}", before=None, after=revoked
+                            )
         except asyncpg.UniqueViolationError as error:
             raise _taken(error) from error
         return new
+
+    async def _log(self, connection: Connection, by: Signature, action: str, old: Member | None, new: Member) -> None:
+        await self._audit_log.append(connection, by.checked(), action, f"member:{new.id}", before=old, after=new)
 
     async def _keep_an_owner(self, connection: Connection, old: Member, new: Member) -> None:
         is_owner = [each.role is Role.OWNER and each.status == "active" for each in (old, new)]

@@ -26,7 +26,8 @@ UPDATE member SET email = $2, name = $3, subject = $4, role = $5, status = $6, c
 WHERE id = $1::uuid
 
 -- name: revoke_keys
-UPDATE api_key SET revoked_at = coalesce(revoked_at, now()), changed_at = clock_timestamp() WHERE member_id = $1::uuid
+UPDATE api_key SET revoked_at = now(), changed_at = clock_timestamp()
+WHERE member_id = $1::uuid AND revoked_at IS NULL RETURNING id, revoked_at
 
 -- name: other_owners
 SELECT count(*) FROM member WHERE account_id = $1::uuid AND id <> $2::uuid AND role = 'owner' AND status = 'active'

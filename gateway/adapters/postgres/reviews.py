@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.adapters.postgres.audit_log import AuditLog, Signature
+from gateway.adapters.postgres.audit_log import TOLLGATE, AuditLog, Signature
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
 from gateway.adapters.postgres.notices import Notices
 from gateway.core.anomaly import Subject, Verdict
@@ -69,6 +69,15 @@ class Reviews:
         who = await self._name(connection, subject)
         fields = {"reference": reference, "subject": who, "rule": verdict.rule.value, "figures": verdict.text()}
         await self._notices.raise_(connection, Kind.IN_REVIEW, subject.account_id, fields)
+        opened = {"review": "open", "subject": who, "account_id": subject.account_id}
+        await self._audit_log.append(
+            connection,
+            Signature(TOLLGATE, verdict.text()),
+            "open review",
+            f"review {reference}",
+            before=None,
+            after=opened,
+        )
 
     async def _name(self, connection: Connection, subject: Subject) -> str:
         if subject.member_id is None and subject.key_id is None:
