@@ -23,6 +23,9 @@ class Scope(StrEnum):
 
 DEFAULT_SCOPES = frozenset({Scope.CALLS.value, Scope.READ.value, Scope.BUY.value})
 
+# Where a caller finds what its key is restricted to.
+_TERMS = "GET /api/users/profile shows what it may"
+
 Status = Literal["active", "suspended", "in_review"]
 
 
@@ -42,7 +45,7 @@ class Restrictions(msgspec.Struct, frozen=True):
             )
         self.check_address(address)
         if self.endpoints and not any(fnmatchcase(path, each) for each in self.endpoints):
-            raise EndpointNotAllowed(f"This API key may not call {path[:128]}.")
+            raise EndpointNotAllowed(f"This API key may not call {path[:128]}; {_TERMS}.")
 
     def check_address(self, address: Address | None) -> None:
         """Raises `AddressNotAllowed`."""
@@ -52,7 +55,7 @@ class Restrictions(msgspec.Struct, frozen=True):
     def check_model(self, model: str) -> None:
         """Raises `ModelNotAllowed`."""
         if self.models and not any(fnmatchcase(model, each) for each in self.models):
-            raise ModelNotAllowed(f"This API key may not use the model {model[:128]!r}.", param="model")
+            raise ModelNotAllowed(f"This API key may not use the model {model[:128]!r}; {_TERMS}.", param="model")
 
 
 def may_call(scopes: Collection[str], role: str | None) -> bool:

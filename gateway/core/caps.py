@@ -125,7 +125,10 @@ class Bounds(msgspec.Struct, frozen=True, gc=False):
         """Raise `ModelNotAllowed` unless every level allows the model, which goes by any of `names`."""
         for allowed, denied in self.models:
             if not _is_allowed(names, allowed, denied):
-                raise ModelNotAllowed(f"The model {names[0][:128]!r} is not allowed here.", param="model")
+                raise ModelNotAllowed(
+                    f"The model {names[0][:128]!r} is not allowed by the caps of this account, member or key.",
+                    param="model",
+                )
 
 
 def bounds_of(caller: Caller, caps: CapsByLevel, time_ms: int) -> Bounds:

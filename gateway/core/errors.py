@@ -61,7 +61,7 @@ class ModelNotFound(GatewayError):
 
 
 class NotFound(GatewayError):
-    """There is no such path on this gateway."""
+    """There is no such path here: a base_url ends with /v1, and GET /api/openapi.json describes the rest."""
 
     status, code, type = 404, "not_found", "invalid_request_error"
 
@@ -73,7 +73,7 @@ class MethodNotAllowed(GatewayError):
 
 
 class EndpointNotAllowed(GatewayError):
-    """This endpoint of the OpenAI API is not offered by this gateway."""
+    """Not offered here: chat/completions, completions, responses, embeddings, models and moderations are."""
 
     status, code, type = 403, "endpoint_not_allowed", "permission_error"
 

@@ -94,9 +94,10 @@ def _rate_refusal(
             limit=bound,
             allowed=allowed,
         )
+    wait_s = max(1, -(-wait_ms // 1000))
     return RateLimited(
-        f"{_owner(level)} may use {allowed} {kind} a minute; this call would pass it.",
-        retry_after_s=max(1, -(-wait_ms // 1000)),
+        f"{_owner(level)} may use {allowed} {kind} a minute; this call would pass it. Try again in {wait_s} s.",
+        retry_after_s=wait_s,
         limit=bound,
         allowed=allowed,
     )
