@@ -38,6 +38,7 @@ class StripeDay:
     async def _checks(self, day: date) -> tuple[Check, ...]:
         start, end = day_start(day), day_start(day + timedelta(days=1))
         charges: dict[str, BalanceMovement] = {}
+        moved_again: set[str] = set()  # by a refund, a dispute …
         of_day: set[str] = set()
         payouts: list[BalanceMovement] = []
         async for movement in self._stripe.balance_movements(
@@ -45,6 +46,8 @@ class StripeDay:
         ):
             if movement.category == "charge":
                 charges[movement.payment_id] = movement
+            else:
+                moved_again.add(movement.payment_id)
             if movement.created_s >= start.timestamp():
                 of_day.add(movement.payment_id)
                 if movement.category == "payout":
@@ -53,7 +56,9 @@ class StripeDay:
         asked = (of_day | topped_up) - {""}
         booked = await self._books.payments(asked)
         at_stripe = {
-            intent: await self._sums(intent, charges.get(intent), booked.get(intent))
+            intent: await self._sums(
+                intent, charges.get(intent), booked.get(intent), moved_again=intent in moved_again
+            )
             for intent in sorted(asked)
             if intent in of_day or intent in charges
         }
@@ -61,12 +66,14 @@ class StripeDay:
         checks = payment_checks(at_stripe, in_books, ppm_max=self._ppm_max)
         return (*checks, *await self._payouts(payouts))
 
-    async def _sums(self, intent: str, charge: BalanceMovement | None, booked: BookedPayment | None) -> PaymentSums:
-        """What Stripe has of a payment: by its balance transaction alone, if the books have no more."""
+    async def _sums(
+        self, intent: str, charge: BalanceMovement | None, booked: BookedPayment | None, *, moved_again: bool
+    ) -> PaymentSums:
+        """What Stripe has of a payment: by its balance transaction alone, if neither it nor the books have more."""
         fee = 0 if charge is None else charge.amount_cents - charge.net_cents
         received = 0 if charge is None else charge.amount_cents
         alone = PaymentSums(received, fee, 0)
-        if booked is None or booked.sums == alone:
+        if booked is None or (booked.sums == alone and not moved_again):
             return alone
         payment = await self._stripe.payment(intent)
         if charge is None:

@@ -116,6 +116,20 @@ async def test_a_payment_that_the_books_never_saw_is_found(shop: Shop) -> None:
     assert (found(seen, STRIPE[0]).expected, found(seen, STRIPE[0]).found) == (3, 2)
 
 
+async def test_a_refund_that_the_books_never_saw_is_found(shop: Shop, client: StripeClient) -> None:
+    intent = await shop.intent_of(await shop.bought(key="three"))
+    await client.v1.refunds.create_async({"payment_intent": intent, "amount": 200})  # and its event is never handled
+    seen = await report(shop)
+    assert wrong(seen) == [STRIPE[3]]
+    assert found(seen, STRIPE[3]).notes == (f"{intent}: 200 at Stripe, 0 in the books",)
+
+
+async def test_a_dispute_that_the_books_never_saw_is_found(shop: Shop) -> None:
+    charge = await shop.charge_of(await shop.bought(key="three"))
+    shop.simulated.order("charges/dispute", charge)  # and its event is never handled
+    assert wrong(await report(shop)) == [STRIPE[2], STRIPE[3]]
+
+
 async def test_a_payout_of_money_that_the_books_do_not_have_is_found(shop: Shop) -> None:
     shop.pay(await shop.buy(key="lost"))
     paid = shop.simulated.order("payouts/create", even_pending=True)
