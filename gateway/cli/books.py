@@ -70,7 +70,10 @@ def export(
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:
-    """Write the journal of some days, by the time they were recorded. A day that is over never changes."""
+    """Write the journal of some days, by the time they were recorded. A day that is over never changes.
+
+    QuickBooks takes 1,000 lines a file and Xero 300: a week or two. Exports of two periods are as one of both.
+    """
     start, end = period(first, last)
 
     async def main(settings: Config) -> None:

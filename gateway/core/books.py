@@ -153,8 +153,12 @@ class _InCents:
 
 
 class QuickBooks(_InCents):
-    """The columns of QuickBooks Online's journal entry import; opening balances are there already, so they are not."""
+    """The columns of QuickBooks Online's journal entry import; opening balances are there already, so they are not.
 
+    It takes 1,000 lines a file.
+    """
+
+    NUMBER_CHARACTERS_MAX = 21  # QuickBooks' DocNumber
     COLUMNS = ("JournalNo", "JournalDate", "Currency", "Memo", "AccountName", "Debits", "Credits", "Description")
 
     def head(self, opening: Amounts, first: date) -> str:
@@ -162,7 +166,7 @@ class QuickBooks(_InCents):
         return csv_line(self.COLUMNS)
 
     def journal(self, day: date, kind: str, amounts: Amounts) -> str:
-        number, shown = f"TG-{day:%Y%m%d}-{kind}", f"{day:%m/%d/%Y}"
+        number, shown = f"TG{day:%Y%m%d}-{kind}"[: self.NUMBER_CHARACTERS_MAX], f"{day:%m/%d/%Y}"
         return "".join(
             csv_line(
                 [
@@ -184,7 +188,10 @@ class QuickBooks(_InCents):
 
 
 class Xero(_InCents):
-    """The columns of Xero's manual journal import: debits positive, credits negative; a narration is one journal."""
+    """The columns of Xero's manual journal import: debits positive, credits negative; a narration is one journal.
+
+    It takes 300 lines a file, and the tax rate by its name there.
+    """
 
     COLUMNS = ("*Narration", "*Date", "Description", "*AccountCode", "*TaxRate", "*Amount")
     TAX_RATE = "Tax Exempt"

@@ -56,9 +56,7 @@ class StripeDay:
         asked = (of_day | topped_up) - {""}
         booked = await self._books.payments(asked)
         at_stripe = {
-            intent: await self._sums(
-                intent, charges.get(intent), booked.get(intent), moved_again=intent in moved_again
-            )
+            intent: await self._sums(intent, charges.get(intent), booked.get(intent), moved_again=intent in moved_again)
             for intent in sorted(asked)
             if intent in of_day or intent in charges
         }

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.books import BOOK_ACCOUNTS, DIFFERENCES, UCR_PER_CENT, Csv, QuickBooks, Xero, csv_line
-from gateway.core.ledger import Bucket
+from gateway.core.ledger import Bucket, TransferKind
 
 DAY = date(2026, 11, 21)
 AMOUNTS = st.integers(-(10**12), 10**12)
@@ -47,6 +47,15 @@ def test_two_exports_are_the_same_as_one_of_both_periods() -> None:
     apart += "".join(second.journal(DAY, "capture", each) for each in moves[1:])
     assert apart == together
     assert rows(head)[0][:2] == ["JournalNo", "JournalDate"]
+
+
+def test_quickbooks_knows_a_day_and_kind_by_a_number_that_it_takes() -> None:
+    layout = QuickBooks()
+    layout.head({}, DAY)
+    moved = {Bucket.PAID: -(10**9), Bucket.REVENUE: 10**9}
+    numbers = {rows(layout.journal(DAY, kind, moved))[0][0] for kind in TransferKind}
+    assert len(numbers) == len(TransferKind)
+    assert max(map(len, numbers)) <= 21
 
 
 def test_debits_are_what_the_ledger_has_below_zero() -> None:
