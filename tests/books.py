@@ -29,6 +29,8 @@ from gateway.core.usage import Usage
 
 OPERATOR = Signature("olga", "a test")
 
+PATIENCE_S = 60.0  # of a loaded machine
+
 Fields = dict[bytes, bytes]
 
 
@@ -154,7 +156,9 @@ class Books:
 async def open_books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
     redis = Redis.from_url(redis_url)
     try:
-        async with await open_pool(database_url, connections_max=6, connect_timeout_s=5, command_timeout_s=10) as pool:
+        async with await open_pool(
+            database_url, connections_max=6, connect_timeout_s=PATIENCE_S, command_timeout_s=PATIENCE_S
+        ) as pool:
             yield Books(pool, redis)
     finally:
         await redis.aclose()

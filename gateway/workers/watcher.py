@@ -21,17 +21,21 @@ class Watcher:
         self._alerts = alerts
         self._mode = mode
         self._rules = rules
+        self._due: set[str] = set()  # accounts that were rolled up and not judged yet
         self.opened_total = 0
 
     async def step(self) -> int:
         """Roll up what was posted, judge who spent, and warn of what is left; returns whether there is more."""
         rolled = await self._spending.roll()
-        if rolled.account_ids and not rolled.is_behind:
+        self._due |= rolled.account_ids
+        if self._due and not rolled.is_behind:
+            due = frozenset(self._due)
             if self._mode != "off":
                 rules = self._rules
-                for _, spent in await self._spending.of(rolled.account_ids, rules.burst_minutes, rules.least):
+                for _, spent in await self._spending.of(due, rules.burst_minutes, rules.least):
                     await self._judge(spent)
-            await self._alerts.warn(rolled.account_ids)
+            await self._alerts.warn(due)
+            self._due.clear()
         return int(rolled.is_behind)
 
     async def _judge(self, spent: dict[Subject, Spending]) -> None:

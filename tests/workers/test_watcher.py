@@ -202,6 +202,23 @@ async def test_who_spends_is_warned_of_what_is_left(desk: Desk) -> None:
     assert [each.kind for each in await desk.told()] == ["low_balance"]
 
 
+async def test_what_was_rolled_up_on_the_way_to_the_present_is_judged_there(desk: Desk) -> None:
+    await spend(desk.books.pool, desk.account_id, desk.keys[0], 5000, timedelta(minutes=40))
+    await watch(desk.watcher())  # in steps of an hour from the first spending on, so these 40 minutes are not the last
+
+    assert await desk.status() == "in_review"
+
+
+async def test_what_another_process_rolled_up_before_it_was_killed_is_judged_by_the_next(desk: Desk) -> None:
+    await desk.spend(5000)
+    killed = SpendingBook(desk.books.pool)
+    while (await killed.roll()).is_behind:
+        pass
+    await watch(desk.watcher())
+
+    assert await desk.status() == "in_review"
+
+
 async def test_a_burst_is_judged_without_any_past(desk: Desk) -> None:
     account = await desk.books.account()
     _, key_id = await desk.books.keys.issue(account.id)

@@ -32,7 +32,11 @@ class SpendingBook:
         self._reached: datetime | None = None
 
     async def roll(self) -> Rolled:
-        """Roll up what was posted since; an hour at most, and by one process at a time."""
+        """Roll up what was posted since; an hour at most, and by one process at a time.
+
+        At first it names everybody who spent in the last day, too: whoever rolled that up may have ended before anybody
+        was judged.
+        """
         with outages():
             async with self._pool.acquire() as connection, connection.transaction():
                 if not await connection.fetchval(self._sql["lock"]):
@@ -43,6 +47,9 @@ class SpendingBook:
                 start: datetime = (row["since"] - LATE_COMMIT).replace(second=0, microsecond=0)
                 until = min(now, start + CHUNK)
                 account_ids = await self._roll(connection, start, until)
+                if self._reached is None:
+                    rows = await connection.fetch(self._sql["recent"])
+                    account_ids |= {str(row["account_id"]) for row in rows}
         self._reached = until
         return Rolled(account_ids, until < now)
 

@@ -31,6 +31,9 @@ JOIN spending_minute ON spending_minute.account_id = given.account_id AND spendi
 GROUP BY given.account_id, given.key_id, given.hour
 ON CONFLICT (account_id, key_id, hour) DO UPDATE SET amount = excluded.amount
 
+-- name: recent
+SELECT DISTINCT account_id FROM spending_hour WHERE hour > now() - interval '25 hours'
+
 -- name: forget_minutes
 -- The minutes of an hour are needed until the hour is over, and no row of it can still be committed.
 DELETE FROM spending_minute WHERE minute < $1::timestamptz - interval '3 hours'
