@@ -14,7 +14,7 @@ from gateway.core.holds import Balance
 from gateway.core.money import InvalidAmount, format_credits, parse_credits
 from gateway.core.spans import read_span
 
-app = typer.Typer(help="Accounts: create, show, grant, set.", no_args_is_help=True)
+app = typer.Typer(help="Accounts: create, list, show, grant, set, top.", no_args_is_help=True)
 
 AccountArgument = Annotated[str, typer.Argument(metavar="ACCOUNT", help="An account's name or id.")]
 
@@ -59,6 +59,41 @@ def create(
 
     account_id = run(main(target(data, config)))
     show(as_json, {"account": account_id, "name": name}, f"account {account_id} created for {name}")
+
+
+@app.command("list")
+def list_accounts(
+    status: Annotated[Status | None, typer.Option(help="Only those of this status.")] = None,
+    after: Annotated[str, typer.Option(help="Only names after this one, to page on.")] = "",
+    count: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 100,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List accounts by name, with what the ledger says they have."""
+
+    async def main(settings: Config) -> list[dict[str, Any]]:
+        from gateway.app.stores import open_stores
+
+        async with open_stores(settings) as stores:
+            listed = await stores.account_desk.page(status, after, count)
+            return [
+                {
+                    "account": each.account_id,
+                    "name": each.name,
+                    "status": each.status,
+                    "plan": each.plan,
+                    "balance": format_credits(each.balance),
+                    "balance_ucr": each.balance,
+                }
+                for each in listed
+            ]
+
+    values = run(main(target(data, config)))
+    columns = ("name", "status", "plan", "balance")
+    rows = [[each[column] for column in columns] for each in values]
+    title = f"{len(rows)} accounts" + (f"; more: --after {rows[-1][0]}" if len(rows) == count else "")
+    show(as_json, values, table(title, columns, rows, right=["balance"]) if rows else "no accounts")
 
 
 @app.command("show")

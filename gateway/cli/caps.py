@@ -19,10 +19,16 @@ app = typer.Typer(help="Caps: credits, output, rates, calls at once, models.", n
 
 INHERIT_WORD = "inherit"
 Who = Annotated[str, typer.Argument(metavar="ACCOUNT|MEMBER|KEY", help="A name, e-mail address or id; or plan:NAME.")]
-Limit = Annotated[str | None, typer.Option(metavar="N", help=f"A number, {UNLIMITED_WORD!r} or {INHERIT_WORD!r}.")]
-Credits = Annotated[str | None, typer.Option(metavar="N", help="Credits.")]
 Models = Annotated[str | None, typer.Option(metavar="NAMES", help="Parted by commas, with * and ?.")]
-Excess = Annotated[str | None, typer.Option(metavar="clamp|refuse")]
+
+
+def _option(of: str) -> Any:
+    return typer.Option(metavar="N", help=of)
+
+
+def _excess(what: str) -> Any:
+    return typer.Option(metavar="clamp|refuse", help=what)
+
 
 _SHOWN = {
     "request": "credits a call",
@@ -43,17 +49,17 @@ _IN_CREDITS = ("request", "day", "month")
 @app.command("set")
 def set_caps(
     who: Who,
-    request: Credits = None,
-    day: Credits = None,
-    month: Credits = None,
-    output_tokens: Limit = None,
-    rpm: Limit = None,
-    tpm: Limit = None,
-    concurrent: Limit = None,
+    request: Annotated[str | None, _option("Credits for one call.")] = None,
+    day: Annotated[str | None, _option("Credits a day.")] = None,
+    month: Annotated[str | None, _option("Credits a month.")] = None,
+    output_tokens: Annotated[str | None, _option("Output tokens of one call.")] = None,
+    rpm: Annotated[str | None, _option("Requests a minute.")] = None,
+    tpm: Annotated[str | None, _option("Tokens a minute.")] = None,
+    concurrent: Annotated[str | None, _option("Calls at once.")] = None,
     models: Models = None,
     deny_models: Models = None,
-    on_output: Excess = None,
-    on_unaffordable: Excess = None,
+    on_output: Annotated[str | None, _excess("A call that wants more output: give it less, or refuse it.")] = None,
+    on_unaffordable: Annotated[str | None, _excess("The same for what the balance does not cover.")] = None,
     reason: Annotated[str, typer.Option("--reason", help="Why; kept in the audit log.")] = "set by an operator",
     author: Author = None,
     data: Data = None,

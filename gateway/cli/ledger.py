@@ -19,17 +19,12 @@ if TYPE_CHECKING:
 
 EXIT_VIOLATED = 1
 
-ledger_app = typer.Typer(help="The ledger: dead letters, seals.", no_args_is_help=True)
+app = typer.Typer(help="The ledger: dead letters, seals.", no_args_is_help=True)
 letters_app = typer.Typer(help="Events that could not be posted: list, show, retry, dismiss.", no_args_is_help=True)
-ledger_app.add_typer(letters_app, name="dead-letters")
+app.add_typer(letters_app, name="dead-letters")
 
 LetterId = Annotated[int, typer.Argument(metavar="ID", min=1, help="As `list` shows it.")]
 Reason = Annotated[str, typer.Option(help="Why; kept beside it for ever.")]
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(audit)
-    app.add_typer(ledger_app, name="ledger")
 
 
 def audit(data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
@@ -76,7 +71,7 @@ def audit(data: Data = None, config: ConfigFile = None, as_json: AsJson = False)
         raise typer.Exit(EXIT_VIOLATED)
 
 
-@ledger_app.command("verify")
+@app.command("verify")
 def verify(
     head: Annotated[str, typer.Option(help="A head printed earlier, in hex: it must be in the chain.")] = "",
     data: Data = None,
@@ -130,8 +125,8 @@ def list_letters(
     letters = run(main(target(data, config)))
     rows = [[each["id"], each["at"], each["state"], each["cost"], each["reason"]] for each in letters]
     columns = ["id", "at", "state", "credits", "reason"]
-    title = f"{len(letters)} dead letters" if letters else "no dead letters"
-    show(as_json, {"dead_letters": letters}, table(title, columns, rows, right=["id", "credits"]))
+    shown = table(f"{len(letters)} dead letters", columns, rows, right=["id", "credits"])
+    show(as_json, {"dead_letters": letters}, shown if letters else "no dead letters")
 
 
 @letters_app.command("show")

@@ -46,7 +46,7 @@ def show_recharge(
     if as_json:
         show(True, {**values, "attempts": attempts}, "")
         return
-    show(False, {}, "\n".join(f"{name:10} {value}" for name, value in values.items()))
+    show(False, {}, _told(values))
     if rows:
         show(
             False,
@@ -81,7 +81,7 @@ def set_recharge(
             return await parts.recharges.find(account_id)
 
     values = _described(run(main(target(data, config))))
-    show(as_json, values, "\n".join(f"{name:10} {value}" for name, value in values.items()))
+    show(as_json, values, _told(values))
 
 
 @app.command("off")
@@ -94,6 +94,13 @@ def turn_off(account: AccountArgument, data: Data = None, config: ConfigFile = N
 
     run(main(target(data, config)))
     show(as_json, {"on": False}, f"automatic recharge of {account} is off")
+
+
+def _told(values: dict[str, Any]) -> str:
+    if values == {"on": False}:
+        return "automatic recharge is off"
+    width = max(map(len, values)) + 1
+    return "\n".join(f"{name:{width}} {value}" for name, value in values.items())
 
 
 def _described(found: "Recharge | None") -> dict[str, Any]:

@@ -23,12 +23,9 @@ OpsListen = Annotated[str | None, typer.Option(help="HOST:PORT of the operations
 SANDBOX = "sandbox"
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(up)
-    app.command()(demo)
-    app.command()(serve)
-    app.command()(work)
-    app.command()(migrate)
+def register(app: typer.Typer, panel: str) -> None:
+    for command in (demo, up, serve, work, migrate):
+        app.command(rich_help_panel=panel)(command)
 
 
 def up(

@@ -82,6 +82,8 @@ def show(as_json: bool, values: dict[str, Any] | list[dict[str, Any]], table: Ta
         print(json.dumps(values))
     elif isinstance(table, str):
         print(table)  # as it stands: a wrapped key could not be copied
+    elif not table.row_count:
+        print("nothing to list")
     else:
         Console().print(table)
 

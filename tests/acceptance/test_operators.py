@@ -35,6 +35,24 @@ def test_an_operators_key_is_shown_once(desk: Desk) -> None:
     assert desk.json("ops", "keys", "list")[0]["revoked_at"]
 
 
+def test_accounts_are_listed_by_name_and_status(desk: Desk) -> None:
+    for name in ("Beta", "Acme"):
+        desk.json("accounts", "create", name)
+    desk.json("accounts", "grant", "Acme", "10", "--reason", "x")
+    desk.json("accounts", "set", "Beta", "--status", "suspended", "--reason", "x")
+    listed = desk.json("accounts", "list")
+    assert [(each["name"], each["status"], each["balance"]) for each in listed] == [
+        ("Acme", "active", "10"),
+        ("Beta", "suspended", "0"),
+    ]
+    assert [each["name"] for each in desk.json("accounts", "list", "--status", "suspended")] == ["Beta"]
+    assert "--after Acme" in desk.text("accounts", "list", "--count", "1")
+
+
+def test_a_command_that_there_is_not_says_which_there_are(desk: Desk) -> None:
+    assert "create, list, show" in desk.refused("accounts", "remove")
+
+
 def test_the_daily_review_is_empty_where_nothing_was_used(desk: Desk) -> None:
     assert desk.json("accounts", "top", "--by", "spend", "--window", "24h") == []
     assert "no calls" in desk.text("accounts", "top")

@@ -24,6 +24,16 @@ class Spender(msgspec.Struct, frozen=True):
     flagged: int  # lines that want a second look
 
 
+class Listed(msgspec.Struct, frozen=True):
+    """An account in a list of them; its balance is the ledger's, so running calls are not held against it."""
+
+    account_id: str
+    name: str
+    status: str
+    plan: str
+    balance: MicroCredits
+
+
 class AccountTerms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What bounds an account, and how it is treated. As a change: None stays as it is."""
 
@@ -56,6 +66,12 @@ class AccountDesk:
             )
             for row in rows
         ]
+
+    async def page(self, status: str | None, after: str, count: int) -> list[Listed]:
+        """Accounts by name, those after a name; of one status, or all."""
+        with outages():
+            rows = await self._pool.fetch(self._sql["page"], status, after, count)
+        return [Listed(str(row["id"]), row["name"], row["status"], row["plan"], row["balance"]) for row in rows]
 
     async def set_status(self, account_id: str, status: str, signature: Signature) -> str:
         """Suspend an account or serve it again; returns what it was. Gateways follow within a second.

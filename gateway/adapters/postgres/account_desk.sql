@@ -19,6 +19,13 @@ WHERE id = $1::uuid
 -- name: strays
 SELECT plan, count(*) AS accounts FROM account WHERE plan <> ALL ($1::text[]) GROUP BY plan ORDER BY plan
 
+-- name: page
+-- $1 a status, or NULL for all; $2 only names after this one.
+SELECT account.id, account.name, account.status, account.plan, sum(balance.amount)::bigint AS balance
+FROM account JOIN balance ON balance.account_id = account.id
+WHERE ($1::text IS NULL OR account.status = $1) AND account.name > $2
+GROUP BY account.id ORDER BY account.name LIMIT $3
+
 -- name: top
 -- Who was charged most within a window. A shadow-billed call charges nothing; what it would have cost stands beside.
 SELECT account.id, account.name, account.status, sum(charged)::bigint AS spend,
