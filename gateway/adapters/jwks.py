@@ -5,8 +5,8 @@ that is not known, but then not more often than every `refetch_s`. While the pro
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import aiohttp
 import jwt
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from gateway.core.errors import IdentityUnavailable, Unauthenticated
-from gateway.core.jwts import ClaimNames, Identity, identity_of, key_id_of
+from gateway.core.jwts import key_id_of
 
 log = structlog.get_logger(__name__)
 
@@ -41,15 +41,14 @@ class KeySource(Protocol):
 class Verifier:
     """Believes tokens of one issuer for one audience."""
 
-    def __init__(self, keys: KeySource, *, issuer: str, audience: str, names: ClaimNames, leeway_s: float) -> None:
+    def __init__(self, keys: KeySource, *, issuer: str, audience: str, leeway_s: float) -> None:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
-        self._names = names
         self._leeway_s = leeway_s
 
-    async def verify(self, token: str) -> Identity:
-        """Who the token speaks of. Raises `Unauthenticated`, the same whatever is wrong, or `IdentityUnavailable`."""
+    async def claims(self, token: str) -> Mapping[str, Any]:
+        """What the token claims. Raises `Unauthenticated`, the same whatever is wrong, or `IdentityUnavailable`."""
         try:
             key_id = key_id_of(jwt.get_unverified_header(token))
         except jwt.InvalidTokenError as error:
@@ -59,7 +58,7 @@ class Verifier:
             raise Unauthenticated
         algorithm, key = found
         try:
-            claims = jwt.decode(
+            claims: dict[str, Any] = jwt.decode(
                 token,
                 key,
                 algorithms=[algorithm],  # the key's, whatever the token says
@@ -70,7 +69,7 @@ class Verifier:
             )
         except jwt.InvalidTokenError as error:
             raise Unauthenticated from error
-        return identity_of(claims, self._names)
+        return claims
 
 
 class ConfiguredKey:

@@ -9,11 +9,12 @@ from aiohttp import web
 from gateway import __version__
 from gateway.app.breakers import breaker_store
 from gateway.app.brownouts import priced_models, reroute_of
+from gateway.app.identity import token_operators
 from gateway.app.stores import Stores
 from gateway.config import Config
 from gateway.web.openapi import document
 from gateway.web.operations import Operation, routes_of
-from gateway.web.ops_access import OperatorAccess, by_ops_key, told_refusals
+from gateway.web.ops_access import OperatorAccess, by_key_or_token, told_refusals
 from gateway.web.ops_accounts import AccountsApi
 from gateway.web.ops_controls import ControlsApi
 from gateway.web.ops_keys import KeysApi
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def operations_of(config: Config, stores: Stores, stripe: "StripeParts | None" = None) -> list[Operation]:
-    access = OperatorAccess(by_ops_key(stores.ops_keys))
+    access = OperatorAccess(by_key_or_token(stores.ops_keys, token_operators(config)))
     accounts = AccountsApi(access, stores.accounts, stores.account_desk, stores.reviews, stores.corrections)
     defaults = BrownoutDefaults(
         config.brownout.shed_percent,

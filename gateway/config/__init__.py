@@ -33,6 +33,7 @@ from gateway.config.sections import (
     Holds,
     Identity,
     Notify,
+    OperatorIdentity,
     Operators,
     Poster,
     Purchases,
@@ -81,6 +82,7 @@ class Config(BaseSettings):
     identity: Identity
     controls: Controls
     operators: Operators
+    operator_identity: OperatorIdentity
     caps: CapsConfig
     breaker: Breaker
     brownout: BrownoutConfig
@@ -102,6 +104,14 @@ class Config(BaseSettings):
     anomaly: Anomaly
     alerts: AlertsConfig
     reports: Reports
+
+    @model_validator(mode="after")
+    def _customers_are_no_operators(self) -> "Config":
+        customers, operators = self.identity, self.operator_identity
+        is_same = (customers.issuer, customers.audience) == (operators.issuer, operators.audience)
+        if customers.is_given and operators.is_given and is_same:
+            raise ValueError("operator_identity must have another issuer or audience than identity")
+        return self
 
     @model_validator(mode="after")
     def _reports_leave_connections(self) -> "Config":

@@ -58,7 +58,7 @@ class Callers(Section):
     stale_s_max: int = Field(ge=0)
 
 
-class Identity(Section):
+class IdentityProvider(Section):
     issuer: str
     audience: str
     jwks_url: str
@@ -67,6 +67,26 @@ class Identity(Section):
     jwks_age_s_max: int = Positive
     jwks_refetch_s: int = Positive
     jwks_timeout_ms: int = Positive
+
+    @property
+    def is_given(self) -> bool:
+        return bool(self.jwks_url or self.public_key_file)
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        return checked_scheme(url, "https", "http")
+
+    @model_validator(mode="after")
+    def _whole(self) -> "IdentityProvider":
+        if self.jwks_url and self.public_key_file:
+            raise ValueError("give jwks_url or public_key_file, not both")
+        if self.is_given and not (self.issuer and self.audience):
+            raise ValueError("issuer and audience must be given, or tokens for others would be taken")
+        return self
+
+
+class Identity(IdentityProvider):
     account_claim: str = Field(min_length=1)
     member_claim: str = Field(min_length=1)
     email_claim: str = Field(min_length=1)
@@ -75,18 +95,12 @@ class Identity(Section):
     link_by_email: bool
     cached_tokens_max: int = Positive
 
-    @field_validator("jwks_url")
-    @classmethod
-    def _is_url(cls, url: str) -> str:
-        return checked_scheme(url, "https", "http")
 
-    @model_validator(mode="after")
-    def _whole(self) -> "Identity":
-        if self.jwks_url and self.public_key_file:
-            raise ValueError("give jwks_url or public_key_file, not both")
-        if (self.jwks_url or self.public_key_file) and not (self.issuer and self.audience):
-            raise ValueError("issuer and audience must be given, or tokens for others would be taken")
-        return self
+class OperatorIdentity(IdentityProvider):
+    name_claim: str = Field(min_length=1)
+    role_claim: str = Field(min_length=1)
+    role_prefix: str
+    lifetime_s_max: int = Positive
 
 
 class Controls(Section):

@@ -1,6 +1,7 @@
 """Who uses the operations API, and what for: every path of /ops begins here. `authenticate` is the only way in."""
 
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
@@ -12,19 +13,31 @@ from gateway.core.errors import InvalidRequest, RoleNotAllowed, Unauthenticated
 from gateway.core.operators import Operator, Role
 from gateway.web.operations import Answer, Operation
 
+if TYPE_CHECKING:
+    from gateway.adapters.operator_tokens import TokenOperators  # it brings cryptography, which is large
+
 # Whom a request proves; raises `Unauthenticated`, the same whatever the cause.
 Authenticate = Callable[[web.Request], Awaitable[Operator]]
 
+_NOBODY = "Incorrect operator's key. Pass a valid one as 'Authorization: Bearer sk-ops-…'."
 
-def by_ops_key(keys: OpsKeys) -> Authenticate:
-    """Operators prove themselves by a key in the Authorization header."""
+
+def by_key_or_token(keys: OpsKeys, tokens: "TokenOperators | None") -> Authenticate:
+    """Operators prove themselves by a key, or by a token of their provider, in the Authorization header."""
 
     async def authenticate(request: web.Request) -> Operator:
         given = request.headers.getall(hdrs.AUTHORIZATION, [])
-        operator = await keys.find(given[0].encode("utf-8", "surrogateescape")) if len(given) == 1 else None
+        operator = await _find(given[0].encode("utf-8", "surrogateescape")) if len(given) == 1 else None
         if operator is None:
-            raise Unauthenticated("Incorrect operator's key. Pass a valid one as 'Authorization: Bearer sk-ops-…'.")
+            raise Unauthenticated(_NOBODY)
         return operator
+
+    async def _find(authorization: bytes) -> Operator | None:
+        try:
+            by_token = None if tokens is None else await tokens.find(authorization)
+        except Unauthenticated:
+            return None
+        return by_token or await keys.find(authorization)
 
     return authenticate
 
@@ -37,7 +50,7 @@ class OperatorAccess:
         """Who asks, if its role suffices; raises `Unauthenticated` or `RoleNotAllowed`."""
         operator = await self._authenticate(request)
         if not operator.role.may(needed):
-            raise RoleNotAllowed(f"This needs the role {needed.value!r}; this key has {operator.role.value!r}.")
+            raise RoleNotAllowed(f"This needs the role {needed.value!r}; you have {operator.role.value!r}.")
         return operator
 
 

@@ -120,7 +120,7 @@ class Corrections:
                     raise ChangeRefused(f"Correction {found.id} is {found.state} already.")
                 moved = None
                 if state == "posted":
-                    if found.author == signature.author:
+                    if found.author.casefold() == signature.author.casefold():
                         raise ChangeRefused("Nobody approves a correction of their own: a second person must.")
                     moved = await self._adjustments.book(
                         connection, TransferKind(found.kind), found.account_id, found.amount, found.reason

@@ -7,7 +7,7 @@ SELECT pg_advisory_xact_lock(hashtext('tollgate.correction'))
 -- name: alone
 -- What an author has corrected alone within a day, in either direction.
 SELECT coalesce(sum(abs(amount)), 0)::bigint FROM correction
-WHERE author = $1 AND state = 'posted' AND decided_by IS NULL AND asked_at > now() - interval '1 day'
+WHERE lower(author) = lower($1) AND state = 'posted' AND decided_by IS NULL AND asked_at > now() - interval '1 day'
 
 -- name: insert
 INSERT INTO correction (id, account_id, kind, amount, reason, author, state)

@@ -19,7 +19,7 @@ from gateway.adapters.postgres.database import LedgerUnavailable, Pool, load_que
 from gateway.adapters.postgres.members import Member, MemberChange, MemberRefused, Members, NoSuchMember
 from gateway.core.callers import Caller, Restrictions, may_call
 from gateway.core.errors import BillingUnavailable, Unauthenticated
-from gateway.core.jwts import Identity, token_of
+from gateway.core.jwts import ClaimNames, Identity, identity_of, token_of
 from gateway.core.keys import hash_key
 from gateway.core.roles import Role
 
@@ -32,6 +32,7 @@ KEY_ID_PREFIX = "jwt_"  # of what stands in the books for a call that came with 
 class TokenPolicy(msgspec.Struct, frozen=True):
     """What tokens may do, and whom they make a member of their account."""
 
+    names: ClaimNames
     scopes: frozenset[str]
     creates: Role | None  # who is not known becomes a member of this role
     links_by_email: bool  # who is not known is the invited member of this address
@@ -92,7 +93,7 @@ class TokenCallers:
             return known
         if self._unknown.get(hashed, 0.0) > self._clock():
             raise Unauthenticated
-        identity = await self._verifier.verify(token.decode("ascii"))
+        identity = identity_of(await self._verifier.claims(token.decode("ascii")), self._policy.names)
         try:
             caller = await self._caller_of(identity)
         except LedgerUnavailable as error:
