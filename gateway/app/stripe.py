@@ -57,13 +57,14 @@ class StripeParts:
         self.inbox = StripeInbox(stores.pool)
         self.payments = Payments(self.stripe, self.purchases, stores.notices)
         self.causes = PaymentCauses(stores.pool, stores.notices)
+        payouts = Payouts(stores.pool, stores.ledger, now_ms=now_ms)
         self.events = StripeEvents(
             self.inbox,
             self.stripe,
             self.purchases,
             self.payments,
             self.causes,
-            Payouts(stores.pool, stores.ledger, now_ms=now_ms),
+            payouts,
             at_once_max=settings.events_at_once_max,
             attempts_max=settings.event_attempts_max,
             reviews_disputes=settings.freeze == "account",
@@ -95,7 +96,7 @@ class StripeParts:
             now_s=time.time,
         )
         self.backfill = Backfill(
-            self.inbox, self.stripe, self.payments, now_s=time.time, interval_s=settings.backfill_s
+            self.inbox, self.stripe, self.payments, payouts, now_s=time.time, interval_s=settings.backfill_s
         )
 
     async def _unused(self, account_id: str) -> MicroCredits:

@@ -126,7 +126,7 @@ def replay(
 
 @app.command("backfill")
 def backfill(since: Since = None, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Fetch what Stripe could not deliver, and look at every payment, refund and dispute since then (3 days)."""
+    """Fetch what Stripe could not deliver, and look at all that moved money since then (3 days)."""
 
     async def main(settings: Config) -> dict[str, int]:
         start = (
@@ -135,7 +135,17 @@ def backfill(since: Since = None, data: Data = None, config: ConfigFile = None, 
         async with opened(settings) as (parts, stores):
             done = await parts.backfill.run(int(start))
             await stores.crediter.step()
-            return {"events": done.events, "payments": done.payments}
+            return {
+                "events": done.events,
+                "payments": done.payments,
+                "payouts": done.payouts,
+                "own_fees": done.own_fees,
+            }
 
     values = run(main(target(data, config)))
-    show(as_json, values, f"{values['events']} events fetched, {values['payments']} payments looked at")
+    looked = f"{values['payments']} payments and {values['payouts']} payouts looked at"
+    show(
+        as_json,
+        values,
+        f"{values['events']} events fetched, {looked}, {values['own_fees']} of Stripe's own fees booked",
+    )

@@ -9,6 +9,7 @@ Each gives the entries of one transfer, which sum to zero; the signs are those o
 | adjustment upwards   | debt +, then paid +           | revenue −                                       |
 | adjustment downwards | as a capture                  | as a capture                                    |
 | payout               |                               | stripe_clearing +, bank −                       |
+| Stripe's own fee     |                               | stripe_fees −, stripe_clearing +                |
 | a model's day        |                               | cogs_openai −, openai_payable +                 |
 """
 
@@ -53,6 +54,11 @@ def entries_for_adjustment(amount: MicroCredits, buckets: Buckets) -> Entries:
 def entries_for_payout(amount: MicroCredits) -> Entries:
     """Money went from Stripe to the bank; a negative amount came back."""
     return _entries((Bucket.STRIPE_CLEARING, amount), (Bucket.BANK, -amount))
+
+
+def entries_for_own_fee(amount: MicroCredits) -> Entries:
+    """Stripe took something for itself that belongs to no payment; a negative amount it gave back."""
+    return _entries((Bucket.STRIPE_FEES, -amount), (Bucket.STRIPE_CLEARING, amount))
 
 
 def entries_for_cogs(amount: MicroCredits) -> Entries:

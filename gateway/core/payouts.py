@@ -1,6 +1,6 @@
-"""What a payout must have put into the ledger, as a function of what Stripe says of it.
+"""What must be in the ledger of Stripe's balance beside payments: payouts, and what Stripe charges for itself.
 
-It leaves Stripe's balance when it is made, so that is when it is booked; one that fails comes back.
+A payout leaves Stripe's balance when it is made, so that is when it is booked; one that fails comes back.
 """
 
 import msgspec
@@ -11,6 +11,9 @@ from gateway.core.topups import UCR_PER_CENT, Mismatch
 CURRENCY = "usd"
 # Final, both: whoever says otherwise has read the payout earlier.
 RETURNED = frozenset({"failed", "canceled"})
+# Stripe's reporting categories. Source: docs.stripe.com/reports/reporting-categories
+OF_PAYOUTS = frozenset({"payout", "payout_reversal"})
+OF_OWN_FEES = frozenset({"fee", "network_cost", "tax"})
 
 
 class Payout(msgspec.Struct, frozen=True):
@@ -21,6 +24,14 @@ class Payout(msgspec.Struct, frozen=True):
     is_automatic: bool  # only of such Stripe tells what is in them
 
 
+class OwnFee(msgspec.Struct, frozen=True):
+    """What Stripe charged that belongs to no payment, such as Radar or Billing: one of its balance transactions."""
+
+    id: str
+    cents: int  # negative: given back
+    currency: str
+
+
 def target(payout: Payout, known_status: str) -> MicroCredits:
     """What of the payout has to stand in the books. Raises `Mismatch`.
 
@@ -28,6 +39,16 @@ def target(payout: Payout, known_status: str) -> MicroCredits:
     >>> target(paid, "in_transit"), target(paid, "failed")
     (5000000000, 0)
     """
-    if payout.currency != CURRENCY:
-        raise Mismatch(f"paid out in {payout.currency}; the books are in {CURRENCY}")
+    _in_our_currency(payout)
     return 0 if RETURNED & {payout.status, known_status} else payout.amount_cents * UCR_PER_CENT
+
+
+def charged(fee: OwnFee) -> MicroCredits:
+    """What Stripe took for itself. Raises `Mismatch`."""
+    _in_our_currency(fee)
+    return fee.cents * UCR_PER_CENT
+
+
+def _in_our_currency(moved: Payout | OwnFee) -> None:
+    if moved.currency != CURRENCY:
+        raise Mismatch(f"{moved.id} is in {moved.currency}; the books are in {CURRENCY}")

@@ -1,12 +1,16 @@
-"""Catches up with Stripe: events that it could not deliver, and payments of which no event ever came."""
+"""Catches up with Stripe: events that it could not deliver, payments and payouts of which none came, and its own fees,
+which have none.
+"""
 
 from collections.abc import Callable
 
 import msgspec
 import structlog
 
+from gateway.adapters.postgres.payouts import Payouts
 from gateway.adapters.postgres.stripe_inbox import StripeInbox
 from gateway.adapters.stripe.client import Stripe, StripeRefused, StripeUnavailable
+from gateway.core.payouts import OF_OWN_FEES, OF_PAYOUTS, OwnFee
 from gateway.core.stripe_events import HANDLED
 from gateway.core.topups import Mismatch
 from gateway.workers.payments import Payments
@@ -19,20 +23,30 @@ LATE_S = 600  # an event that is younger may still be on its way
 class CaughtUp(msgspec.Struct, frozen=True):
     events: int  # that we did not have
     payments: int  # that were looked at
+    payouts: int  # likewise
+    own_fees: int  # of Stripe, that were not booked
 
 
 class Backfill:
     def __init__(
-        self, inbox: StripeInbox, stripe: Stripe, payments: Payments, *, now_s: Callable[[], float], interval_s: int
+        self,
+        inbox: StripeInbox,
+        stripe: Stripe,
+        payments: Payments,
+        payouts: Payouts,
+        *,
+        now_s: Callable[[], float],
+        interval_s: int,
     ) -> None:
         self._inbox = inbox
         self._stripe = stripe
         self._payments = payments
+        self._payouts = payouts
         self._now_s = now_s
         self._interval_s = interval_s
 
     async def run(self, since_s: int) -> CaughtUp:
-        """Store the undelivered events since then, to be handled as all are, and look at every payment since then."""
+        """Store the undelivered events since then, to be handled as all are; look at what moved money since then."""
         events = 0
         async for event in self._stripe.events(since_s, undelivered=True, types=HANDLED):
             events += await self._inbox.keep(event, {}, "backfill")
@@ -42,7 +56,21 @@ class Backfill:
                 payments += await self._payments.look(intent_id) is not None
             except Mismatch as error:
                 log.error("a payment is not what was sold", payment=intent_id, reason=str(error))
-        return CaughtUp(events, payments)
+        payouts, own_fees = await self._balance(since_s)
+        return CaughtUp(events, payments, payouts, own_fees)
+
+    async def _balance(self, since_s: int) -> tuple[int, int]:
+        payouts = own_fees = 0
+        async for each in self._stripe.balance_movements(since_s, int(self._now_s()) + LATE_S):
+            try:
+                if each.category in OF_PAYOUTS:
+                    await self._payouts.post(await self._stripe.payout(each.source_id))
+                    payouts += 1
+                elif each.category in OF_OWN_FEES:
+                    own_fees += await self._payouts.charge(OwnFee(each.id, -each.net_cents, each.currency))
+            except Mismatch as error:
+                log.error("what moved Stripe's balance is not in the books", movement=each.id, reason=str(error))
+        return payouts, own_fees
 
     async def step(self) -> int:
         """What came since the step before last, so that nothing falls between two."""

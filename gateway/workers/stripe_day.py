@@ -1,4 +1,5 @@
-"""A day at Stripe beside the same payments in our books: what came in, what it cost, what went back, what was paid out.
+"""A day at Stripe beside the same payments in our books: what came in, what it cost, what went back, what was paid out,
+and what Stripe took for itself.
 
 A payment's sums are compared as they stand now, so a day's edges cannot cut them apart. Nothing is written.
 """
@@ -9,8 +10,18 @@ from gateway.adapters.postgres.provider_costs import day_start
 from gateway.adapters.postgres.reconciliation import BookedPayment, ReconciliationReads
 from gateway.adapters.stripe.client import Stripe, StripeRefused, StripeUnavailable
 from gateway.adapters.stripe.objects import BalanceMovement
-from gateway.core.payouts import RETURNED, Payout
-from gateway.core.reconciliation import Check, DayCosts, PaymentSums, amounts, not_checked, payment_checks
+from gateway.core.payouts import OF_OWN_FEES, OF_PAYOUTS, RETURNED, Payout
+from gateway.core.reconciliation import (
+    Check,
+    DayCosts,
+    PaymentSums,
+    amounts,
+    compare,
+    in_words,
+    none_of,
+    not_checked,
+    payment_checks,
+)
 from gateway.core.topups import Freeze, Mismatch, facts_of
 
 
@@ -40,7 +51,7 @@ class StripeDay:
         charges: dict[str, BalanceMovement] = {}
         moved_again: set[str] = set()  # by a refund, a dispute …
         of_day: set[str] = set()
-        payouts: list[BalanceMovement] = []
+        of_stripe: list[BalanceMovement] = []  # that day, and no payment's
         async for movement in self._stripe.balance_movements(
             int((start - self._late).timestamp()), int(end.timestamp())
         ):
@@ -50,8 +61,8 @@ class StripeDay:
                 moved_again.add(movement.payment_id)
             if movement.created_s >= start.timestamp():
                 of_day.add(movement.payment_id)
-                if movement.category == "payout":
-                    payouts.append(movement)
+                if not movement.payment_id:
+                    of_stripe.append(movement)
         topped_up = await self._books.topped_up(day)
         asked = (of_day | topped_up) - {""}
         booked = await self._books.payments(asked)
@@ -62,7 +73,7 @@ class StripeDay:
         }
         in_books = {intent: each.sums for intent, each in booked.items()}
         checks = payment_checks(at_stripe, in_books, ppm_max=self._ppm_max)
-        return (*checks, *await self._payouts(payouts))
+        return (*checks, *await self._payouts(of_stripe, day), *await self._own(of_stripe))
 
     async def _sums(
         self, intent: str, charge: BalanceMovement | None, booked: BookedPayment | None, *, moved_again: bool
@@ -85,21 +96,61 @@ class StripeDay:
         disputes_fee = sum(each.fee_cents for each in payment.disputes)
         return PaymentSums(received, fee + disputes_fee, facts.refunded + facts.withdrawn)
 
-    async def _payouts(self, movements: list[BalanceMovement]) -> tuple[Check, Check]:
-        """A payout is booked, and made of balance transactions that are Stripe's own or of payments that we have."""
-        payouts = [await self._stripe.payout(each.source_id) for each in movements]
-        booked = await self._books.payouts(each.id for each in payouts)
+    async def _payouts(self, movements: list[BalanceMovement], day: date) -> tuple[Check, Check]:
+        """A payout is booked, and made of balance transactions that are in the books as well."""
+        moved = {each.source_id for each in movements if each.category in OF_PAYOUTS}
+        booked = await self._books.payouts(moved, day)
+        payouts = [each for name in sorted(moved | booked.keys()) if (each := await self._payout(name)) is not None]
         due = {each.id: (0 if each.status in RETURNED else each.amount_cents) for each in payouts}
-        pairs = {name: (cents, booked.get(name, 0)) for name, cents in due.items()}
-        made = {each.id: await self._made_of(each) for each in payouts if each.is_automatic}
+        pairs = {name: (due.get(name, 0), booked.get(name, 0)) for name in due.keys() | booked.keys()}
+        parts = [await self._parts_of(each) for each in payouts if each.is_automatic]
         return (
             amounts("payouts in the books", pairs, ppm_max=self._ppm_max),
-            amounts("payouts made of booked payments", made, ppm_max=self._ppm_max),
+            compare(
+                "payouts made of booked payments",
+                "cents",
+                sum(cents for cents, _, _ in parts),
+                sum(known for _, known, _ in parts),
+                off=sum(abs(cents - known) for cents, known, _ in parts),
+                ppm_max=self._ppm_max,
+                notes=[note for _, _, notes in parts for note in notes],
+            ),
         )
 
-    async def _made_of(self, payout: Payout) -> tuple[int, int]:
-        """The cents of an automatic payout; and those of its parts that Stripe or the books account for."""
+    async def _payout(self, payout_id: str) -> Payout | None:
+        """None if Stripe does not have it."""
+        try:
+            return await self._stripe.payout(payout_id)
+        except StripeRefused as error:
+            if error.code != "resource_missing":
+                raise
+            return None
+
+    async def _parts_of(self, payout: Payout) -> tuple[int, int, list[str]]:
+        """The cents of an automatic payout; those of its parts that the books account for; and the other parts."""
         parts = [each async for each in self._stripe.movements_of_payout(payout.id) if each.source_id != payout.id]
-        ours = await self._books.payments({each.payment_id for each in parts} - {""})
-        known = sum(each.net_cents for each in parts if not each.payment_id or each.payment_id in ours)
-        return payout.amount_cents, known
+        payments = await self._books.payments({each.payment_id for each in parts} - {""})
+        fees = await self._books.own_fees(each.id for each in parts if each.category in OF_OWN_FEES)
+        missing = [
+            each
+            for each in parts
+            # What an earlier payout brought back from the bank is in the books with that one.
+            if each.payment_id not in payments and each.id not in fees and each.category not in OF_PAYOUTS
+        ]
+        known = sum(each.net_cents for each in parts) - sum(each.net_cents for each in missing)
+        return payout.amount_cents, known, [f"{payout.id}: {_unbooked(each)}" for each in missing]
+
+    async def _own(self, movements: list[BalanceMovement]) -> tuple[Check, Check]:
+        """What Stripe took for itself; and what we have no word for, such as money that was moved by hand."""
+        fees = {each.id: -each.net_cents for each in movements if each.category in OF_OWN_FEES}
+        booked = await self._books.own_fees(fees)
+        pairs = {name: (cents, booked.get(name, 0)) for name, cents in fees.items()}
+        others = [each for each in movements if each.category not in OF_OWN_FEES | OF_PAYOUTS]
+        return (
+            amounts("Stripe's own fees", pairs, ppm_max=self._ppm_max),
+            none_of("other movements at Stripe", "movements", map(_unbooked, others)),
+        )
+
+
+def _unbooked(movement: BalanceMovement) -> str:
+    return f"{movement.id}, {movement.category} of {in_words(movement.net_cents, 'cents')}, is not in the books"

@@ -31,6 +31,7 @@ __all__ = ["openai"]
 TODAY = datetime.now(UTC).date()
 STRIPE = ["payments at Stripe", "received through Stripe", "fees through Stripe", "returned through Stripe"]
 PAYOUTS = ["payouts in the books", "payouts made of booked payments"]
+OWN = ["Stripe's own fees", "other movements at Stripe"]
 LEDGER = ["outstanding = granted - debited", "Redis against Postgres", "sampled prices recomputed"]
 MARGIN = "models that bring 400 % of their cost"
 OPENAI = ["tokens at OpenAI", "cost at OpenAI"]
@@ -85,7 +86,7 @@ async def test_a_clean_day_agrees_with_everybody(shop: Shop) -> None:
     seen = await report(shop)
     assert wrong(seen) == []
     assert seen.outages == ()
-    assert [check.name for check in seen.checks] == [*STRIPE, *PAYOUTS, *LEDGER, MARGIN, SHADOW, *OPENAI]
+    assert [check.name for check in seen.checks] == [*STRIPE, *PAYOUTS, *OWN, *LEDGER, MARGIN, SHADOW, *OPENAI]
     assert (found(seen, STRIPE[0]).expected, found(seen, STRIPE[1]).found) == (2, 5500)
     assert found(seen, LEDGER[2]).expected == 3
     assert found(seen, OPENAI[0]).expected > 0
@@ -137,12 +138,41 @@ async def test_a_payout_of_money_that_the_books_do_not_have_is_found(shop: Shop)
         "INSERT INTO payout (id, amount_cents, status, posted) VALUES ($1, $2, 'paid', $3)",
         paid["id"], paid["amount"], paid["amount"] * 10**7,
     )  # fmt: skip
-    assert wrong(await report(shop)) == [STRIPE[0], PAYOUTS[1]]
+    seen = await report(shop)
+    assert wrong(seen) == [STRIPE[0], PAYOUTS[1]]
+    assert found(seen, PAYOUTS[1]).notes[0].endswith(", charge of $4.55, is not in the books")
 
 
 async def test_a_payout_that_was_not_booked_is_found(shop: Shop) -> None:
     shop.simulated.order("payouts/create", even_pending=True)  # and its event is never handled
     assert wrong(await report(shop)) == [PAYOUTS[0]]
+
+
+async def test_a_payout_that_stripe_never_made_is_found(shop: Shop) -> None:
+    await shop.stack.stores.pool.execute(
+        "INSERT INTO payout (id, amount_cents, status, posted) VALUES ('po_forged', 700, 'paid', 7000000000)"
+    )
+    seen = await report(shop)
+    assert wrong(seen) == [PAYOUTS[0]]
+    assert found(seen, PAYOUTS[0]).notes == ("po_forged: 0 at Stripe, 700 in the books",)
+
+
+async def test_what_stripe_took_for_itself_is_missed_until_the_backfill_has_booked_it(shop: Shop) -> None:
+    shop.simulated.order("balance/charge", amount=30)
+    shop.simulated.order("payouts/create", even_pending=True)
+    await shop.settle()
+    assert wrong(await report(shop)) == [PAYOUTS[1], OWN[0]]
+    for own_fees in (1, 0):
+        assert (await shop.parts.backfill.run(0)).own_fees == own_fees
+    assert wrong(await report(shop)) == []
+    assert (await shop.system()).get("stripe_clearing", 0) == 0
+
+
+async def test_money_at_stripe_that_nothing_books_is_found(shop: Shop) -> None:
+    shop.simulated.order("balance/charge", amount=30, category="other_adjustment")
+    seen = await report(shop)
+    assert wrong(seen) == [OWN[1]]
+    assert found(seen, OWN[1]).notes[0].endswith(", other_adjustment of -$0.30, is not in the books")
 
 
 async def test_a_top_up_without_a_balance_transaction_is_found(shop: Shop) -> None:

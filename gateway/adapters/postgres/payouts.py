@@ -1,13 +1,13 @@
-"""Payouts in Postgres: the transaction in which the ledger and what Stripe brought to the bank change together."""
+"""Payouts and Stripe's own fees in Postgres: the transaction in which the ledger and what is known of them change."""
 
 from collections.abc import Callable
 
-from gateway.adapters.postgres.database import SYSTEM, Pool, load_queries, outages
+from gateway.adapters.postgres.database import SYSTEM, Connection, Pool, load_queries, outages
 from gateway.adapters.postgres.ledger import Ledger
 from gateway.adapters.postgres.provider_costs import SYSTEM_SHARD
-from gateway.core.adjustments import entries_for_payout
-from gateway.core.ledger import TransferKind
-from gateway.core.payouts import Payout, target
+from gateway.core.adjustments import entries_for_own_fee, entries_for_payout
+from gateway.core.ledger import Entries, TransferKind
+from gateway.core.payouts import OwnFee, Payout, charged, target
 
 
 class Payouts:
@@ -28,13 +28,28 @@ class Payouts:
                 assert row is not None, "a payout has vanished"
                 wanted = target(payout, row["status"])
                 if moved := wanted - row["posted"]:
-                    await self._ledger.write_transfer(
-                        connection,
-                        kind=TransferKind.PAYOUT,
-                        shard=SYSTEM_SHARD,
-                        account_id=SYSTEM,
-                        reason=f"payout {payout.id}",
-                        event_at_ms=self._now_ms(),
-                        entries=entries_for_payout(moved),
-                    )
+                    entries = entries_for_payout(moved)
+                    await self._write(connection, TransferKind.PAYOUT, f"payout {payout.id}", entries)
                 await connection.execute(self._sql["posted"], payout.id, payout.status, wanted)
+
+    async def charge(self, fee: OwnFee) -> bool:
+        """Book what Stripe took for itself, once; returns whether it was new. Raises `Mismatch`."""
+        amount = charged(fee)
+        with outages():
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.fetch(self._ledger_sql["lock_shards"], [SYSTEM_SHARD])
+                if await connection.fetchval(self._sql["charge"], fee.id, fee.cents) is None:
+                    return False
+                await self._write(connection, TransferKind.FEES, f"Stripe {fee.id}", entries_for_own_fee(amount))
+        return True
+
+    async def _write(self, connection: Connection, kind: TransferKind, reason: str, entries: Entries) -> None:
+        await self._ledger.write_transfer(
+            connection,
+            kind=kind,
+            shard=SYSTEM_SHARD,
+            account_id=SYSTEM,
+            reason=reason,
+            event_at_ms=self._now_ms(),
+            entries=entries,
+        )

@@ -113,11 +113,17 @@ class ReconciliationReads:
             found |= {row["payment_intent_id"]: _booked(row) for row in rows}
         return found
 
-    async def payouts(self, ids: Iterable[str]) -> dict[str, int]:
-        """The cents that the books have of these payouts; those that they do not know are left out."""
+    async def payouts(self, ids: Iterable[str], day: date) -> dict[str, int]:
+        """The cents that the books have of these payouts, and of those of that day; who is not in them is left out."""
         with outages():
-            rows = await self._pool.fetch(self._sql["payouts"], list(ids))
+            rows = await self._pool.fetch(self._sql["payouts"], list(ids), *day_bounds(day))
         return {row["id"]: row["posted"] // UCR_PER_CENT for row in rows}
+
+    async def own_fees(self, ids: Iterable[str]) -> dict[str, int]:
+        """The cents that the books have of these, by their balance transactions."""
+        with outages():
+            rows = await self._pool.fetch(self._sql["own_fees"], list(ids))
+        return {row["id"]: row["cents"] for row in rows}
 
 
 class Reports:

@@ -49,7 +49,11 @@ JOIN purchase ON purchase.id = purchase_transfer.purchase_id
 WHERE transfer.kind = 'top_up' AND transfer.recorded_at >= $1 AND transfer.recorded_at < $2
 
 -- name: payouts
-SELECT id, posted FROM payout WHERE id = ANY($1::text[])
+-- These, and those that came to be known on that day.
+SELECT id, posted FROM payout WHERE id = ANY($1::text[]) OR (created_at >= $2 AND created_at < $3)
+
+-- name: own_fees
+SELECT id, cents FROM stripe_own_fee WHERE id = ANY($1::text[])
 
 -- name: keep
 INSERT INTO reconciliation (day, agrees, report) VALUES ($1, $2, $3::text::jsonb)

@@ -60,6 +60,7 @@ class BalanceMovement(msgspec.Struct, frozen=True):
     payment_id: str  # the PaymentIntent's, or a charge's that has none; "" for what no payment caused
     source_id: str
     created_s: int
+    currency: str
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -211,4 +212,5 @@ def read_movement(movement: stripe.BalanceTransaction) -> BalanceMovement:
         payment_id=payment_id,
         source_id=id_of(source),
         created_s=movement.created,
+        currency=movement.currency,
     )

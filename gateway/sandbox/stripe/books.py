@@ -21,7 +21,7 @@ def fee_of(world: World, amount: int) -> int:
 def book(
     world: World,
     kind: str,
-    source: str,
+    source: str | None,
     amount: int,
     currency: str,
     *,
@@ -50,6 +50,14 @@ def book(
             type=kind,
         )
     )
+
+
+def charge_own_fee(
+    world: World, *, amount: int, category: str = "fee", description: str = "Radar"
+) -> BalanceTransaction:
+    """Stripe takes `amount` cents for what belongs to no payment; no event tells of it."""
+    kind = "stripe_fee" if category == "fee" else "adjustment"
+    return book(world, kind, None, -amount, "usd", category=category, at_once=True, description=description)
 
 
 def as_of_now(world: World, movement: BalanceTransaction) -> BalanceTransaction:

@@ -87,6 +87,7 @@ ORDERS: Final[dict[str, Order]] = {
     "disputes/escalate": disputes.escalate,
     "refunds/succeed": refunds.refund_succeeded,
     "refunds/fail": refunds.refund_failed,
+    "balance/charge": books.charge_own_fee,
     "payouts/create": books.pay_out_everything,
     "payouts/pay": books.payout_paid,
     "payouts/fail": books.payout_failed,

@@ -17,7 +17,7 @@ class BalanceTransaction(Resource, frozen=True, kw_only=True):
     fee_details: list[Json]
     net: int
     reporting_category: str
-    source: str
+    source: str | None
     status: str = "pending"
     type: str
 
