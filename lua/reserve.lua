@@ -62,7 +62,7 @@ if #KEYS > 4 and not bound then
   -- Returns what is left; or nil, how much there is room for, and when there is room enough.
   local function take_rate(writes, field, stored, limit, asked)
     if not limit then return -1 end
-    local full_us = math.max(stored - now_us, 0)
+    local full_us = math.min(math.max(stored - now_us, 0), MINUTE_US)  -- this Redis' clock may be behind the last one's
     if asked > limit or limit == 0 then return nil, math.floor((MINUTE_US - full_us) * limit / MINUTE_US), 0 end
     full_us = full_us + math.floor(asked * MINUTE_US / limit)
     local room = math.floor((MINUTE_US - full_us) * limit / MINUTE_US)

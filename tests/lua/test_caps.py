@@ -226,6 +226,17 @@ async def test_a_rate_flows_off_with_redis_time(credits: Credits, link: RedisLin
     assert isinstance(await desk.reserve(tokens=1_000), Refused)
 
 
+async def test_a_redis_whose_clock_is_behind_makes_nobody_wait_beyond_a_minute(
+    credits: Credits, link: RedisLink
+) -> None:
+    desk = await desk_with(credits, link, account=Caps(requests_a_minute=60))
+    await desk.reserved()
+    await link.command(b"HINCRBY", desk.hold(1).cap_keys[0], b"requests", 3_600_000_000)  # written by one an hour ahead
+    refused = await desk.reserve()
+    assert isinstance(refused, Refused)
+    assert refused.wait_ms <= 1_000
+
+
 async def test_a_call_beyond_a_whole_minute_is_told_what_fits(credits: Credits, link: RedisLink) -> None:
     desk = await desk_with(credits, link, account=Caps(tokens_a_minute=100))
     assert await desk.reserve(tokens=101) == Refused("account_tokens", 101, 100)

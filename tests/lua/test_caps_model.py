@@ -3,9 +3,11 @@
 import asyncio
 import itertools
 from collections.abc import Awaitable
+from datetime import datetime
 from typing import Any, ClassVar
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -26,9 +28,7 @@ from gateway.resources import shipped
 
 ACCOUNT = "00000000-0000-7000-8000-000000000000"
 SHARD = shard_of(ACCOUNT)
-ZONE = "Europe/Berlin"
-MONTHS_END_MS = 1_774_994_400_000  # the end of March 2026 in Berlin: midnight, and the month's end
-CALLERS = [Caller(ACCOUNT, key, member_id=member, time_zone=ZONE) for key in ("k1", "k2") for member in ("m1", "m2")]
+CALLERS = [Caller(ACCOUNT, key, member_id=member) for key in ("k1", "k2") for member in ("m1", "m2")]
 
 limits = st.none() | st.integers(0, 300)
 caps = st.builds(Caps, day=limits, month=limits, concurrent=st.none() | st.integers(0, 5))
@@ -45,6 +45,8 @@ class Request(msgspec.Struct):
 
 class Model(RuleBasedStateMachine):
     url: ClassVar[str]
+    zone: ClassVar[str]
+    midnight_ms: ClassVar[int]  # that the calls come around
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +58,7 @@ class Model(RuleBasedStateMachine):
         self.counters = Counters(self.link, scripts)
         self.requests: list[Request] = []
         self.caps = CapsByLevel()
-        self.now_ms = MONTHS_END_MS - 10
+        self.now_ms = self.midnight_ms - 10
         self.epoch = 1
         self.numbers = itertools.count(1)
         self.runner.run(self._start())
@@ -79,7 +81,7 @@ class Model(RuleBasedStateMachine):
     # What the windows must say
 
     def used(self, level: Level, caller: Caller, at_ms: int) -> tuple[int, int, int]:
-        windows = windows_at(at_ms, ZONE)
+        windows = windows_at(at_ms, self.zone)
         own = [each for each in self.requests if id_of(each.caller, level) == id_of(caller, level)]
         in_windows = [
             sum(each.counts for each in own if window.start_ms <= opened_ms(each.hold.request_id) < window.end_ms)
@@ -100,7 +102,7 @@ class Model(RuleBasedStateMachine):
 
     def count_all(self) -> None:
         """What a gateway does that finds a window uncounted, or sees caps that are new to it."""
-        windows = windows_at(self.now_ms, ZONE)
+        windows = windows_at(self.now_ms, self.zone)
         for level, held in zip(Level, self.caps, strict=True):
             for holder_id in {id_of(caller, level) for caller in CALLERS}:
                 charged = Charged(
@@ -131,7 +133,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(caller=st.sampled_from(CALLERS), amount=st.integers(0, 120))
     def reserve(self, caller: Caller, amount: int) -> None:
-        bounds = bounds_of(caller, self.caps, self.now_ms)
+        bounds = bounds_of(msgspec.structs.replace(caller, time_zone=self.zone), self.caps, self.now_ms)
         terms = Terms(
             ACCOUNT, caller.key_id, "e", "m", "c", self.now_ms, member_id=caller.member_id or "", counted=bounds.counted
         )
@@ -201,7 +203,7 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def counters_are_right(self) -> None:
-        windows = windows_at(self.now_ms, ZONE)
+        windows = windows_at(self.now_ms, self.zone)
         for level, held in zip(Level, self.caps, strict=True):
             for caller in (CALLERS[0], CALLERS[-1]):
                 holder = Holder(ACCOUNT, level.value, id_of(caller, level))
@@ -212,9 +214,20 @@ class Model(RuleBasedStateMachine):
                 assert not held.is_counted or found.open_calls in (None, running)
 
 
-def test_every_window_says_what_its_calls_say(redis_url: str) -> None:
+@pytest.mark.parametrize(
+    ("zone", "midnight"),
+    [
+        ("Europe/Berlin", "2026-04-01T00:00+02:00"),  # a month's end
+        ("America/New_York", "2026-11-01T00:00-04:00"),  # and the day of 25 hours
+        ("America/Santiago", "2026-09-06T01:00-03:00"),  # a day that begins at one
+        ("Asia/Kathmandu", "2027-01-01T00:00+05:45"),
+    ],
+)
+def test_every_window_says_what_its_calls_say(redis_url: str, zone: str, midnight: str) -> None:
     class OnThisServer(Model):
         url = redis_url
 
-    bounds = settings(max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
+    OnThisServer.zone = zone
+    OnThisServer.midnight_ms = int(datetime.fromisoformat(midnight).timestamp() * 1000)
+    bounds = settings(max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(OnThisServer, settings=bounds)
