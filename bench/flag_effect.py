@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import statistics
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from typing import Annotated
 import aiohttp
 import msgspec
 import typer
+from prometheus_client.parser import text_string_to_metric_families
 
 from bench.processes import BenchError, Children
 from bench.tollgate import start_tollgate
@@ -91,6 +93,21 @@ async def measure(url: str, keys: Sequence[str], desk: FlagDesk, changes: int) -
     return Measured(tuple(late_s), sum(caller.calls for caller in callers))
 
 
+async def served_by(ops_url: str, gateways: int) -> list[int]:
+    """How many calls each gateway has answered, served or refused; raises `BenchError` unless all of them took part."""
+    async with aiohttp.ClientSession() as session, session.get(f"{ops_url}/metrics") as answer:
+        text = await answer.text()
+    answered: Counter[str] = Counter()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name in ("tollgate_calls_total", "tollgate_refusals_total"):
+                answered[sample.labels.get("process", "")] += int(sample.value)
+    counts = [count for process, count in sorted(answered.items()) if not process.startswith("work")]
+    if len(counts) < gateways:
+        raise BenchError(f"only {len(counts)} of {gateways} gateways were called")
+    return counts
+
+
 async def _lateness(callers: Sequence[Caller], is_refusing: bool, changed_at: float) -> list[float]:
     """By how much each connection saw the change late, looked at when it has long settled."""
     await asyncio.sleep(BETWEEN_S)
@@ -112,14 +129,16 @@ def main(
         tollgate = start_tollgate(children, upstream.port, OUT / "tollgate", workers=gateways)
         config = load(None, database_url=tollgate.database_url, redis_url=tollgate.redis_url)
 
-        async def run() -> Measured:
+        async def run() -> tuple[Measured, list[int]]:
             async with open_stores(config) as stores:
                 url = f"http://127.0.0.1:{tollgate.target.port}/v1"
-                return await measure(url, tollgate.target.keys, stores.flags, changes)
+                found = await measure(url, tollgate.target.keys, stores.flags, changes)
+            return found, await served_by(tollgate.ops_url, gateways)
 
-        found = asyncio.run(run())
+        found, shares = asyncio.run(run())
     print(
-        f"{changes} changes, {gateways} gateways, {CONNECTIONS} connections, {found.calls} calls:"
+        f"{changes} changes, {gateways} gateways, {CONNECTIONS} connections,"
+        f" {found.calls} calls ({' + '.join(map(str, shares))}):"
         f" median {statistics.median(found.late_s) * 1000:.0f} ms, p99 {found.quantile(0.99) * 1000:.0f} ms,"
         f" most {max(found.late_s) * 1000:.0f} ms"
     )

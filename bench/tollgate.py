@@ -42,6 +42,7 @@ class Tollgate(msgspec.Struct, frozen=True, kw_only=True):
     up: subprocess.Popen[bytes]
     database_url: str
     redis_url: str
+    ops_url: str
 
     def postgres_pids(self) -> tuple[int, ...]:
         """The postmaster and its backends at this moment: connections come and go."""
@@ -87,6 +88,7 @@ def start_tollgate(
         up=child,
         database_url=ready.database_url,
         redis_url=ready.redis_url,
+        ops_url=ready.ops_url,
     )
 
 
