@@ -81,6 +81,8 @@ BARS = (
         at_least=True,
         needs="cores",
     ),
+    Bar(label="All guardrails add to a plain call", value=own("guardrails_percent"), bound=15, unit="%"),
+    Bar(label="… and Redis scripts to a call", value=own("guardrails_scripts"), bound=0.05, unit=""),
     Bar(
         label="1,000,000 accounts over 10: same 10 keys",
         value=growth("ratio_by_accounts", FEW_KEYS),

@@ -3,14 +3,19 @@ command line, one process a command, would take hours.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from bench.processes import BenchError
 from gateway.adapters.postgres.accounts import AccountError
+from gateway.adapters.postgres.audit_log import Signature
+from gateway.adapters.postgres.cap_desk import Capped
 from gateway.adapters.postgres.database import LedgerUnavailable
+from gateway.adapters.postgres.keys import PLAIN
 from gateway.adapters.redis.credits import CreditsError, Reserved
 from gateway.adapters.redis.link import RedisUnavailable
 from gateway.app.sources import RequestIds, now_ms
@@ -18,6 +23,7 @@ from gateway.app.stores import Stores, open_stores
 from gateway.config import ConfigError, load
 from gateway.core.holds import Hold, Outcome, Settlement, Terms
 from gateway.core.money import UCR_PER_CREDIT
+from gateway.core.roles import Role
 from gateway.logs import configure_logs
 
 AT_ONCE = 500  # commands in flight: Redis answers so many well within the link's timeout
@@ -26,6 +32,18 @@ CREDITS_EACH = 1_000_000
 COMMAND_TIMEOUT_MS = 10_000  # a gateway gives up sooner, but no caller waits here
 HOLD_LEASE_MS = 3_600_000
 HOLD_UCR = 1000
+MANY = 2**40
+EVERY_CAP: Mapping[str, Any] = {
+    "request": CREDITS_EACH * UCR_PER_CREDIT,
+    "day": CREDITS_EACH * UCR_PER_CREDIT,
+    "month": CREDITS_EACH * UCR_PER_CREDIT,
+    "output_tokens": 10_000,
+    "requests_a_minute": 10_000_000,
+    "tokens_a_minute": MANY,
+    "concurrent": 10_000,
+    "models_allowed": ("gpt-*",),
+    "models_denied": ("o1*",),
+}
 
 Item = TypeVar("Item")
 Told = Callable[[int], None]
@@ -65,6 +83,25 @@ class Books:
 
         asyncio.run(main())
         return tuple(keys)
+
+    def add_guarded(self, count: int) -> tuple[str, ...]:
+        """Callers who have every cap there is, none of which refuses them: of account, member and key."""
+
+        async def add(stores: Stores, account_id: str) -> str:
+            account = await stores.accounts.create(f"bench caller {account_id}")
+            await stores.accounts.grant(account.id, CREDITS_EACH * UCR_PER_CREDIT, "bench")
+            member = await stores.members.create(account.id, f"{account_id}@bench.example", Role.MEMBER)
+            key, key_id = await stores.keys.issue(account.id, msgspec.structs.replace(PLAIN, member_id=member.id))
+            signature = Signature("bench", "to measure what caps cost")
+            for level, holder in (("account", account.id), ("member", member.id), ("key", key_id)):
+                await stores.caps.set(Capped(level, holder, holder, account.id), EVERY_CAP, signature)
+            return key
+
+        async def main() -> tuple[str, ...]:
+            async with self._stores() as stores:
+                return tuple([await add(stores, account_id) for account_id in self.new_ids(count)])
+
+        return asyncio.run(main())
 
     def load_into_redis(self, account_ids: Sequence[str], tell: Told) -> None:
         """As the first call of each account would."""

@@ -15,7 +15,7 @@ from bench import bars
 from bench.loader import Loader
 from bench.machine import commit, this_machine
 from bench.peers.catalogue import PEERS
-from bench.phases import ledger, memory, rounds, scale, workers
+from bench.phases import guardrails, ledger, memory, rounds, scale, workers
 from bench.phases.bench import Bench
 from bench.processes import BenchError, Children, lift_file_limit
 from bench.samples import Plan, Report
@@ -142,6 +142,7 @@ def plan_steps(plan: Plan, targets: list[Target]) -> list[Step]:
     steps += [("latency by load", rounds.sweep, target) for target in relays if plan.sweep_per_s]
     steps += [("bodies", scale.bodies, target) for target in relays if target.kind is not Kind.PEER]
     own: list[tuple[str, Phase]] = [("backlog", ledger.backlog), ("a second worker", workers.second_worker)]
+    own.append(("guardrails", guardrails.guardrails))
     if any(target.name == "aiohttp" for target in targets):
         own += [("open holds", scale.open_holds), ("accounts", scale.accounts)]
     own.append(("audit", ledger.audit))

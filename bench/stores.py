@@ -84,6 +84,11 @@ class Stores:
         cpu = self._redis.info("cpu")
         return float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
 
+    def scripts_run(self) -> int:
+        """How many Redis scripts were run until now."""
+        stats = self._redis.info("commandstats")
+        return sum(int(stats.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in ("evalsha", "eval"))
+
     def now(self) -> object:
         """The present, by Postgres' clock."""
         return self._one("SELECT clock_timestamp()")[0]

@@ -20,7 +20,7 @@ class Table(msgspec.Struct, frozen=True):
 def tables(report: Report) -> list[Table]:
     found = [_cpu(report), _service(report)]
     if "tollgate" in report.samples:
-        found += [_behind(report), _workers(report), *_scale(report), _bars(report)]
+        found += [_behind(report), _workers(report), _guardrails(report), *_scale(report), _bars(report)]
     return [table for table in found if table.rows]
 
 
@@ -92,6 +92,18 @@ def _workers(report: Report) -> Table:
     ]
     columns = ("", "calls/s here", "gateway µs a call", "Redis µs a call")
     return Table(f"A second worker, on {report.machine.cores} cores for everything", columns, rows)
+
+
+def _guardrails(report: Report) -> Table:
+    rows = [
+        (
+            label,
+            *(number(report.spread("tollgate", f"{name}_{metric}")) for metric in ("cpu_us", "redis_us", "scripts")),
+        )
+        for label, name in (("none", "bare"), ("all of them", "guarded"))
+        if report.spread("tollgate", f"{name}_cpu_us")
+    ]
+    return Table("Guardrails", ("", "gateway µs a call", "Redis µs a call", "Redis scripts a call"), rows)
 
 
 def _scale(report: Report) -> list[Table]:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -49,6 +50,18 @@ class Tollgate(msgspec.Struct, frozen=True, kw_only=True):
         family = psutil.Process(self.up.pid).children(recursive=True)
         return tuple(child.pid for child in family if child.name() == "postgres")
 
+    def order(self, *words: str) -> None:
+        """Run a command of Tollgate's on this one."""
+        ended = subprocess.run(
+            [*_TOLLGATE, *words, "--data", str(self.directory)],
+            capture_output=True,
+            timeout=READY_TIMEOUT_S,
+            check=False,
+            text=True,
+        )
+        if ended.returncode:
+            raise BenchError(f"tollgate {' '.join(words)}: {ended.stderr[-500:]}")
+
     def audit(self) -> str:
         """What is wrong with the books, or nothing."""
         command = [*_TOLLGATE, "audit", "--json", "--data", str(self.directory)]
@@ -57,22 +70,33 @@ class Tollgate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def start_tollgate(
-    children: Children, upstream_port: int, directory: Path, name: str = "tollgate", *, workers: int = 1
+    children: Children,
+    upstream_port: int,
+    directory: Path,
+    name: str = "tollgate",
+    *,
+    workers: int = 1,
+    settings: Mapping[str, str] | None = None,
+    guarded: bool = False,
 ) -> Tollgate:
-    """Start on an emptied `directory`; ready when every account has its credits and its key."""
+    """Start on an emptied `directory`; ready when every account has its credits and its key.
+
+    With `guarded`, each also has every cap there is.
+    """
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     port, ops_port = free_port(), free_port()
     listen = ("--listen", f"127.0.0.1:{port}", "--ops-listen", f"127.0.0.1:{ops_port}")
     where = ("--data", str(directory), "--upstream", f"http://127.0.0.1:{upstream_port}", "--workers", str(workers))
-    env = {"OPENAI_API_KEY": "sk-upstream-bench"}
+    env = {"OPENAI_API_KEY": "sk-upstream-bench"} | dict(settings or {})
     child = children.start(name, [*_TOLLGATE, "up", "--json", *listen, *where], env=env, pipes=True)
     assert child.stdout is not None
     line = first_line(child.stdout, READY_TIMEOUT_S)
     if not line:
         raise BenchError(f"tollgate did not get ready: see {children.log_of(name)}")
     ready = msgspec.json.decode(line, type=Ready)
-    keys = Books(ready.database_url, ready.redis_url).add_callers(ACCOUNTS)
+    books = Books(ready.database_url, ready.redis_url)
+    keys = books.add_guarded(ACCOUNTS) if guarded else books.add_callers(ACCOUNTS)
     gateways = _named(ready, child.pid, "serve") or (child.pid,)
     target = Target(
         name="tollgate",

@@ -1,13 +1,13 @@
 --[[ extend: makes an open hold larger, if every bound in credits allows it. All or nothing.
      KEYS   1 shard  2 account  3 hold  4… caps, one for each level that has some
-     ARGV   1 epoch  2 account_id  3 amount (in all) …: for each key of caps the eight words that reserve was told
+     ARGV   1 epoch  2 account_id  3 amount (in all) …: for each key of caps the line that reserve was told
      Reply  {"EXTENDED"} | {"REFUSED", bound, needed, available} (both in all) | {"ENDED", state} | {"REBUILDING", ms}
             | {"CONFLICT"} | {"MISSING"} | {"UNLOADED"} | {"UNCOUNTED"} | {"EPOCH", current}
      Safe to retry: a hold that is as large already answers EXTENDED, and nothing is taken. ]]
 local epoch, account_id, amount = ARGV[1], ARGV[2], whole(ARGV[3])
-local WORDS, FIRST_KEY, FIRST_WORD = 8, 4, 4
+local FIRST_KEY, FIRST_LINE = 4, 4
 if not amount or amount < 0 then return refuse("amount is not a whole number of 0 to 2^53 - 1") end
-if #ARGV ~= FIRST_WORD - 1 + WORDS * (#KEYS - FIRST_KEY + 1) then return refuse("caps are untold") end
+if #ARGV ~= FIRST_LINE + #KEYS - FIRST_KEY then return refuse("caps are untold") end
 
 local shard = call("HMGET", KEYS[1], "epoch", "ready_at")
 if shard[1] ~= epoch then return {"EPOCH", shard[1] or ""} end
@@ -30,8 +30,9 @@ if growth > available then return {"REFUSED", "balance", amount, before + availa
 
 local writes_of = {}
 for index = FIRST_KEY, #KEYS do
-  local at = FIRST_WORD + WORDS * (index - FIRST_KEY)
-  local level, day, day_limit, month, month_limit = ARGV[at], ARGV[at + 1], whole(ARGV[at + 2]), ARGV[at + 3], whole(ARGV[at + 4])
+  local level, day, day_limit, month, month_limit = match(ARGV[FIRST_LINE + index - FIRST_KEY], CAPS_LINE)
+  if not level then return refuse("caps are untold") end
+  day_limit, month_limit = whole(day_limit), whole(month_limit)
   local found = call("HMGET", KEYS[index], "epoch", day, month)
   local of_day, of_month = whole(found[2]), whole(found[3])
   if (day_limit or month_limit) and found[1] ~= epoch or (day_limit and not of_day) or (month_limit and not of_month) then

@@ -9,6 +9,10 @@ local call, find, match = redis.call, string.find, string.match
 
 local LIMIT = 9007199254740991 -- 2^53 - 1
 
+-- What is told of one level of caps, "-" where there is no such cap: the level, the day and its limit, the month and its
+-- limit, calls at once, requests and tokens a minute.
+local CAPS_LINE = "^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$"
+
 local function within(number) return number <= LIMIT and number >= -LIMIT end
 
 -- The number that `text` stands for, or nil if it is no whole number within the limit. As strict as HINCRBY, which

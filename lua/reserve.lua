@@ -1,8 +1,8 @@
 --[[ reserve: sets credit aside for a call, if every bound allows it, and opens a lease. All or nothing.
      KEYS   1 shard  2 account  3 hold  4 leases  5… caps, one for each level that has some
      ARGV   1 epoch  2 request_id  3 account_id  4 amount  5 lease_ms  6 refusal_ttl_ms  7 fingerprint  8 attempt
-            9 terms; with caps 10 tokens and for each key of caps: level, day, day's limit, month, month's limit,
-            concurrent, requests a minute, tokens a minute; "" where there is no such cap
+            9 terms; with caps 10 tokens, and for each key of caps one line of eight words: level, day, day's limit,
+            month, month's limit, concurrent, requests a minute, tokens a minute; "-" where there is no such cap
      Reply  {"RESERVED", amount, balance, held, …} | {"REFUSED", bound, needed, available, wait_ms} | {"ENDED", state}
             | {"REBUILDING", ms} | {"UNLOADED"} | {"UNCOUNTED"} | {"CONFLICT"} | {"EPOCH", current}
             …: for each key of caps, when the hold is taken anew: the requests and the tokens left now, -1 for no limit
@@ -54,9 +54,9 @@ if takes_credit and amount > available then bound = "balance" end
 
 local reply, taken = {"RESERVED", amount, balance, held}, {}
 if #KEYS > 4 and not bound then
-  local MINUTE_US, WORDS, FIRST_KEY, FIRST_WORD = 60000000, 8, 5, 11
+  local MINUTE_US, FIRST_KEY, FIRST_LINE = 60000000, 5, 11
   local tokens = whole(ARGV[10])
-  if not tokens or tokens < 0 or #ARGV ~= FIRST_WORD - 1 + WORDS * (#KEYS - 4) then return refuse("caps are untold") end
+  if not tokens or tokens < 0 or #ARGV ~= FIRST_LINE + #KEYS - FIRST_KEY then return refuse("caps are untold") end
 
   -- A rate is the time by which all that was taken has flowed off (GCRA): it may lie a minute ahead, and no more.
   -- Returns what is left; or nil, how much there is room for, and when there is room enough.
@@ -72,10 +72,11 @@ if #KEYS > 4 and not bound then
   end
 
   -- What one level allows: the fields and values to write, if it does; else the bound that does not.
-  local function take(key, at)
-    local level, writes = ARGV[at], {}
-    local day, day_limit, month, month_limit = ARGV[at + 1], whole(ARGV[at + 2]), ARGV[at + 3], whole(ARGV[at + 4])
-    local concurrent = whole(ARGV[at + 5])
+  local function take(key, line)
+    local writes = {}
+    local level, day, day_limit, month, month_limit, concurrent, requests_limit, tokens_limit = match(line, CAPS_LINE)
+    if not level then return nil, "UNTOLD" end
+    day_limit, month_limit, concurrent = whole(day_limit), whole(month_limit), whole(concurrent)
     local found = call("HMGET", key, "epoch", "open", day, month, "requests", "tokens")
     if day_limit or month_limit or concurrent then
       local open, of_day, of_month = whole(found[2]), whole(found[3]), whole(found[4])
@@ -93,10 +94,10 @@ if #KEYS > 4 and not bound then
       if day_limit then writes[3], writes[4] = day, of_day + amount end
       if month_limit then writes[#writes + 1], writes[#writes + 2] = month, of_month + amount end
     end
-    local left, room, wait = take_rate(writes, "requests", whole(found[5]) or 0, whole(ARGV[at + 6]), 1)
+    local left, room, wait = take_rate(writes, "requests", whole(found[5]) or 0, whole(requests_limit), 1)
     if not left then return nil, level .. "_requests", 1, room, wait end
     reply[#reply + 1] = left
-    left, room, wait = take_rate(writes, "tokens", whole(found[6]) or 0, whole(ARGV[at + 7]), tokens)
+    left, room, wait = take_rate(writes, "tokens", whole(found[6]) or 0, whole(tokens_limit), tokens)
     if not left then return nil, level .. "_tokens", tokens, room, wait end
     reply[#reply + 1] = left
     return writes
@@ -104,8 +105,9 @@ if #KEYS > 4 and not bound then
 
   for index = FIRST_KEY, #KEYS do
     local room
-    taken[index], bound, needed, room, wait_ms = take(KEYS[index], FIRST_WORD + WORDS * (index - FIRST_KEY))
+    taken[index], bound, needed, room, wait_ms = take(KEYS[index], ARGV[FIRST_LINE + index - FIRST_KEY])
     if bound == "UNCOUNTED" then return {"UNCOUNTED"} end
+    if bound == "UNTOLD" then return refuse("caps are untold") end
     if bound then
       available = room
       break

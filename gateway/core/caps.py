@@ -110,7 +110,7 @@ class Bounds(msgspec.Struct, frozen=True, gc=False):
     models: tuple[tuple[Names | None, Names], ...]  # allowed and denied, of each level that says either
     checked: tuple[Level, ...]  # by the reserve script
     keys: tuple[bytes, ...]  # of Redis, one for each level that is checked
-    words: tuple[str | int, ...]  # of the reserve script, eight for each key
+    lines: tuple[bytes, ...]  # for the reserve script, one for each key
     counted: tuple[Counted, ...]  # what the end of a call must set right
     rates: tuple[
         tuple[str, tuple[tuple[int, int], ...]], ...
@@ -152,7 +152,7 @@ def bounds_of(caller: Caller, caps: CapsByLevel, time_ms: int) -> Bounds:
         ),
         checked=tuple(level for level, _ in checked),
         keys=tuple(key_of(caller.account_id, level, id_of(caller, level)) for level, _ in checked),
-        words=tuple(word for level, each in checked for word in _words(level, each, windows)),
+        lines=tuple(_line(level, each, windows) for level, each in checked),
         counted=tuple(_counted(level, each, windows) for level, each in checked if each.is_counted),
         rates=tuple(_rates([each for _, each in checked])),
     )
@@ -176,11 +176,12 @@ def _counted(level: Level, caps: Caps, windows: Windows) -> Counted:
     return Counted(level.value, day, month)
 
 
-def _words(level: Level, caps: Caps, windows: Windows) -> tuple[str | int, ...]:
-    """What the reserve script is told of a level: "" where there is no cap."""
-    _, day, month = msgspec.structs.astuple(_counted(level, caps, windows))
+def _line(level: Level, caps: Caps, windows: Windows) -> bytes:
+    """What the reserve script is told of a level: eight words, "-" where there is no cap."""
+    counted = _counted(level, caps, windows)
     limits = (caps.concurrent, caps.requests_a_minute, caps.tokens_a_minute)
-    return level.value, day, _word(caps.day), month, _word(caps.month), *map(_word, limits)
+    words = (level.value, counted.day, caps.day, counted.month, caps.month, *limits)
+    return " ".join("-" if word in (None, "") else str(word) for word in words).encode()
 
 
 def _rates(checked: list[Caps]) -> Iterator[tuple[str, tuple[tuple[int, int], ...]]]:
@@ -190,10 +191,6 @@ def _rates(checked: list[Caps]) -> Iterator[tuple[str, tuple[tuple[int, int], ..
         places = tuple((2 * index + offset, limit) for index, limit in enumerate(limits) if limit)
         if places:
             yield name, places
-
-
-def _word(limit: int | None) -> str | int:
-    return "" if limit is None else limit
 
 
 def _without_unlimited(caps: Caps) -> Caps:

@@ -7,6 +7,7 @@ account has one place in every cohort, so whoever is charged within 5 % may also
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 
 import msgspec
@@ -132,6 +133,7 @@ class Flags(msgspec.Struct, frozen=True):
         ]
 
 
+@lru_cache(maxsize=16_384)  # every call of an account asks
 def cohort_of(account_id: str) -> int:
     """The account's place among 0 to 99: in a cohort of so many percent are those below it."""
     return int.from_bytes(sha256(account_id.encode()).digest()[:8]) % 100

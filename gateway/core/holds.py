@@ -89,7 +89,7 @@ class Hold(msgspec.Struct, frozen=True, gc=False):
     attempt: int = 1  # 2 when the exact bound is tried after the cheap one was refused
     tokens: int = 0  # that the call may use: for the rate
     cap_keys: tuple[bytes, ...] = ()  # of Redis, one for each level with caps
-    cap_words: tuple[str | int, ...] = ()  # what the reserve script is told of each
+    cap_lines: tuple[bytes, ...] = ()  # what the reserve script is told of each
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

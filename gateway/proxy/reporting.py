@@ -96,7 +96,7 @@ class Reporting:
             1,
             tokens if bounds.keys else 0,
             bounds.keys,
-            bounds.words,
+            bounds.lines,
         )
         reply = await self._leases.open(hold)
         if isinstance(reply, Refused):

@@ -97,7 +97,7 @@ class Reserving:
                 attempt,
                 tokens,
                 bounds.keys,
-                bounds.words,
+                bounds.lines,
             )
         return await self._leases.open(hold)
 

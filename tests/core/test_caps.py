@@ -51,20 +51,21 @@ def test_of_every_level_the_tightest_bound_on_one_request_counts(account: Caps, 
 
 
 @given(caps, caps, caps)
-def test_what_is_checked_has_a_key_and_eight_words_and_what_is_counted_has_its_windows(
+def test_what_is_checked_has_a_key_and_a_line_and_what_is_counted_has_its_windows(
     account: Caps, member: Caps, key: Caps
 ) -> None:
     made = bounds(account, member, key)
-    assert len(made.words) == 8 * len(made.keys) == 8 * len(made.checked)
+    assert len(made.lines) == len(made.keys) == len(made.checked)
+    told = {level: line.decode().split(" ") for level, line in zip(made.checked, made.lines, strict=True)}
+    assert all(words[0] == level and len(words) == 8 for level, words in told.items())
     for counted in made.counted:
-        at = made.checked.index(Level(counted.level)) * 8
-        assert made.words[at : at + 8 : 2][:1] == (counted.level,)
-        assert (made.words[at + 1], made.words[at + 3]) == (counted.day, counted.month)
+        words = told[Level(counted.level)]
+        assert (words[1], words[3]) == (counted.day or "-", counted.month or "-")
 
 
 def test_a_caller_without_caps_sends_redis_nothing_more() -> None:
     made = bounds(Caps(request=5, output_tokens=9, models_denied=("o1*",)))
-    assert (made.keys, made.words, made.counted) == ((), (), ())
+    assert (made.keys, made.lines, made.counted) == ((), (), ())
 
 
 def test_every_level_is_counted_under_its_own_key_and_in_the_accounts_time_zone() -> None:

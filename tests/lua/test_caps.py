@@ -56,7 +56,7 @@ class Desk:
             member_id="m1",
             counted=bounds.counted,
         )
-        return Hold(request_id, amount, "f", terms, attempt, tokens, bounds.keys, bounds.words)
+        return Hold(request_id, amount, "f", terms, attempt, tokens, bounds.keys, bounds.lines)
 
     async def reserve(self, amount: int = 1, *, tokens: int = 0) -> Hold | Refused:
         hold = self.hold(amount, tokens=tokens)
@@ -395,7 +395,8 @@ async def test_words_that_are_not_as_they_must_are_refused_before_anything_is_ta
 ) -> None:
     desk = await desk_with(credits, link, account=Caps(day=1_000))
     hold = desk.hold(1)
-    for wrong in (hold.cap_words[:-1], (*hold.cap_words, "")):
-        with pytest.raises(RedisScriptError):
-            await credits.reserve(msgspec.structs.replace(hold, cap_words=wrong))
+    (line,) = hold.cap_lines
+    for wrong in ((), (line, line), (line + b" -",), (line.rpartition(b" ")[0],), (b"",)):
+        with pytest.raises(RedisScriptError, match="caps are untold"):
+            await credits.reserve(msgspec.structs.replace(hold, cap_lines=wrong))
     assert await desk.used() == Used(0, 0, 0)

@@ -138,7 +138,7 @@ class Model(RuleBasedStateMachine):
             ACCOUNT, caller.key_id, "e", "m", "c", self.now_ms, member_id=caller.member_id or "", counted=bounds.counted
         )
         request_id = uuid7(self.now_ms, (next(self.numbers) << 8).to_bytes(10, "big"))
-        hold = Hold(request_id, amount, "f", terms, 1, 0, bounds.keys, bounds.words)
+        hold = Hold(request_id, amount, "f", terms, 1, 0, bounds.keys, bounds.lines)
         for _ in range(2):
             try:
                 reply = self.do(self.credits.reserve(hold))

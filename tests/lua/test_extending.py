@@ -121,7 +121,7 @@ async def test_a_lapse_releases_what_was_grown_and_tells_it(credits: Credits, li
 async def test_growth_counts_toward_each_cap_in_credits(
     credits: Credits, link: RedisLink, level: str, window: str
 ) -> None:
-    desk = await desk_with(credits, link, **{level: Caps(**{window: 1_000})})
+    desk = await desk_with(credits, link, **{level: msgspec.convert({window: 1_000}, Caps)})
     held = await desk.reserved(400)
     assert await credits.extend(grown(held, 1_001)) == Refused(f"{level}_{window}", 1_001, 1_000)
     assert await credits.extend(grown(held, 1_000)) is None

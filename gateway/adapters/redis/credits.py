@@ -6,6 +6,7 @@ It knows the epoch of each shard and nothing else: no money is counted here. Eve
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from gateway.adapters.redis.link import Argument, RedisLink, RedisScriptError
 from gateway.adapters.redis.scripts import Scripts
 from gateway.adapters.redis.stored_holds import owner_of, terms_of
-from gateway.core.holds import Balance, Hold, HoldState, Settlement, Terms
+from gateway.core.holds import Balance, Counted, Hold, HoldState, Settlement, Terms
 from gateway.core.money import MicroCredits
 from gateway.core.shards import SHARD_KEYS, SHARDS, ShardKeys, shard_of
 from gateway.core.usage import Usage
@@ -125,6 +126,7 @@ class Credits:
         terms = hold.terms
         shard = shard_of(terms.account_id)
         keys = SHARD_KEYS[shard]
+        caps: tuple[Argument, ...] = (hold.tokens, *hold.cap_lines) if hold.cap_keys else ()
         reply = await self._run(
             "reserve",
             shard,
@@ -137,7 +139,7 @@ class Credits:
             hold.fingerprint,
             hold.attempt,
             _json(terms),
-            *((hold.tokens, *hold.cap_words) if hold.cap_keys else ()),
+            *caps,
         )
         word = reply[0]
         if word == b"RESERVED":
@@ -155,7 +157,7 @@ class Credits:
         shard = shard_of(account_id)
         keys = SHARD_KEYS[shard]
         place = (keys.shard, keys.account(account_id), keys.hold(hold.request_id), *hold.cap_keys)
-        reply = await self._run("extend", shard, place, account_id, hold.amount, *hold.cap_words)
+        reply = await self._run("extend", shard, place, account_id, hold.amount, *hold.cap_lines)
         if reply[0] == b"EXTENDED":
             return None
         if reply[0] == b"REFUSED":
@@ -361,10 +363,17 @@ def _ending_keys(keys: ShardKeys, account_id: str, request_id: str) -> tuple[byt
 
 def _caps_of(terms: Terms) -> tuple[tuple[bytes, ...], tuple[str, ...]]:
     """The keys of the counters that a hold stands in, and for each the names of its day and its month there."""
-    keys = SHARD_KEYS[shard_of(terms.account_id)]
+    return _counters(terms.account_id, terms.member_id, terms.key_id, terms.counted)
+
+
+@lru_cache(maxsize=4096)  # a caller's calls follow each other
+def _counters(
+    account_id: str, member_id: str, key_id: str, counted: tuple[Counted, ...]
+) -> tuple[tuple[bytes, ...], tuple[str, ...]]:
+    keys, ids = SHARD_KEYS[shard_of(account_id)], {"account": account_id, "member": member_id, "key": key_id}
     return (
-        tuple(keys.caps(counted.level, terms.id_of(counted.level)) for counted in terms.counted),
-        tuple(name for counted in terms.counted for name in (counted.day, counted.month)),
+        tuple(keys.caps(each.level, ids[each.level]) for each in counted),
+        tuple(name for each in counted for name in (each.day, each.month)),
     )
 
 
