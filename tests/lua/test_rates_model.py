@@ -72,7 +72,7 @@ class Desk:
         opened_ms = MONTHS_END_MS - MINUTE_MS + self.skipped_ms
         bounds = bounds_of(CALLER, self.caps, opened_ms)
         terms = Terms(ACCOUNT, "k1", "e", "m", "c", opened_ms, member_id="m1", counted=bounds.counted)
-        hold = Hold(uuid7(opened_ms, os.urandom(10)), 1, "f", terms, 1, tokens, bounds.keys, bounds.words)
+        hold = Hold(uuid7(opened_ms, os.urandom(10)), 1, "f", terms, 1, tokens, bounds.keys, bounds.lines)
         after_ms = await self.now_ms()
         reply = await self.credits.reserve(hold)
         if isinstance(reply, Refused):
