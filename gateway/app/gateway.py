@@ -44,7 +44,7 @@ from gateway.proxy.reporting import Reporting
 from gateway.proxy.settlements import Settlements
 from gateway.proxy.strangers import Strangers
 from gateway.proxy.tally import Tally
-from gateway.web.metrics import counters, gauges, tally_metrics
+from gateway.web.metrics import controls_metrics, counters, gauges, tally_metrics
 from gateway.web.public import protocol_of
 
 BREAKER_NOTICES_S = 1.0
@@ -205,6 +205,7 @@ class Gateway:
     def metrics(self) -> Iterator[Metric]:
         yield from tally_metrics(self.tally)
         yield from breaker_metrics(self.breakers)
+        yield from controls_metrics(self.controls.snapshot())
         yield from counters(
             {
                 "tollgate_lost_settlements": (

@@ -24,7 +24,7 @@ from gateway.core.policy import Controls
 from gateway.loops import every
 from gateway.resources import shipped
 from gateway.web.access import Access
-from gateway.web.metrics import counters
+from gateway.web.metrics import counters, gauges
 from gateway.web.purchases import PurchaseRoutes
 from gateway.web.recharge import RechargeRoutes
 from gateway.web.stripe_webhook import StripeWebhook
@@ -36,6 +36,8 @@ from gateway.workers.refunds import Refunds
 from gateway.workers.stripe_events import StripeEvents
 
 log = structlog.get_logger(__name__)
+
+COUNT_S = 15.0
 
 
 class StripeParts:
@@ -55,6 +57,8 @@ class StripeParts:
             stores.pool, stores.ledger, freeze=settings.freeze, new_id=new_request_id, now_ms=now_ms
         )
         self.inbox = StripeInbox(stores.pool)
+        self._unprocessed: dict[str, int] = {}
+        self._oldest_event_s = 0.0
         self.payments = Payments(self.stripe, self.purchases, stores.notices)
         self.causes = PaymentCauses(stores.pool, stores.notices)
         payouts = Payouts(stores.pool, stores.ledger, now_ms=now_ms)
@@ -119,6 +123,7 @@ class StripeParts:
             every(settings.refunds_s, "stripe refunds", self.refunds.step),
             every(settings.recharge_ms / 1000, "recharge", self.recharger.step),
             every(settings.backfill_s, "stripe backfill", self.backfill.step),
+            every(COUNT_S, "count stripe events", self._count),
         ]
 
     def metrics(self) -> Iterator[Metric]:
@@ -127,11 +132,26 @@ class StripeParts:
             {
                 "tollgate_stripe_events_processed": ("Stripe events handled.", lambda: events.processed_total),
                 "tollgate_stripe_events_retried": ("Failed attempts at one.", lambda: events.retried_total),
-                "tollgate_stripe_events_dead": ("Stripe events given up.", lambda: events.dead_total),
                 "tollgate_recharges": ("Automatic recharges that were paid.", lambda: self.recharger.charged_total),
                 "tollgate_recharges_declined": ("And that were not.", lambda: self.recharger.declined_total),
             }
         )
+        yield from gauges(
+            {
+                "tollgate_stripe_events_dead": (
+                    "Stripe events given up and not replayed.",
+                    lambda: self._unprocessed.get("dead", 0),
+                ),
+                "tollgate_stripe_events_oldest_seconds": (
+                    "Age of the oldest event that waits to be handled.",
+                    lambda: self._oldest_event_s,
+                ),
+            }
+        )
+
+    async def _count(self) -> int:
+        self._unprocessed, self._oldest_event_s = await self.inbox.counts()
+        return 0
 
     async def _name_of(self, account_id: str) -> str:
         return (await self._stores.accounts.find(account_id)).name

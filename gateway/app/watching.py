@@ -11,16 +11,18 @@ from gateway.config.sections import Anomaly
 from gateway.core.anomaly import Bound, Rules
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.loops import every
-from gateway.web.metrics import counters
+from gateway.web.metrics import counters, gauges
 from gateway.workers.watcher import Watcher
 
-FORGET_S = 600.0
+FORGET_S, COUNT_S = 600.0, 15.0
 
 
 class WatchParts:
     def __init__(self, config: Config, stores: Stores) -> None:
         self._watch_s = config.anomaly.watch_ms / 1000
         self._spending = SpendingBook(stores.pool)
+        self._reviews = stores.reviews
+        self._open_reviews = 0
         self.watcher = Watcher(
             self._spending, stores.reviews, stores.alerts, mode=config.anomaly.mode, rules=rules_of(config.anomaly)
         )
@@ -29,10 +31,16 @@ class WatchParts:
         return [
             every(self._watch_s, "watch spending", self.watcher.step),
             every(FORGET_S, "forget spending", self._spending.forget),
+            every(COUNT_S, "count reviews", self._count),
         ]
 
     def metrics(self) -> Iterator[Metric]:
         yield from counters({"tollgate_reviews": ("Reviews opened.", lambda: self.watcher.opened_total)})
+        yield from gauges({"tollgate_reviews_open": ("Reviews to decide on.", lambda: self._open_reviews)})
+
+    async def _count(self) -> int:
+        self._open_reviews = await self._reviews.count_open()
+        return 0
 
 
 def rules_of(section: Anomaly) -> Rules:

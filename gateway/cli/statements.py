@@ -73,10 +73,14 @@ def close(month: Month, data: Data = None, config: ConfigFile = None, as_json: A
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("closing", total=None)
             async with open_stores(settings) as stores:
+                if not stores.statements.is_over(wanted):
+                    raise CommandFailed(f"{month} is not over yet; close it once the next has begun, UTC")
                 made = 0
                 while done := await close_month(stores.statements, wanted):
                     made += done
                     progress.update(task, completed=made)
+                if await stores.statements.unclosed(wanted, 1):
+                    raise CommandFailed(f"{made} statements of {month} made; others wait to be sealed: try again soon")
                 return made
 
     made = run(main(target(data, config)))

@@ -123,12 +123,15 @@ class Flags(msgspec.Struct, frozen=True):
         """Whether the account's calls are only measured: its balance must not move."""
         return self.charging is not None and self.charging.departs_for(account_id)
 
+    def set_flags(self) -> list[Flag]:
+        """Every flag that is set, whomever it concerns."""
+        return [each for each in (self.maintenance, self.purchase, self.charging, *self.endpoints) if each is not None]
+
     def banners(self, account_id: str | None = None) -> list[Banner]:
         """What an account is to know; or, without one, what everybody is."""
-        flags = filter(None, (self.maintenance, self.purchase, self.charging, *self.endpoints))
         return [
             banner_of(flag)
-            for flag in flags
+            for flag in self.set_flags()
             if (flag.departs_for_everybody if account_id is None else flag.departs_for(account_id))
         ]
 

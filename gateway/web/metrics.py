@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gateway.core.policy import Controls
 from gateway.proxy.tally import Tally
 
 Gauge = Callable[[], float]
@@ -58,3 +59,14 @@ def tally_metrics(tally: Tally) -> Iterator[Metric]:
     yield sessions
     yield CounterMetricFamily("tollgate_captured_ucr", "Micro-credits captured.", tally.captured_ucr)
     yield CounterMetricFamily("tollgate_shadow_ucr", "Micro-credits of shadow calls, not charged.", tally.shadow_ucr)
+
+
+def controls_metrics(controls: Controls) -> Iterator[Metric]:
+    flags = GaugeMetricFamily("tollgate_flag_set", "1 for a flag that somebody has set.", labels=["flag"])
+    for flag in controls.flags.set_flags() if controls.flags is not None else ():
+        flags.add_metric([flag.name], 1.0)
+    yield flags
+    brownouts = GaugeMetricFamily("tollgate_brownout_level", "The level of a brownout in force.", labels=["models"])
+    for brownout in controls.brownouts.brownouts if controls.brownouts is not None else ():
+        brownouts.add_metric([brownout.models], float(brownout.level))
+    yield brownouts

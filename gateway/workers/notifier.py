@@ -42,7 +42,6 @@ class Notifier:
         self._retry_longest_s = retry_longest_s
         self.sent_total = 0
         self.retried_total = 0
-        self.dead_total = 0
 
     async def step(self) -> int:
         """Deliver what is due, several at a time; returns how many were tried."""
@@ -93,7 +92,6 @@ class Notifier:
             await self._notices.finish(due.id, "sent", error="", took_ms=took_ms)
             log.info("notice sent", **told)
         elif due.attempts >= self._attempts_max or error == REMOVED:
-            self.dead_total += 1
             await self._notices.finish(due.id, "dead", error=error, took_ms=took_ms)
             log.error("notice is given up", error=error, **told)
         else:

@@ -55,7 +55,6 @@ class StripeEvents:
         self._reviews_disputes = reviews_disputes
         self.processed_total = 0
         self.retried_total = 0
-        self.dead_total = 0
         self._handlers: dict[Subject, Callable[[Due], Awaitable[str]]] = {
             Subject.SESSION: self._session,
             Subject.PAYMENT: self._payment,
@@ -111,7 +110,6 @@ class StripeEvents:
 
     async def _never(self, event: Due, reason: str) -> None:
         log.error("Stripe event is given up", event_id=event.id, event_type=event.type, reason=reason)
-        self.dead_total += 1
         await self._inbox.dead(event.id, reason[:500])
 
     async def _session(self, event: Due) -> str:

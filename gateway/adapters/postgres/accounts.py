@@ -96,7 +96,7 @@ class Accounts:
             with outages():
                 row = await self._pool.fetchrow(self._sql["find_account"], name_or_id, _uuid(name_or_id))
         if row is None:
-            raise AccountError(f"There is no account {name_or_id!r}.")
+            raise AccountError(f"There is no account {name_or_id!r}; `tollgate accounts list` shows them.")
         return Account(
             str(row["id"]),
             row["name"],

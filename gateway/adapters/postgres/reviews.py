@@ -56,6 +56,11 @@ class Reviews:
                     await self._tell(connection, subject, verdict, reference)
         return reference
 
+    async def count_open(self) -> int:
+        with outages():
+            counted: int = await self._pool.fetchval(self._sql["count_open"])
+        return counted
+
     async def mention(self, subject: Subject, verdict: Verdict) -> bool:
         """Tell operators of unusual spending and stop nobody; returns whether it is news."""
         with outages():

@@ -39,6 +39,9 @@ WHERE review.reference = $1
 -- name: newest
 WHERE $1 OR review.closed_at IS NULL ORDER BY review.opened_at DESC, review.reference LIMIT $2
 
+-- name: count_open
+SELECT count(*) FROM account_review WHERE closed_at IS NULL
+
 -- name: close
 UPDATE account_review SET closed_at = clock_timestamp(), closed_by = $2, close_reason = $3
 WHERE reference = $1 AND closed_at IS NULL RETURNING account_id, took_status

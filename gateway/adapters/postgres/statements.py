@@ -60,10 +60,15 @@ class Statements:
         assert stored is not None
         return stored
 
+    def is_over(self, month: date) -> bool:
+        """Whether nothing more will be recorded in it."""
+        _, until = month_bounds(month)
+        return self._now() >= until + CLOSING_TIME
+
     async def unclosed(self, month: date, limit: int) -> list[str]:
         """Accounts that still want a statement of `month`; none while it is not over."""
         _, until = month_bounds(month)
-        if self._now() < until + CLOSING_TIME:
+        if not self.is_over(month):
             return []
         with outages():
             rows = await self._pool.fetch(self._sql["unclosed"], month, until, limit)
