@@ -92,7 +92,7 @@ def statement_csv(statement: Statement, content_hash: str) -> str:
     """The statement as one table, whose first column says what a row is."""
     shown = statement
     rows: list[list[object]] = [
-        ["row", "kind", "model", "count", "credits", "amount_ucr", "reference"],
+        ["row", "kind", "model", "count", "credits", "amount_ucr", "reference", "date", "amount", "tax"],
         ["account", "", "", "", "", "", f"{shown.account_name} ({shown.account_id})"],
         ["month", "", "", "", "", "", shown.month if shown.is_closed else f"{shown.month} (not closed yet)"],
         ["opening", "", "", "", format_credits(shown.opening), shown.opening, ""],
@@ -104,8 +104,12 @@ def statement_csv(statement: Statement, content_hash: str) -> str:
         for each in shown.movements
     ]
     rows.append(["closing", "", "", "", format_credits(shown.closing), shown.closing, ""])
-    rows += [["receipt", each.currency, "", 1, "", "", each.url or each.purchase_id] for each in shown.receipts]
+    rows += [
+        ["receipt", each.currency, "", 1, "", "", each.url or each.purchase_id, f"{each.at:%Y-%m-%d}"]
+        + [f"{cents // 100}.{cents % 100:02d}" for cents in (each.cents, each.tax_cents)]
+        for each in shown.receipts
+    ]
     rows.append(["ledger head", "", "", "", "", "", shown.ledger_head])
     if content_hash:
         rows.append(["statement hash", "", "", "", "", "", content_hash])
-    return "".join(map(csv_line, rows))
+    return "".join(csv_line([*row, *[""] * (len(rows[0]) - len(row))]) for row in rows)

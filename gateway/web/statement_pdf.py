@@ -1,16 +1,20 @@
-"""A statement as a PDF, drawn with fpdf2 in its built-in fonts. The same statement gives the same bytes.
+"""A statement as a PDF, drawn with fpdf2. The same statement gives the same bytes.
 
-The built-in fonts know Western European letters only; others are shown as "?", and the account's id stands beside.
+The built-in fonts know Western European letters only; a name in others is written in DejaVu Sans, which lies beside.
+What that does not know either, such as Chinese, is shown as "?"; the account's id stands below.
 """
 
+from pathlib import Path
+
 from fpdf import FPDF, XPos, YPos
-from fpdf.fonts import FontFace
+from fpdf.fonts import FontFace, TTFFont
 
 from gateway.core.money import UCR_PER_CREDIT, MicroCredits
 from gateway.core.statements import Statement
 
 INK, FAINT, LINE, BAND = (28, 33, 40), (110, 118, 128), (208, 213, 219), (244, 246, 248)
 MARGIN_MM = 18
+FONT_OF_MORE_LETTERS = Path(__file__).with_name("fonts") / "DejaVuSans.ttf"
 
 
 def statement_pdf(statement: Statement, content_hash: str) -> bytes:
@@ -49,12 +53,12 @@ def _head(pdf: FPDF, statement: Statement) -> None:
     pdf.cell(0, 10, f"Statement {statement.month}", new_x=XPos.END)
     _font(pdf, 10, color=FAINT)
     pdf.cell(0, 10.6, state, new_x=XPos.LMARGIN, new_y=YPos.NEXT)
-    _font(pdf, 11)
-    pdf.multi_cell(0, 6, _latin(statement.account_name), new_x=XPos.LMARGIN, new_y=YPos.NEXT)
+    name = _lettered(pdf, 11, statement.account_name)
+    pdf.multi_cell(0, 6, name, align="L", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
     _font(pdf, 8.5, color=FAINT)
     pdf.cell(0, 5, f"Account {statement.account_id}", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
     if statement.tax_ids:
-        text = f"Tax id {_latin(statement.tax_ids)}"
+        text = _lettered(pdf, 8.5, f"Tax id {statement.tax_ids}", color=FAINT)
         pdf.multi_cell(0, 5, text, align="L", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
     pdf.cell(0, 5, "Amounts are in credits; 1,000 credits are $1. Times are UTC.", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
     pdf.ln(5)
@@ -154,6 +158,19 @@ def _table(
 def _font(pdf: FPDF, size: float, style: str = "", color: tuple[int, int, int] = INK) -> None:
     pdf.set_font("Helvetica", style=style, size=size)
     pdf.set_text_color(*color)
+
+
+def _lettered(pdf: FPDF, size: float, text: str, *, color: tuple[int, int, int] = INK) -> str:
+    """Set the font that knows the letters of `text`, and return what of it can be written."""
+    _font(pdf, size, color=color)
+    if text == _latin(text):
+        return text
+    if "dejavu" not in pdf.fonts:
+        pdf.add_font("dejavu", fname=FONT_OF_MORE_LETTERS)
+    pdf.set_font("dejavu", size=size)
+    font = pdf.fonts["dejavu"]
+    assert isinstance(font, TTFFont)
+    return "".join(letter if ord(letter) in font.cmap else "?" for letter in text)
 
 
 def _money(cents: int) -> str:

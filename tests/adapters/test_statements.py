@@ -77,7 +77,7 @@ async def test_a_month_is_told_by_kind_and_model_and_sums_up(books: Books, state
     assert (statement.opening, statement.closing, statement.is_closed) == (0, 9_700, True)
     assert statement.ledger_head == (await Seals(books.pool).verify()).head
     rows = list(csv.reader(statement_csv(statement, content_hash).splitlines()))
-    assert ["closing", "", "", "", "0.0097", "9700", ""] in rows
+    assert ["closing", "", "", "", "0.0097", "9700", "", "", "", ""] in rows
 
 
 async def test_a_closed_month_stays_as_it_was_told_and_what_is_late_stands_in_the_next(

@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
+from gateway.core.statements import Statement
+from gateway.web.statement_pdf import statement_pdf
 from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import Stack
 from tests.proxy.wire import Received, ask, request
@@ -54,3 +56,14 @@ async def test_what_is_no_month_of_the_account_is_refused(stack: Stack, name: st
 
 async def test_without_a_key_there_is_no_statement(stack: Stack) -> None:
     assert (await statement(stack, f"{MONTH}.pdf", "sk-tg-wrong")).status == 401
+
+
+@pytest.mark.parametrize(
+    ("name", "is_embedded"), [("Müller & Söhne", False), ("Żabka Łódź", True), ("ООО Ромашка", True)]
+)
+def test_a_name_in_other_letters_is_written_with_a_font_that_has_them(name: str, is_embedded: bool) -> None:
+    moment = datetime(2026, 11, 1, tzinfo=UTC)
+    told = Statement("id", name, "2026-10", True, 0, (), 0, (), "ab" * 32, moment)
+    drawn = statement_pdf(told, "cd" * 32)
+    assert (b"DejaVuSans" in drawn) is is_embedded
+    assert drawn == statement_pdf(told, "cd" * 32)

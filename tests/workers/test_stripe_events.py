@@ -183,7 +183,10 @@ async def test_a_business_has_its_tax_id_and_what_it_was_taxed_on_its_statement(
         assert statement.tax_ids == "DE123456789 (eu_vat)"
         assert sorted(each.tax_cents for each in statement.receipts) == [0, 95]
         rows = list(csv.reader(statement_csv(statement, "").splitlines()))
-        assert ["tax ids", "", "", "", "", "", "DE123456789 (eu_vat)"] in rows
+        assert ["tax ids", "", "", "", "", "", "DE123456789 (eu_vat)", "", "", ""] in rows
+        today = f"{datetime.now(UTC):%Y-%m-%d}"
+        sold = [row[-3:] for row in rows if row[0] == "receipt"]
+        assert sorted(sold) == [[today, "5.00", "0.00"], [today, "5.00", "0.95"]]
         assert statement_pdf(statement, "").startswith(b"%PDF")
         await shop.stack.stores.pool.execute("UPDATE stripe_customer SET tax_ids = ''")
         await shop.parts.inbox.replay(kind="customer.tax_id.created")
