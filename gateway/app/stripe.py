@@ -8,6 +8,7 @@ import structlog
 from aiohttp import web
 from prometheus_client.core import Metric
 
+from gateway.adapters.postgres.credit_outbox import CreditOutbox
 from gateway.adapters.postgres.payment_causes import PaymentCauses
 from gateway.adapters.postgres.payouts import Payouts
 from gateway.adapters.postgres.purchases import Purchases
@@ -34,6 +35,7 @@ from gateway.workers.payments import Payments
 from gateway.workers.recharger import Recharger
 from gateway.workers.refunds import Refunds
 from gateway.workers.stripe_events import StripeEvents
+from gateway.workers.unused import UnusedCredit
 
 log = structlog.get_logger(__name__)
 
@@ -73,12 +75,15 @@ class StripeParts:
             attempts_max=settings.event_attempts_max,
             reviews_disputes=settings.freeze == "account",
         )
+        self.unused = UnusedCredit(
+            stores.accounts, CreditOutbox(stores.pool), stores.crediter, stores.credits, stores.recovery
+        )
         self.refunds = Refunds(
             self.purchases,
             self.stripe,
             self.payments,
             days_max=config.purchases.refund_days_max,
-            available=self._unused,
+            unused=self.unused.of,
             new_id=new_request_id,
             now=lambda: datetime.now(UTC),
         )
@@ -102,11 +107,6 @@ class StripeParts:
         self.backfill = Backfill(
             self.inbox, self.stripe, self.payments, payouts, now_s=time.time, interval_s=settings.backfill_s
         )
-
-    async def _unused(self, account_id: str) -> MicroCredits:
-        """What admission and the ledger agree is unused: running calls count, and so does what is not posted yet."""
-        ledger = (await self._stores.accounts.balance(account_id)).total
-        return min(ledger, (await self._stores.live_balance(account_id)).available)
 
     async def _available(self, account_id: str) -> MicroCredits:
         return (await self._stores.live_balance(account_id)).available

@@ -102,7 +102,7 @@ def create_refund(
             finally:
                 await stores.crediter.step()
         if made.state == "refused":
-            raise CommandFailed(f"Stripe refused this refund before: {made.answer}; give another --key to try again")
+            raise CommandFailed(f"this refund was refused before: {made.answer}; give another --key to try again")
         return {"refund": made.id, "state": made.state, "cents": made.cents, "stripe_id": made.stripe_id or None}
 
     values = run(main(target(data, config)))

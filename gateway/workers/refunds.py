@@ -1,23 +1,27 @@
-"""Refunds of unused credit, by policy: the credits are taken first, then Stripe is asked, once.
+"""Refunds of unused credit, by policy: the credits are taken first, from admission too, then Stripe is asked, once.
 
-A refund whose answer was lost is asked for again under its own idempotency key, so it is never made twice.
+No money goes out for what was spent before admission knew. A refund whose answer was lost is asked for again under its
+own idempotency key, so it is never made twice.
 """
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from typing import NoReturn
 
 import structlog
 
-from gateway.adapters.postgres.purchases import AskedRefund, NewRefund, Purchase, Purchases
+from gateway.adapters.postgres.purchases import AccountMoved, AskedRefund, NewRefund, Purchase, Purchases, Unused
 from gateway.adapters.stripe.client import Stripe, StripeRefused, StripeUnavailable
 from gateway.core.money import MicroCredits, format_dollars
 from gateway.core.topups import PurchaseState, cents_for
+from gateway.loops import OUTAGES
 from gateway.workers.payments import Payments
 
 log = structlog.get_logger(__name__)
 
 # Who asked for a refund waits this long for Stripe; after it, the worker takes over.
 WAITING_S = 60.0
+READS_MAX = 5  # of what is unused, while the account's credit moves
 
 
 class RefundRefused(Exception):
@@ -25,7 +29,7 @@ class RefundRefused(Exception):
 
 
 class Refunds:
-    """`available` tells what an account has unused."""
+    """`unused` tells what an account has unused."""
 
     def __init__(
         self,
@@ -34,7 +38,7 @@ class Refunds:
         payments: Payments,
         *,
         days_max: int,
-        available: Callable[[str], Awaitable[MicroCredits]],
+        unused: Callable[[str], Awaitable[Unused]],
         new_id: Callable[[], str],
         now: Callable[[], datetime],
     ) -> None:
@@ -42,14 +46,15 @@ class Refunds:
         self._stripe = stripe
         self._payments = payments
         self._days_max = days_max
-        self._available = available
+        self._unused = unused
         self._new_id = new_id
         self._now = now
 
     async def create(self, purchase_id: str, credits: MicroCredits | None, *, key: str, reason: str) -> AskedRefund:
         """Refund these paid credits of a purchase, or all that are unused. The same key is the same refund.
 
-        Raises `RefundRefused` and `RefundTooLarge`. A refund that is still "requested" is under way.
+        Raises `RefundRefused` and `RefundTooLarge`. A refund that is still "requested" is under way. While nobody can
+        say what is unused, nothing is refunded: raises what `unused` does, or `AccountMoved`.
         """
         bought = await self._purchases.find(purchase_id)
         if bought is None:
@@ -62,7 +67,10 @@ class Refunds:
         elif credits is not None and asked.cents != self._cents(bought, credits):
             raise RefundRefused(f"this key stands for a refund of {format_dollars(asked.cents)} already")
         if asked.state == "requested":
-            await self._make(asked)
+            try:
+                await self._find_or_make(asked)
+            except (*OUTAGES, StripeUnavailable) as error:  # the credits are taken; `step` does the rest
+                log.warning("a refund waits", refund_id=asked.id, error=str(error))
         return await self._purchases.refund_by_key(bought.id, key) or asked
 
     async def _promise(self, bought: Purchase, credits: MicroCredits | None, key: str, reason: str) -> None:
@@ -72,9 +80,17 @@ class Refunds:
             raise RefundRefused(f"it was paid more than {self._days_max} days ago")
         if bought.posted.withdrawn:
             raise RefundRefused("it is disputed: the bank decides who has the money")
-        available = await self._available(bought.account_id)
         cents = None if credits is None else self._cents(bought, credits)
-        await self._payments.look(bought.payment_intent_id, NewRefund(self._new_id(), key, cents, available, reason))
+        for attempt in range(READS_MAX):
+            unused = await self._unused(bought.account_id)
+            promise = NewRefund(self._new_id(), key, cents, unused, reason)
+            try:
+                await self._payments.look(bought.payment_intent_id, promise)
+            except AccountMoved:
+                if attempt == READS_MAX - 1:
+                    raise
+            else:
+                return
 
     def _cents(self, bought: Purchase, credits: MicroCredits) -> int:
         try:
@@ -82,26 +98,12 @@ class Refunds:
         except ValueError as error:
             raise RefundRefused(str(error)) from error
 
-    async def _make(self, asked: AskedRefund) -> None:
-        """Ask Stripe. Not knowing what it did, leave the rest to `step`."""
-        try:
-            made = await self._stripe.create_refund(asked.payment_intent_id, asked.cents, asked.id)
-        except StripeUnavailable as error:
-            log.warning("a refund waits for Stripe", refund_id=asked.id, error=str(error))
-            return
-        except StripeRefused as error:
-            await self._purchases.refund_refused(asked.id, str(error))
-            await self._payments.look(asked.payment_intent_id)
-            raise RefundRefused(f"Stripe refused: {error}") from error
-        await self._purchases.refund_made(asked.id, made.id)
-        await self._payments.look(asked.payment_intent_id)
-
     async def step(self) -> int:
         """Find out what became of refunds whose answer was lost."""
         for asked in await self._purchases.refunds_waiting(WAITING_S):
             try:
                 await self._find_or_make(asked)
-            except (RefundRefused, StripeRefused, StripeUnavailable) as error:
+            except (*OUTAGES, RefundRefused, StripeRefused, StripeUnavailable) as error:
                 log.warning("a refund is not made", refund_id=asked.id, error=str(error))
         return 0
 
@@ -113,3 +115,20 @@ class Refunds:
             await self._make(asked)
         else:
             await self._purchases.refund_made(asked.id, made)
+
+    async def _make(self, asked: AskedRefund) -> None:
+        bought = await self._purchases.find(asked.purchase_id)
+        assert bought is not None, "a purchase has vanished"
+        if (await self._unused(bought.account_id)).credits < 0:
+            await self._give_back(asked, "its credit was used meanwhile")
+        try:
+            made = await self._stripe.create_refund(asked.payment_intent_id, asked.cents, asked.id)
+        except StripeRefused as error:
+            await self._give_back(asked, f"Stripe refused: {error}")
+        await self._purchases.refund_made(asked.id, made.id)
+        await self._payments.look(asked.payment_intent_id)
+
+    async def _give_back(self, asked: AskedRefund, why: str) -> NoReturn:
+        await self._purchases.refund_refused(asked.id, why)
+        await self._payments.look(asked.payment_intent_id)
+        raise RefundRefused(why)

@@ -1,17 +1,19 @@
 """Refunds that we make: of unused credit only, within the policy, and once."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from stripe import StripeClient
 
-from gateway.adapters.postgres.purchases import RefundTooLarge
+from gateway.adapters.postgres.purchases import RefundTooLarge, Unused
+from gateway.core.holds import Hold, Settlement
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.workers.refunds import RefundRefused, Refunds
-from tests.books import new_id
+from tests.books import new_id, settlement
 from tests.proxy.conftest import Running, logs, openai, running
 from tests.sandbox.stripe.parties import connected
 from tests.shop import ENVIRONMENT, Shop, open_shop
@@ -97,18 +99,7 @@ async def test_an_unpaid_an_unknown_and_a_disputed_purchase_are_not_refunded(sho
 async def test_a_purchase_is_refunded_within_its_days_only(shop: Shop) -> None:
     purchase_id = await shop.bought()
 
-    async def available(_: str) -> int:
-        return await shop.available()
-
-    late = Refunds(
-        shop.parts.purchases,
-        shop.parts.stripe,
-        shop.parts.payments,
-        days_max=30,
-        available=available,
-        new_id=new_id,
-        now=lambda: datetime.now(UTC) + timedelta(days=31),
-    )
+    late = refunds(shop, shop.parts.unused.of, days_later=31)
     with pytest.raises(RefundRefused, match="30 days"):
         await late.create(purchase_id, ALL, key="one", reason="late")
 
@@ -152,6 +143,54 @@ async def test_refunds_at_once_pay_back_no_more_than_was_bought(shop: Shop, clie
     assert sum(isinstance(each, RefundTooLarge | RefundRefused) for each in made) == 2
     assert sum(await refunded(client)) == 300
     assert await shop.available() == 2_000 * UCR_PER_CREDIT
+
+
+async def hold(shop: Shop, credits: int) -> Settlement:
+    """A call begins that may cost so much; returned is its end, at no cost."""
+    call = msgspec.structs.replace(settlement(shop.account.id, 0), held=credits * UCR_PER_CREDIT)
+    await shop.stack.stores.credits.reserve(Hold(call.request_id, call.held, "f", call.terms))
+    return call
+
+
+def refunds(shop: Shop, unused: Callable[[str], Awaitable[Unused]], days_later: int = 0) -> Refunds:
+    return Refunds(
+        shop.parts.purchases,
+        shop.parts.stripe,
+        shop.parts.payments,
+        days_max=30,
+        unused=unused,
+        new_id=new_id,
+        now=lambda: datetime.now(UTC) + timedelta(days=days_later),
+    )
+
+
+async def test_refunds_at_once_of_two_purchases_share_what_is_unused(shop: Shop, client: StripeClient) -> None:
+    bought = [await shop.bought(key="one"), await shop.bought(key="two")]
+    call = await hold(shop, 8_000)
+    made = await asyncio.gather(
+        *(shop.parts.refunds.create(each, 2000 * UCR_PER_CREDIT, key="one", reason="asked for") for each in bought),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(each, RefundTooLarge) for each in made) == 1
+    assert (await refunded(client), await shop.available()) == ([200], 0)
+    await shop.stack.stores.credits.void(call)
+
+
+async def test_no_money_goes_out_for_what_was_spent_before_admission_knew(shop: Shop, client: StripeClient) -> None:
+    purchase_id = await shop.bought()
+    calls: list[Settlement] = []
+
+    async def unused(account_id: str) -> Unused:
+        found = await shop.parts.unused.of(account_id)
+        if not calls:
+            calls.append(await hold(shop, 4_500))
+        return found
+
+    with pytest.raises(RefundRefused, match="used meanwhile"):
+        await refunds(shop, unused).create(purchase_id, 1000 * UCR_PER_CREDIT, key="one", reason="asked for")
+    await shop.settle()
+    assert (await refunded(client), await shop.available()) == ([], 500 * UCR_PER_CREDIT)
+    await shop.stack.stores.credits.void(calls[0])
 
 
 async def test_promotional_credit_is_not_turned_into_money(shop: Shop, client: StripeClient) -> None:

@@ -62,13 +62,20 @@ class NewPurchase(msgspec.Struct, frozen=True):
     saves_card: bool
 
 
+class Unused(msgspec.Struct, frozen=True):
+    """What an account has unused, as long as its movements stand at `credit_seq`."""
+
+    credits: MicroCredits
+    credit_seq: int
+
+
 class NewRefund(msgspec.Struct, frozen=True):
     """A refund that is asked for: of `cents`, tax included, or of all that can be refunded."""
 
     id: str
     idempotency_key: str
     cents: int | None
-    available: MicroCredits  # what the account has unused
+    unused: Unused
     reason: str
 
 
@@ -82,6 +89,10 @@ class AskedRefund(msgspec.Struct, frozen=True):
     stripe_id: str
     answer: str
     payment_intent_id: str
+
+
+class AccountMoved(Exception):
+    """The account's credit has moved since it was read: what is unused must be read again."""
 
 
 class RefundTooLarge(Exception):
@@ -159,7 +170,7 @@ class Purchases:
         With `promise`, that refund is decided on and posted with it, before Stripe is asked: its credits cannot be
         spent meanwhile. Returns False, and does nothing, when the purchase has changed since `seen` was read: then
         `payment` may be older than what was posted, and both must be read again.
-        Raises `Mismatch` and `RefundTooLarge`.
+        Raises `Mismatch`, `RefundTooLarge` and `AccountMoved`.
         """
         shard = shard_of(seen.account_id)
         with outages():
@@ -207,8 +218,10 @@ class Purchases:
             await connection.fetchval(self._ledger_sql["credit"], bought.account_id, moved)
 
     async def _promise(self, connection: Connection, bought: Purchase, new: NewRefund) -> None:
+        if await connection.fetchval(self._sql["credit_seq"], bought.account_id) != new.unused.credit_seq:
+            raise AccountMoved
         buckets = await self._buckets(connection, bought.account_id)
-        most = refundable_cents(bought.order, bought.posted, new.available, buckets)
+        most = refundable_cents(bought.order, bought.posted, new.unused.credits, buckets)
         cents = most if new.cents is None else new.cents
         if cents > most or most == 0:
             raise RefundTooLarge(most)

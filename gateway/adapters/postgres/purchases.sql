@@ -68,6 +68,9 @@ ON CONFLICT (account_id) DO UPDATE SET stripe_id = $2, is_deleted = false, card_
 UPDATE stripe_customer SET is_deleted = $2, card_id = $3, card = $4, tax_ids = $5, changed_at = now()
 WHERE stripe_id = $1
 
+-- name: credit_seq
+SELECT credit_seq FROM account WHERE id = $1::uuid FOR NO KEY UPDATE
+
 -- name: begin_refund
 INSERT INTO refund (id, purchase_id, idempotency_key, cents, reason) VALUES ($1::uuid, $2::uuid, $3, $4, $5)
 ON CONFLICT (purchase_id, idempotency_key) DO NOTHING
