@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 
+from gateway.adapters.postgres.audit_log import Signature
 from gateway.app.stripe import StripeParts
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.sandbox.stripe import SandboxStripeSettings, SimulatedStripe
@@ -17,6 +18,7 @@ from tests.sandbox.stripe.parties import KEY, SECRET
 Running = Callable[..., AbstractAsyncContextManager[Stack]]
 ENVIRONMENT = {"STRIPE_SECRET_KEY": KEY, "STRIPE_WEBHOOK_SECRETS": SECRET}
 PATIENCE_S = 10.0
+SIGNED = Signature("ann", "asked for")
 
 
 class Shop:

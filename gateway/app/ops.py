@@ -40,15 +40,15 @@ def operations_of(config: Config, stores: Stores, stripe: "StripeParts | None" =
             *accounts.operations(),
             *models.operations(),
             *KeysApi(access, stores.ops_keys).operations(),
-            *(_refunds(access, stores, stripe) if stripe is not None else []),
+            *(_refunds(access, stripe) if stripe is not None else []),
         ]
     )
 
 
-def _refunds(access: OperatorAccess, stores: Stores, stripe: "StripeParts") -> list[Operation]:
+def _refunds(access: OperatorAccess, stripe: "StripeParts") -> list[Operation]:
     from gateway.web.ops_refunds import RefundsApi  # only where something is sold is the SDK, which is large, imported
 
-    return RefundsApi(access, stripe.refunds, stores.pool, stores.audit_log).operations()
+    return RefundsApi(access, stripe.refunds).operations()
 
 
 def ops_routes(config: Config, stores: Stores, stripe: "StripeParts | None" = None) -> list[web.AbstractRouteDef]:

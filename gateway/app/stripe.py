@@ -56,7 +56,7 @@ class StripeParts:
             retries_max=settings.retries_max,
         )
         self.purchases = Purchases(
-            stores.pool, stores.ledger, freeze=settings.freeze, new_id=new_request_id, now_ms=now_ms
+            stores.pool, stores.ledger, stores.audit_log, freeze=settings.freeze, new_id=new_request_id, now_ms=now_ms
         )
         self.inbox = StripeInbox(stores.pool)
         self._unprocessed: dict[str, int] = {}

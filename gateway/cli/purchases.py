@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gateway.cli.operator import Author, Reason, signed
 from gateway.cli.stripe import opened
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
@@ -75,9 +76,10 @@ def show_purchase(
 @refunds.command("create", context_settings={"ignore_unknown_options": True})
 def create_refund(
     purchase: PurchaseArgument,
-    reason: Annotated[str, typer.Option(help="Why; kept with the refund.")],
+    reason: Reason,
     credits: Annotated[str, typer.Option(help="How many paid credits; without it, all that are unused.")] = "",
     key: Annotated[str, typer.Option(help="Another for another refund of the same amount of this purchase.")] = "",
+    author: Author = None,
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -87,17 +89,18 @@ def create_refund(
         amount = parse_credits(credits) if credits else None
     except InvalidAmount as error:
         raise CommandFailed(f"--credits: {error}") from error
+    signature = signed(author, reason).checked()
 
     async def main(settings: Config) -> dict[str, Any]:
-        from gateway.adapters.postgres.purchases import RefundTooLarge
+        from gateway.adapters.postgres.purchases import AccountMoved, RefundTooLarge
         from gateway.workers.refunds import RefundRefused
 
         async with opened(settings) as (parts, stores):
             try:
                 made = await parts.refunds.create(
-                    purchase, amount, key=key or f"credits {credits or 'all'}", reason=reason
+                    purchase, amount, key=key or f"credits {credits or 'all'}", signature=signature
                 )
-            except (RefundRefused, RefundTooLarge) as error:
+            except (RefundRefused, RefundTooLarge, AccountMoved) as error:
                 raise CommandFailed(f"refused: {error}") from error
             finally:
                 await stores.crediter.step()

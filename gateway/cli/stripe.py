@@ -35,16 +35,25 @@ class EventState(StrEnum):
 
 @asynccontextmanager
 async def opened(config: Config) -> "AsyncIterator[tuple[StripeParts, Stores]]":
-    """Stripe's side of a running Tollgate; raises `ConfigError` where nothing is sold."""
+    """Stripe's side of a running Tollgate; raises `ConfigError` where nothing is sold.
+
+    What Stripe says inside, and what is not what was sold, ends the command.
+    """
     if not config.stripe_key:
         raise ConfigError("STRIPE_SECRET_KEY is not set, so nothing is sold here")
+    from gateway.adapters.stripe.client import StripeRefused, StripeUnavailable
     from gateway.app.stores import open_stores
     from gateway.app.stripe import StripeParts
+    from gateway.core.topups import Mismatch
 
     async with open_stores(config) as stores:
         parts = StripeParts(config, stores)
         try:
             yield parts, stores
+        except StripeUnavailable as error:
+            raise CommandFailed(f"Stripe cannot be reached, try again: {error}") from error
+        except (StripeRefused, Mismatch) as error:
+            raise CommandFailed(f"Stripe: {error}") from error
         finally:
             await parts.close()
 

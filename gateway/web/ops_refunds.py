@@ -5,13 +5,14 @@ from typing import Literal
 import msgspec
 from aiohttp import web
 
-from gateway.adapters.postgres.audit_log import AuditLog, Signature
-from gateway.adapters.postgres.database import Pool, outages
-from gateway.adapters.postgres.purchases import AskedRefund, RefundTooLarge
-from gateway.adapters.stripe.client import StripeUnavailable
-from gateway.core.errors import InvalidRequest
+from gateway.adapters.postgres.audit_log import Signature
+from gateway.adapters.postgres.purchases import AccountMoved, AskedRefund, RefundTooLarge
+from gateway.adapters.stripe.client import StripeRefused, StripeUnavailable
+from gateway.core.errors import BillingUnavailable, InvalidRequest
 from gateway.core.money import InvalidAmount, parse_credits
 from gateway.core.operators import Role
+from gateway.core.topups import Mismatch
+from gateway.loops import OUTAGES
 from gateway.web.operations import Answer, Operation, read_body
 from gateway.web.ops_access import OperatorAccess
 from gateway.web.purchases import PaymentsUnavailable
@@ -39,11 +40,9 @@ class RefundShown(msgspec.Struct, frozen=True):
 
 
 class RefundsApi:
-    def __init__(self, access: OperatorAccess, refunds: Refunds, pool: Pool, audit_log: AuditLog) -> None:
+    def __init__(self, access: OperatorAccess, refunds: Refunds) -> None:
         self._access = access
         self._refunds = refunds
-        self._pool = pool
-        self._audit_log = audit_log
 
     def operations(self) -> list[Operation]:
         path = "/ops/purchases/{purchase}/refunds"
@@ -60,20 +59,15 @@ class RefundsApi:
             raise InvalidRequest(f"credits: {error}.", param="credits") from error
         signature = Signature(operator.name, asked.reason).checked()
         purchase_id = request.match_info["purchase"]
-        await self._sign(signature, purchase_id, asked)
         try:
-            made = await self._refunds.create(purchase_id, credits, key=asked.key, reason=signature.reason)
-        except (RefundRefused, RefundTooLarge) as error:
+            made = await self._refunds.create(purchase_id, credits, key=asked.key, signature=signature)
+        except (RefundRefused, RefundTooLarge, StripeRefused, Mismatch) as error:
             raise InvalidRequest(f"Refused: {error}.") from error
+        except (*OUTAGES, AccountMoved) as error:
+            raise BillingUnavailable(retry_after_s=2) from error
         except StripeUnavailable as error:
             raise PaymentsUnavailable(retry_after_s=2) from error
         return Answer(_shown(made), 201)
-
-    async def _sign(self, signature: Signature, purchase_id: str, asked: RefundAsked) -> None:
-        """Before Stripe is asked: money that went back without a word of who wanted it would be worse."""
-        with outages():
-            async with self._pool.acquire() as connection, connection.transaction():
-                await self._audit_log.append(connection, signature, "refund.ask", purchase_id, before=None, after=asked)
 
 
 def _shown(made: AskedRefund) -> RefundShown:

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import structlog
 
+from gateway.adapters.postgres.audit_log import Signature
 from gateway.adapters.postgres.purchases import AccountMoved, AskedRefund, NewRefund, Purchase, Purchases, Unused
 from gateway.adapters.stripe.client import Stripe, StripeRefused, StripeUnavailable
 from gateway.core.money import MicroCredits, format_dollars
@@ -50,8 +51,11 @@ class Refunds:
         self._new_id = new_id
         self._now = now
 
-    async def create(self, purchase_id: str, credits: MicroCredits | None, *, key: str, reason: str) -> AskedRefund:
-        """Refund these paid credits of a purchase, or all that are unused. The same key is the same refund.
+    async def create(
+        self, purchase_id: str, credits: MicroCredits | None, *, key: str, signature: Signature
+    ) -> AskedRefund:
+        """Refund these paid credits of a purchase, or all that are unused. The same key is the same refund, which
+        is signed once.
 
         Raises `RefundRefused` and `RefundTooLarge`. A refund that is still "requested" is under way. While nobody can
         say what is unused, nothing is refunded: raises what `unused` does, or `AccountMoved`.
@@ -61,7 +65,7 @@ class Refunds:
             raise RefundRefused(f"there is no purchase {purchase_id!r}")
         asked = await self._purchases.refund_by_key(bought.id, key)
         if asked is None:
-            await self._promise(bought, credits, key, reason)
+            await self._promise(bought, credits, key, signature)
             asked = await self._purchases.refund_by_key(bought.id, key)
             assert asked is not None, "a refund has vanished"
         elif credits is not None and asked.cents != self._cents(bought, credits):
@@ -73,7 +77,7 @@ class Refunds:
                 log.warning("a refund waits", refund_id=asked.id, error=str(error))
         return await self._purchases.refund_by_key(bought.id, key) or asked
 
-    async def _promise(self, bought: Purchase, credits: MicroCredits | None, key: str, reason: str) -> None:
+    async def _promise(self, bought: Purchase, credits: MicroCredits | None, key: str, signature: Signature) -> None:
         if bought.state is not PurchaseState.PAID or bought.paid_at is None:
             raise RefundRefused(f"the purchase is {bought.state.value}, not paid")
         if self._now() - bought.paid_at > timedelta(days=self._days_max):
@@ -83,7 +87,7 @@ class Refunds:
         cents = None if credits is None else self._cents(bought, credits)
         for attempt in range(READS_MAX):
             unused = await self._unused(bought.account_id)
-            promise = NewRefund(self._new_id(), key, cents, unused, reason)
+            promise = NewRefund(self._new_id(), key, cents, unused, signature)
             try:
                 await self._payments.look(bought.payment_intent_id, promise)
             except AccountMoved:

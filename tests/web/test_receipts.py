@@ -13,7 +13,7 @@ from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.web.statement_pdf import statement_pdf
 from tests.proxy.conftest import Running, logs, openai, running
 from tests.proxy.wire import ask, request
-from tests.shop import ENVIRONMENT, Shop, open_shop
+from tests.shop import ENVIRONMENT, SIGNED, Shop, open_shop
 
 __all__ = ["logs", "openai", "running"]
 
@@ -77,7 +77,7 @@ async def test_a_closed_month_keeps_its_receipts_and_carries_the_ledger_s_head(s
 
 async def test_a_refund_and_the_payment_s_fees_are_no_receipts(shop: Shop) -> None:
     purchase_id = await shop.bought()
-    await shop.parts.refunds.create(purchase_id, 100_000_000, key="one", reason="asked for")
+    await shop.parts.refunds.create(purchase_id, 100_000_000, key="one", signature=SIGNED)
     await shop.settle()
     told = await Statements(shop.stack.stores.pool, now=lambda: datetime.now(UTC)).tell(shop.account.id, MONTH)
     kinds = {each.kind: each.count for each in told.statement.movements}

@@ -28,7 +28,7 @@ from gateway.sandbox.openai import SimulatedOpenAI
 from tests.books import Fields, end_fields, lapse_fields, now_ms, settlement
 from tests.proxy.conftest import openai
 from tests.sandbox.stripe.parties import connected
-from tests.shop import ENVIRONMENT, Shop, open_shop, unaudited
+from tests.shop import ENVIRONMENT, SIGNED, Shop, open_shop, unaudited
 
 __all__ = ["openai"]
 
@@ -67,7 +67,7 @@ async def everything(shop: Shop) -> None:
     shop.pay(told, country="DE")
     await shop.settle()
     second = await shop.bought(key="disputed")
-    await shop.parts.refunds.create(told["id"], 100 * CREDIT, key="one", reason="asked for")
+    await shop.parts.refunds.create(told["id"], 100 * CREDIT, key="one", signature=SIGNED)
     dispute = shop.simulated.order("charges/dispute", await shop.charge_of(second))
     await shop.settle()
     shop.simulated.order("disputes/lose", dispute["id"])

@@ -24,7 +24,7 @@ from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import openai
 from tests.sandbox.stripe.parties import connected
-from tests.shop import ENVIRONMENT, Shop, open_shop, unaudited
+from tests.shop import ENVIRONMENT, SIGNED, Shop, open_shop, unaudited
 
 __all__ = ["openai"]
 
@@ -97,7 +97,7 @@ async def test_a_clean_day_agrees_with_everybody(shop: Shop) -> None:
 
 async def test_refunds_disputes_and_payouts_of_the_day_agree_too(shop: Shop, client: StripeClient) -> None:
     third = await shop.bought("starter", key="three")
-    made = await shop.parts.refunds.create(third, 1_000_000_000, key="r", reason="asked for")
+    made = await shop.parts.refunds.create(third, 1_000_000_000, key="r", signature=SIGNED)
     shop.simulated.order("charges/dispute", await shop.charge_of(await shop.bought("starter", key="four")))
     await shop.settle()
     shop.simulated.order("payouts/create", even_pending=True)

@@ -16,7 +16,7 @@ from gateway.workers.refunds import RefundRefused, Refunds
 from tests.books import new_id, settlement
 from tests.proxy.conftest import Running, logs, openai, running
 from tests.sandbox.stripe.parties import connected
-from tests.shop import ENVIRONMENT, Shop, open_shop
+from tests.shop import ENVIRONMENT, SIGNED, Shop, open_shop
 
 __all__ = ["logs", "openai", "running"]
 
@@ -40,7 +40,7 @@ async def client(shop: Shop) -> AsyncIterator[StripeClient]:
 
 async def create(shop: Shop, purchase_id: str, credits: int | None, *, key: str = "one") -> str:
     amount = None if credits is None else credits * UCR_PER_CREDIT
-    made = await shop.parts.refunds.create(purchase_id, amount, key=key, reason="asked for")
+    made = await shop.parts.refunds.create(purchase_id, amount, key=key, signature=SIGNED)
     await shop.settle()
     return made.state
 
@@ -101,7 +101,7 @@ async def test_a_purchase_is_refunded_within_its_days_only(shop: Shop) -> None:
 
     late = refunds(shop, shop.parts.unused.of, days_later=31)
     with pytest.raises(RefundRefused, match="30 days"):
-        await late.create(purchase_id, ALL, key="one", reason="late")
+        await late.create(purchase_id, ALL, key="one", signature=SIGNED)
 
 
 async def test_a_refund_whose_answer_was_lost_is_made_once(shop: Shop, client: StripeClient) -> None:
@@ -168,7 +168,7 @@ async def test_refunds_at_once_of_two_purchases_share_what_is_unused(shop: Shop,
     bought = [await shop.bought(key="one"), await shop.bought(key="two")]
     call = await hold(shop, 8_000)
     made = await asyncio.gather(
-        *(shop.parts.refunds.create(each, 2000 * UCR_PER_CREDIT, key="one", reason="asked for") for each in bought),
+        *(shop.parts.refunds.create(each, 2000 * UCR_PER_CREDIT, key="one", signature=SIGNED) for each in bought),
         return_exceptions=True,
     )
     assert sum(isinstance(each, RefundTooLarge) for each in made) == 1
@@ -187,7 +187,7 @@ async def test_no_money_goes_out_for_what_was_spent_before_admission_knew(shop: 
         return found
 
     with pytest.raises(RefundRefused, match="used meanwhile"):
-        await refunds(shop, unused).create(purchase_id, 1000 * UCR_PER_CREDIT, key="one", reason="asked for")
+        await refunds(shop, unused).create(purchase_id, 1000 * UCR_PER_CREDIT, key="one", signature=SIGNED)
     await shop.settle()
     assert (await refunded(client), await shop.available()) == ([], 500 * UCR_PER_CREDIT)
     await shop.stack.stores.credits.void(calls[0])

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from gateway.adapters.postgres.audit_log import AuditLog, Signature
 from gateway.adapters.postgres.database import SYSTEM, Connection, Pool, load_queries, outages
 from gateway.adapters.postgres.ledger import Ledger
 from gateway.core.ledger import CUSTOMER_BUCKETS, Buckets
@@ -76,7 +77,7 @@ class NewRefund(msgspec.Struct, frozen=True):
     idempotency_key: str
     cents: int | None
     unused: Unused
-    reason: str
+    signature: Signature
 
 
 class AskedRefund(msgspec.Struct, frozen=True):
@@ -92,7 +93,10 @@ class AskedRefund(msgspec.Struct, frozen=True):
 
 
 class AccountMoved(Exception):
-    """The account's credit has moved since it was read: what is unused must be read again."""
+    """What is unused must be read again."""
+
+    def __init__(self) -> None:
+        super().__init__("the account's credit keeps moving; try again")
 
 
 class RefundTooLarge(Exception):
@@ -109,10 +113,18 @@ class RefundTooLarge(Exception):
 
 class Purchases:
     def __init__(
-        self, pool: Pool, ledger: Ledger, *, freeze: Freeze, new_id: Callable[[], str], now_ms: Callable[[], int]
+        self,
+        pool: Pool,
+        ledger: Ledger,
+        audit_log: AuditLog,
+        *,
+        freeze: Freeze,
+        new_id: Callable[[], str],
+        now_ms: Callable[[], int],
     ) -> None:
         self._pool = pool
         self._ledger = ledger
+        self._audit_log = audit_log
         self._freeze = freeze
         self._new_id = new_id
         self._now_ms = now_ms
@@ -225,7 +237,12 @@ class Purchases:
         cents = most if new.cents is None else new.cents
         if cents > most or most == 0:
             raise RefundTooLarge(most)
-        await connection.execute(self._sql["begin_refund"], new.id, bought.id, new.idempotency_key, cents, new.reason)
+        named = (new.id, bought.id, new.idempotency_key)
+        if await connection.fetchval(self._sql["begin_refund"], *named, cents, new.signature.reason) is not None:
+            wanted = {"refund": new.id, "cents": cents, "key": new.idempotency_key}
+            await self._audit_log.append(
+                connection, new.signature, "refund.create", bought.id, before=None, after=wanted
+            )
 
     async def _buckets(self, connection: Connection, account_id: str) -> Buckets:
         row = await connection.fetchrow(self._ledger_sql["buckets"], [account_id])
