@@ -36,6 +36,6 @@ WHERE ($1 = '' OR id = $1) AND ($2::timestamptz IS NULL OR received_at >= $2) AN
 
 -- name: counts
 SELECT state, count(*) AS events,
-       coalesce(extract(epoch FROM now() - min(received_at)) FILTER (WHERE state IN ('received', 'retrying')), 0)::float8
+       coalesce(extract(epoch FROM now() - min(received_at) FILTER (WHERE state IN ('received', 'retrying'))), 0)::float8
            AS oldest_s
 FROM stripe_event WHERE state <> 'processed' GROUP BY state
