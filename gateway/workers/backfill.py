@@ -54,8 +54,8 @@ class Backfill:
         for intent_id in sorted(await self._stripe.touched(since_s)):
             try:
                 payments += await self._payments.look(intent_id) is not None
-            except Mismatch as error:
-                log.error("a payment is not what was sold", payment=intent_id, reason=str(error))
+            except (Mismatch, StripeRefused) as error:  # one that cannot be booked keeps no other from it
+                log.error("a payment cannot be booked", payment=intent_id, reason=str(error))
         payouts, own_fees = await self._balance(since_s)
         return CaughtUp(events, payments, payouts, own_fees)
 

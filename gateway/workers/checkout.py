@@ -4,6 +4,7 @@ where it stopped, so that no answer that was lost makes a second purchase, custo
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from gateway.adapters.postgres.purchases import NewPurchase, Purchase, Purchases
 from gateway.adapters.stripe.client import CheckoutSettings, Sale, Stripe, StripeRefused
@@ -11,6 +12,8 @@ from gateway.adapters.stripe.objects import Session
 from gateway.core.packages import Package, Packages
 
 CUSTOMER_UNKNOWN = "resource_missing"
+
+T = TypeVar("T")
 
 
 class Checkout:
@@ -48,21 +51,26 @@ class Checkout:
         return await self._purchases.find(bought.id) or bought
 
     async def _open(self, bought: Purchase, title: str) -> Session:
-        customer = await self._customer(bought.account_id)
+        order = bought.order
+
+        async def session(customer: str) -> Session:
+            sale = Sale(
+                bought.id, bought.account_id, customer, title, order.amount_cents, order.currency, bought.saves_card
+            )
+            return await self._stripe.create_session(sale, self._settings, f"purchase-{bought.id}-{customer}")
+
+        return await self._for_customer(bought.account_id, session)
+
+    async def _for_customer(self, account_id: str, make: Callable[[str], Awaitable[T]]) -> T:
+        """What is made for the account's customer at Stripe, who is made anew if Stripe has them no more."""
+        customer = await self._customer(account_id)
         try:
-            return await self._session(bought, title, customer)
+            return await make(customer)
         except StripeRefused as error:
             if error.code != CUSTOMER_UNKNOWN:
                 raise
             # Somebody deleted the customer at Stripe, or it is another Stripe than last time.
-            return await self._session(bought, title, await self._new_customer(bought.account_id, after=customer))
-
-    async def _session(self, bought: Purchase, title: str, customer: str) -> Session:
-        order = bought.order
-        sale = Sale(
-            bought.id, bought.account_id, customer, title, order.amount_cents, order.currency, bought.saves_card
-        )
-        return await self._stripe.create_session(sale, self._settings, f"purchase-{bought.id}-{customer}")
+            return await make(await self._new_customer(account_id, after=customer))
 
     async def _customer(self, account_id: str) -> str:
         return await self._purchases.customer(account_id) or await self._new_customer(account_id, after="")
@@ -76,4 +84,6 @@ class Checkout:
 
     async def portal_url(self, account_id: str) -> str:
         """Where the account's customer sees invoices and changes cards."""
-        return await self._stripe.portal_url(await self._customer(account_id), self._settings.return_url)
+        return await self._for_customer(
+            account_id, lambda customer: self._stripe.portal_url(customer, self._settings.return_url)
+        )

@@ -151,6 +151,13 @@ async def test_the_portal_is_the_accounts_own(shop: Shop) -> None:
     assert (status, told["url"].startswith(shop.simulated.url)) == (201, True)
 
 
+async def test_the_portal_opens_though_stripe_no_longer_has_the_customer(shop: Shop) -> None:
+    await shop.stack.stores.pool.execute(
+        "INSERT INTO stripe_customer (account_id, stripe_id) VALUES ($1::uuid, 'cus_gone')", shop.account.id
+    )
+    assert (await shop.ask("POST", "/api/purchases/portal"))[0] == 201
+
+
 async def test_nothing_is_sold_while_purchases_are_switched_off(shop: Shop) -> None:
     signature = Signature("ann", "the price list changes")
     await shop.stack.stores.flags.set(PURCHASE, False, Scope(), signature)

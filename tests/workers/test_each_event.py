@@ -203,15 +203,27 @@ async def saved_card(shop: Shop) -> str:
     return card
 
 
-async def attach(client: StripeClient) -> str:
+async def attach(client: StripeClient, alias: str = "pm_card_visa") -> str:
     customer = (await client.v1.customers.list_async()).data[0].id
-    return (await client.v1.payment_methods.attach_async("pm_card_visa", {"customer": customer})).id
+    return (await client.v1.payment_methods.attach_async(alias, {"customer": customer})).id
 
 
 @pytest.mark.parametrize("shop", ["payment_method.attached"], indirect=True)
 async def test_a_card_that_is_saved_is_known(shop: Shop, client: StripeClient) -> None:
     await shop.buy()
     await attach(client)
+    await shop.settle()
+    assert await saved_card(shop) == "visa 4242"
+
+
+@pytest.mark.parametrize("shop", ["customer.updated"], indirect=True)
+async def test_the_card_that_the_customer_chose_is_charged_and_not_the_newest(shop: Shop, client: StripeClient) -> None:
+    await shop.buy()
+    chosen = await attach(client)
+    await attach(client, "pm_card_mastercard")
+    customer = await shop.parts.purchases.customer(shop.account.id)
+    assert customer is not None
+    await client.v1.customers.update_async(customer, {"invoice_settings": {"default_payment_method": chosen}})
     await shop.settle()
     assert await saved_card(shop) == "visa 4242"
 

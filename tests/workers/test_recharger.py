@@ -152,6 +152,21 @@ async def test_a_month_has_a_maximum(shop: Shop, client: StripeClient) -> None:
     assert await charges(client) == [(1000, "succeeded"), (1000, "succeeded")]
 
 
+@pytest.mark.parametrize(("seconds", "counted"), [(-1, 0), (1, 1000)])
+async def test_a_charge_counts_in_the_month_of_its_account_in_which_it_was_paid(
+    shop: Shop, seconds: int, counted: int
+) -> None:
+    """The attempt may be of the month before; and where this month began 14 hours before UTC's."""
+    await agree(shop)
+    await recharge(shop)
+    pool = shop.stack.stores.pool
+    await pool.execute("UPDATE account SET time_zone = 'Pacific/Kiritimati' WHERE id = $1::uuid", shop.account.id)
+    began = "date_trunc('month', now() AT TIME ZONE 'Pacific/Kiritimati') AT TIME ZONE 'Pacific/Kiritimati'"
+    await pool.execute(f"UPDATE purchase SET paid_at = {began} + $1 * interval '1 s'", seconds)
+    await pool.execute("UPDATE recharge_attempt SET created_at = created_at - interval '40 days'")
+    assert await shop.parts.recharges.month_cents(shop.account.id) == counted
+
+
 async def test_an_answer_that_was_lost_is_looked_up_and_nothing_is_charged_twice(
     shop: Shop, client: StripeClient
 ) -> None:

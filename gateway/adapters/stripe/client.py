@@ -205,15 +205,20 @@ class Stripe:
         return Cause(found.id, id_of(found.payment_intent), is_open, "Radar review", found.reason)
 
     async def customer(self, customer_id: str) -> Customer:
-        """A customer with the card that may be charged without them, and a business with its tax ids."""
+        """A customer with the card that may be charged without them, and a business with its tax ids.
+
+        The card is the one that the customer chose in the portal as the default, else the newest.
+        """
         with _errors():
             found = await self._client.customers.retrieve_async(customer_id)
             if getattr(found, "deleted", False):
                 return Customer(customer_id, is_deleted=True)
-            listed = await self._client.payment_methods.list_async({"customer": customer_id, "type": "card"})
+            of_it: Any = {"customer": customer_id, "type": "card", "limit": PAGE}
+            listed = await self._client.payment_methods.list_async(of_it)
             numbers = await self._client.customers.tax_ids.list_async(customer_id, {"limit": PAGE})
         tax_ids = ", ".join(f"{each.value} ({each.type})" for each in reversed(numbers.data))
-        for method in listed.data:
+        chosen = id_of(found.invoice_settings.default_payment_method) if found.invoice_settings else ""
+        for method in sorted(listed.data, key=lambda each: each.id != chosen):
             if method.card is not None:
                 return Customer(customer_id, False, method.id, f"{method.card.brand} {method.card.last4}", tax_ids)
         return Customer(customer_id, is_deleted=False, tax_ids=tax_ids)
