@@ -137,6 +137,18 @@ def check_single(names: list[bytes]) -> None:
         raise InvalidRequest(f"There is more than one {twice.decode().title()} header.")
 
 
+def check_trailers(names: list[bytes]) -> None:
+    """Raises `InvalidRequest` for trailers that could be read as part of a head."""
+    if any(is_framing(name) for name in names):
+        raise InvalidRequest("A trailer says how long the body is.")
+    check_single(names)
+
+
+def is_framing(name: bytes) -> bool:
+    """Whether a field says how long a body is, which a trailer must not (RFC 9110 §6.5.1)."""
+    return name.lower() in (b"transfer-encoding", b"content-length")
+
+
 def _check_host(version: str, fields: Fields) -> None:
     host = fields.get(b"host")
     if host is None:

@@ -9,7 +9,7 @@ import httptools
 
 from gateway.proxy.http1.answer import Answer
 from gateway.proxy.http1.errors import AnswerBroken, HeadTimeout, Unanswered
-from gateway.proxy.http1.framing import Delimited, check_interim, check_reason, delimited, is_wasteful
+from gateway.proxy.http1.framing import Delimited, check_interim, check_reason, delimited, is_framing, is_wasteful
 from gateway.proxy.http1.headers import Headers, survey
 
 if TYPE_CHECKING:
@@ -317,8 +317,11 @@ class Link(asyncio.Protocol):
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # else it is a trailer, which is not passed on
+        if self._in_head:
             self._headers.append((name, value))
+        elif is_framing(name):  # any other trailer is not passed on
+            self._refusal = AnswerBroken("malformed: a trailer says how long the body is")
+            raise self._refusal
 
     def on_headers_complete(self) -> None:
         try:

@@ -10,7 +10,7 @@ import httptools
 
 from gateway.core.errors import GatewayError, HeadersTooLarge, InvalidRequest
 from gateway.proxy.http1.errors import VersionNotSupported
-from gateway.proxy.http1.framing import RequestHead, check_single, is_wasteful, judge
+from gateway.proxy.http1.framing import RequestHead, check_trailers, is_wasteful, judge
 from gateway.proxy.http1.headers import Headers
 from gateway.proxy.http1.known import KnownHeads, body_length
 from gateway.proxy.http1.limits import Limits
@@ -260,7 +260,7 @@ class RequestReader:
         if self._trailers:
             names, self._trailers = self._trailers, []
             try:
-                check_single(names)
+                check_trailers(names)
             except GatewayError as refusal:
                 self._refusal = refusal
                 raise
