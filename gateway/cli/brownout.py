@@ -19,7 +19,7 @@ ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model, or
 
 
 LEVELS = (
-    "1: a share of the accounts of low priority is refused. 2: answers are capped, in the default tier. "
+    "1: a share of the accounts of low priority is refused. 2: answers are capped, in the default tier (flex stays). "
     "3: callers who send 'x-gateway-fallback: allow' get a cheaper model. 4: all are refused. Each does what those "
     "below it do."
 )

@@ -1,6 +1,7 @@
 """Brownouts: an operator's, or a rule's, deliberate reduction of one model or family, by levels and for a time. Pure.
 
 A level does what those below it do. What a rerouted call is spared is the reduction of the model that it does not use.
+Nothing that a caller did not ask for makes its call dearer.
 """
 
 from collections.abc import Iterable
@@ -14,11 +15,13 @@ import msgspec
 
 from gateway.core.callers import Caller
 from gateway.core.calls import Call, Endpoint
+from gateway.core.caps import Bounds
 from gateway.core.clamps import with_model, with_output_limit, with_service_tier
 from gateway.core.errors import ModelBrownedOut, ModelNotAllowed
 from gateway.core.flags import Banner
 
 DEFAULT_TIER = "default"
+FLEX_TIER = "flex"  # cheaper, and gives way by itself
 LOW_PRIORITY = "low"
 
 # A client that is told to come back much later gives up; the end of a brownout is a guess besides.
@@ -28,7 +31,7 @@ RETRY_AFTER_S_MAX = 300
 class Level(IntEnum):
     NORMAL = 0
     SHED = 1  # a share of the accounts and keys of low priority are refused
-    TRIM = 2  # output is capped, and served in the default tier
+    TRIM = 2  # output is capped, and served in the default tier, if not in a cheaper one; hosted tools are never sold
     REROUTE = 3  # callers who allow it get a cheaper model
     REFUSE = 4
 
@@ -102,47 +105,79 @@ class Brownouts(msgspec.Struct, frozen=True):
     def banners(self) -> list[Banner]:
         return [each.told for each in self.brownouts]
 
-    def trim(self, call: Call, sold_as: str, caller: Caller, *, accepts_reroute: bool, now_ms: int) -> Trimmed:
-        """The call as it may be made now; raises `ModelBrownedOut`."""
+    def trim(
+        self,
+        call: Call,
+        sold_as: str,
+        caller: Caller,
+        bounds: Bounds,
+        *,
+        accepts_reroute: bool,
+        auto_tier: str,
+        now_ms: int,
+    ) -> Trimmed:
+        """The call as it may be made now; raises `ModelBrownedOut`. `auto_tier`: of a call that names none."""
         brownout = self.of(call.model, sold_as)
         if brownout is None:
             return Trimmed(call)
-        if brownout.level == Level.REROUTE and accepts_reroute and _may_use(caller, brownout.reroute_to):
-            return self._rerouted(call, caller, brownout, now_ms)
-        return _reduced(call, caller, brownout, now_ms)
+        if brownout.level == Level.REROUTE and accepts_reroute and _may_use(caller, bounds, brownout.reroute_to):
+            return self._rerouted(call, caller, brownout, auto_tier, now_ms)
+        return _reduced(call, caller, brownout, auto_tier, now_ms)
 
-    def _rerouted(self, call: Call, caller: Caller, brownout: Brownout, now_ms: int) -> Trimmed:
+    def check_session(self, model: str, caller: Caller, now_ms: int) -> None:
+        """Raises `ModelBrownedOut` for a session: nothing of it can be trimmed, but it can be refused."""
+        brownout = self.of(model, model)
+        if brownout is not None:
+            _check(caller, brownout, now_ms)
+
+    def _rerouted(self, call: Call, caller: Caller, brownout: Brownout, auto_tier: str, now_ms: int) -> Trimmed:
         model = brownout.reroute_to
         lines = b"x-gateway-rerouted: from=%b, to=%b\r\n" % (_word(call.model), _word(model))
         trimmed = Trimmed(with_model(call, model))
+        if call.service_tier not in (None, "auto", DEFAULT_TIER):  # the other model may have no such tier
+            trimmed = _in_default_tier(trimmed.call)
+        lines += trimmed.lines
         there = self.of(model, model)
         if there is not None:
-            trimmed = _reduced(trimmed.call, caller, there, now_ms)
-        return Trimmed(trimmed.call, lines + trimmed.lines)
+            trimmed = _reduced(trimmed.call, caller, there, auto_tier, now_ms)
+            lines += trimmed.lines
+        return Trimmed(trimmed.call, lines)
 
 
-def _may_use(caller: Caller, model: str) -> bool:
-    if not model or caller.restrictions is None:
-        return bool(model)
+def _may_use(caller: Caller, bounds: Bounds, model: str) -> bool:
+    if not model:
+        return False
     try:
-        caller.restrictions.check_model(model)
+        bounds.allow_model(model)
+        if caller.restrictions is not None:
+            caller.restrictions.check_model(model)
     except ModelNotAllowed:
         return False
     return True
 
 
-def _reduced(call: Call, caller: Caller, brownout: Brownout, now_ms: int) -> Trimmed:
+def _check(caller: Caller, brownout: Brownout, now_ms: int) -> None:
     is_shed = caller.priority == LOW_PRIORITY and brownout.sheds(caller.account_id)
     if brownout.level >= Level.REFUSE or (brownout.level >= Level.SHED and is_shed):
         raise ModelBrownedOut(str(brownout.told), param="model", retry_after_s=brownout.retry_after_s(now_ms))
+
+
+def _reduced(call: Call, caller: Caller, brownout: Brownout, auto_tier: str, now_ms: int) -> Trimmed:
+    _check(caller, brownout, now_ms)
     if brownout.level < Level.TRIM:
         return Trimmed(call)
     lines = b"x-gateway-brownout: level=%d\r\n" % brownout.level
     trimmed = with_output_limit(call, brownout.output_tokens)
-    if call.service_tier is not None and call.service_tier != DEFAULT_TIER and call.endpoint in _TIERED:
-        trimmed = with_service_tier(trimmed, DEFAULT_TIER)
-        lines += b"x-gateway-service-tier: %b\r\n" % DEFAULT_TIER.encode()
-    return Trimmed(trimmed, lines)
+    tier = auto_tier if call.service_tier is None else call.service_tier
+    if tier in (DEFAULT_TIER, FLEX_TIER) or call.endpoint not in _TIERED:
+        return Trimmed(trimmed, lines)
+    forced = _in_default_tier(trimmed)
+    return Trimmed(forced.call, lines + forced.lines)
+
+
+def _in_default_tier(call: Call) -> Trimmed:
+    lines = b"x-gateway-service-tier: %b\r\n" % DEFAULT_TIER.encode()
+    return Trimmed(with_service_tier(call, DEFAULT_TIER), lines)
 
 
 _TIERED = frozenset({Endpoint.CHAT, Endpoint.RESPONSES})

@@ -59,7 +59,10 @@ def admit(caller: Caller, call: Call, controls: Controls, now_ms: int) -> Admitt
     if caller.restrictions is not None:
         caller.restrictions.check_model(call.model)
     flags = controls.flags
-    return Admitted(call, is_shadow=flags is not None and flags.is_shadow(caller.account_id))
+    if flags is None:
+        return Admitted(call)
+    flags.check_request(caller.account_id, call.endpoint, now_ms)  # again: its body may have been long in coming
+    return Admitted(call, is_shadow=flags.is_shadow(caller.account_id))
 
 
 def inactive(caller: Caller) -> AccountInReview | AccountSuspended:

@@ -20,7 +20,7 @@ from gateway.core.addresses import Address, Network, client_address
 from gateway.core.callers import Caller, Restrictions
 from gateway.core.calls import Call, Endpoint, parse
 from gateway.core.caps import Bounds
-from gateway.core.clamps import keep_output
+from gateway.core.clamps import keep_output, with_output_limit
 from gateway.core.endings import Charge, Ended, ending
 from gateway.core.errors import (
     BillingUnavailable,
@@ -262,6 +262,8 @@ class Exchange:
         admit_caller(caller, controls)
         if controls.flags is not None:
             controls.flags.check_request(caller.account_id, head.path.decode("latin-1"), self._now_ms())
+        if controls.brownouts is not None and isinstance(self._route(head), Session):
+            controls.brownouts.check_session(model_asked(head.target), caller, self._now_ms())
 
     async def _may_go_on(self, head: RequestHead) -> bool:
         """Whether a session may: its key can be revoked meanwhile, its account suspended, its endpoint switched off."""
@@ -304,10 +306,19 @@ class Exchange:
         if controls.brownouts is not None:
             allows_other = request.get(FALLBACK) == b"allow"
             asked_limit = call.output_limit
-            trimmed = controls.brownouts.trim(call, row.model, caller, accepts_reroute=allows_other, now_ms=now_ms)
-            call, lines = trimmed.call, lines + trimmed.lines
+            call, told = controls.brownouts.trim(
+                call,
+                row.model,
+                caller,
+                bounds,
+                accepts_reroute=allows_other,
+                auto_tier=self._auto_tier,
+                now_ms=now_ms,
+            )
+            lines, row = lines + told, _sold(card, call, bounds)
+            if asked_limit is not None:  # the model that it was rerouted to may write less
+                call = with_output_limit(call, row.output_tokens_max)
             limited_by = "" if call.output_limit == asked_limit else "brownout"
-            row = _sold(card, call, bounds)
         self._breakers.check(row.model)
         kept = keep_output(call, row, bounds)
         limited_by = limited_by if kept is call else "cap"

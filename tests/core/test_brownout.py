@@ -4,10 +4,12 @@ import pytest
 from gateway.core.brownout import Brownout, Brownouts, Level, Trimmed, brownouts_in_force
 from gateway.core.callers import Caller, Restrictions
 from gateway.core.calls import Call, Endpoint, parse
+from gateway.core.caps import Caps, CapsByLevel, bounds_of
 from gateway.core.errors import ModelBrownedOut
 
 NOW_MS = 1_000_000
 ANYBODY = Caller("account", "key")
+NO_CAPS = Caps()
 LOW = Caller("account", "key", priority="low")
 
 
@@ -21,11 +23,24 @@ def chat(**fields: object) -> Call:
     return parse(Endpoint.CHAT, msgspec.json.encode(body))
 
 
-def trim(call: Call, *brownouts: Brownout, caller: Caller = ANYBODY, accepts_reroute: bool = False) -> Trimmed:
+def trim(
+    call: Call,
+    *brownouts: Brownout,
+    caller: Caller = ANYBODY,
+    caps: Caps = NO_CAPS,
+    accepts_reroute: bool = False,
+    auto_tier: str = "default",
+) -> Trimmed:
     in_force = brownouts_in_force(brownouts, NOW_MS)
     assert in_force is not None
     return in_force.trim(
-        call, call.model.removesuffix("-2024-08-06"), caller, accepts_reroute=accepts_reroute, now_ms=NOW_MS
+        call,
+        call.model.removesuffix("-2024-08-06"),
+        caller,
+        bounds_of(caller, CapsByLevel(account=caps), NOW_MS),
+        accepts_reroute=accepts_reroute,
+        auto_tier=auto_tier,
+        now_ms=NOW_MS,
     )
 
 
@@ -64,6 +79,15 @@ def test_level_2_leaves_alone_what_is_small_already() -> None:
     assert trim(chat(max_tokens=10), brownout(Level.TRIM)).call == chat(max_tokens=10)
 
 
+def test_level_2_forces_the_default_tier_on_who_names_none_where_the_project_has_another() -> None:
+    assert sent(trim(chat(), brownout(Level.TRIM), auto_tier="priority"))["service_tier"] == "default"
+    assert "service_tier" not in sent(trim(chat(), brownout(Level.TRIM)))
+
+
+def test_a_brownout_makes_no_call_dearer_than_it_was_asked_for() -> None:
+    assert sent(trim(chat(service_tier="flex"), brownout(Level.TRIM)))["service_tier"] == "flex"
+
+
 def test_level_2_sheds_too() -> None:
     with pytest.raises(ModelBrownedOut):
         trim(chat(), brownout(Level.TRIM), caller=LOW)
@@ -92,6 +116,24 @@ def test_a_key_is_not_rerouted_to_a_model_that_it_may_not_use() -> None:
     caller = Caller("account", "key", restrictions=Restrictions(models=("gpt-4o",)))
 
     assert trim(chat(), brownout(Level.REROUTE), caller=caller, accepts_reroute=True).call.model == "gpt-4o"
+
+
+def test_a_caller_is_not_rerouted_to_a_model_that_its_caps_do_not_allow() -> None:
+    trimmed = trim(chat(), brownout(Level.REROUTE), caps=Caps(models_denied=("*-mini",)), accepts_reroute=True)
+    assert (trimmed.call.model, trimmed.call.output_limit) == ("gpt-4o", 500)
+
+
+def test_a_rerouted_call_asks_for_no_tier_that_the_other_model_may_not_have() -> None:
+    rerouted = trim(chat(service_tier="priority"), brownout(Level.REROUTE), accepts_reroute=True)
+    assert sent(rerouted)["service_tier"] == rerouted.call.service_tier == "default"
+    assert rerouted.lines.endswith(b"x-gateway-service-tier: default\r\n")
+
+
+@pytest.mark.parametrize(("level", "caller"), [(Level.REFUSE, ANYBODY), (Level.SHED, LOW)])
+def test_a_session_can_be_refused_as_a_call_can(level: Level, caller: Caller) -> None:
+    with pytest.raises(ModelBrownedOut):
+        Brownouts((brownout(level),)).check_session("gpt-4o", caller, NOW_MS)
+    Brownouts((brownout(level),)).check_session("o3", caller, NOW_MS)
 
 
 def test_level_4_refuses_everybody_with_the_banner() -> None:

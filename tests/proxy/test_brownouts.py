@@ -101,6 +101,19 @@ async def test_level_3_reroutes_a_stream_too(stack: Stack, client: AsyncOpenAI) 
     assert {event.model async for event in events} == {CHEAPER}
 
 
+async def test_a_rerouted_call_asks_for_no_more_output_than_the_other_model_can_write(
+    stack: Stack, client: AsyncOpenAI
+) -> None:
+    await set_level(stack, Level.REROUTE, "gpt-5", reroute_to="gpt-4o")
+
+    other, headers = await chat(
+        client, model="gpt-5", max_completion_tokens=100_000, extra_headers={"x-gateway-fallback": "allow"}
+    )
+
+    assert other.model == "gpt-4o"
+    assert headers["x-gateway-output-limit"].endswith("by=brownout")
+
+
 async def test_level_4_refuses_all_and_the_status_tells_why(stack: Stack, client: AsyncOpenAI) -> None:
     await set_level(stack, Level.REFUSE, "gpt-4*", banner="Back at noon")
     before = await stack.balance()

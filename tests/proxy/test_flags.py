@@ -9,7 +9,7 @@ from gateway.core.flags import MAINTENANCE, PURCHASE, Scope
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.prices import CHAT, EMBEDDINGS, ask_of
 from tests.proxy.stack import Stack, until
-from tests.proxy.wire import Received, ask, request
+from tests.proxy.wire import Client, Received, ask, request
 
 DRILL = Signature("ann", "database upgrade")
 HALF_AN_HOUR_MS = 30 * 60 * 1000
@@ -48,6 +48,20 @@ async def test_maintenance_refuses_every_call_until_it_is_over(stack: Stack, ope
     await followed(stack)
     assert (await call(stack)).status == 200
     assert await status(stack) == []
+
+
+async def test_a_call_whose_body_is_long_in_coming_meets_what_was_switched_off_meanwhile(
+    stack: Stack, openai: SimulatedOpenAI
+) -> None:
+    body = ask_of(CHAT)
+    fields = [(b"Expect", b"100-continue"), (b"Content-Length", b"%d" % len(body))]
+    head = request(CHAT, stack.key, fields=fields, method="post").replace(b"post ", b"POST ", 1)
+    async with Client.connect(stack.address) as client:
+        assert (await client.begin(head)).status == 100  # it was admitted, and its body is waited for
+        await stack.stores.flags.set(MAINTENANCE, True, Scope(), DRILL)
+        await followed(stack)
+        assert (await client.ask(body)).status == 503
+    assert len(openai.log) == 0
 
 
 async def test_an_endpoint_is_switched_off_alone(stack: Stack) -> None:
