@@ -44,6 +44,12 @@ def may_have_key(caller: Caller, member_id: str | None, member_role: Role | None
     return _RANK[role] >= _RANK[Role.ADMIN] and _RANK[member_role or Role.ADMIN] <= _RANK[role]
 
 
+def may_give(caller: Caller, scopes: frozenset[str]) -> bool:
+    """Whether a caller may make a key with these scopes: one that reports usage debits whatever it says."""
+    role = role_of(caller)
+    return Scope.REPORT not in scopes or (role is not None and _RANK[role] >= _RANK[Role.ADMIN])
+
+
 def may_revoke_key(caller: Caller, member_id: str | None) -> bool:
     role = role_of(caller)
     if role is Role.MEMBER:

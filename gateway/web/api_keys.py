@@ -12,7 +12,7 @@ from gateway.adapters.postgres.members import Members
 from gateway.core.callers import DEFAULT_SCOPES, Caller, Scope
 from gateway.core.errors import RoleNotAllowed
 from gateway.core.key_terms import KeyTerms
-from gateway.core.roles import Role, may_have_key, may_revoke_key
+from gateway.core.roles import Role, may_give, may_have_key, may_revoke_key
 from gateway.web.access import Access, signature_of
 from gateway.web.idempotency import object_id_of
 from gateway.web.operations import Answer, Operation, read_body
@@ -88,16 +88,19 @@ class KeysApi:
         asked = read_body(await request.read(), KeyAsked)
         member_id = caller.member_id if asked.member_id is UNSET else asked.member_id
         await self._require(caller, member_id)
+        scopes = DEFAULT_SCOPES if asked.scopes is UNSET else frozenset(each.value for each in asked.scopes)
+        if not may_give(caller, scopes):
+            raise RoleNotAllowed("Only an owner or an admin may make keys that report usage.")
         terms = KeyTerms(
             name=asked.name,
             member_id=member_id,
-            scopes=DEFAULT_SCOPES if asked.scopes is UNSET else frozenset(each.value for each in asked.scopes),
+            scopes=scopes,
             expires_at=asked.expires_at,
             models=tuple(asked.models),
             endpoints=tuple(asked.endpoints),
             networks=tuple(asked.networks),
         )
-        object_id = await object_id_of(request, caller.account_id, self._idempotency)
+        object_id = await object_id_of(request, caller, self._idempotency)
         try:
             secret, key_id = await self._keys.issue(caller.account_id, terms, object_id, signature_of(caller))
         except KeyExists as error:
@@ -111,7 +114,7 @@ class KeysApi:
         old = await self._keys.find(request.match_info["id"], caller.account_id)
         await self._require(caller, old.terms.member_id)
         overlap = timedelta(seconds=min(max(asked.overlap_s, -1), OVERLAP_S_MAX + 1))
-        object_id = await object_id_of(request, caller.account_id, self._idempotency)
+        object_id = await object_id_of(request, caller, self._idempotency)
         try:
             secret, key_id = await self._keys.rotate(old.id, overlap, object_id, signature_of(caller))
         except KeyExists as error:

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
+from uuid import UUID
 
 import msgspec
 from aiohttp import web
@@ -70,15 +71,16 @@ class MembersApi:
 
     async def list(self, request: web.Request) -> Answer:
         caller = await self._access.reading(request)
-        limit, after = limit_of(request), cursor_of(request, tuple[datetime, str])
-        found = await self._members.listing(caller.account_id, limit + 1, after)
+        limit, after = limit_of(request), cursor_of(request, tuple[datetime, UUID])
+        behind = None if after is None else (after[0], str(after[1]))
+        found = await self._members.listing(caller.account_id, limit + 1, behind)
         return Answer(page_of(found, limit, lambda member: (member.created_at, member.id), shown))
 
     async def add(self, request: web.Request) -> Answer:
         caller = await self._access.managing(request)
         asked = read_body(await request.read(), MemberAsked)
         _require(caller, asked.role)
-        object_id = await object_id_of(request, caller.account_id, self._idempotency)
+        object_id = await object_id_of(request, caller, self._idempotency)
         try:
             made = await self._members.create(
                 caller.account_id,

@@ -6,12 +6,13 @@ from aiohttp import web
 
 from gateway.adapters.postgres.idempotency import Idempotency
 from gateway.adapters.postgres.idempotency import IdempotencyMismatch as Mismatch
+from gateway.core.callers import Caller
 from gateway.core.errors import IdempotencyMismatch, InvalidRequest
 
 KEY_LENGTH_MAX = 200
 
 
-async def object_id_of(request: web.Request, account_id: str, idempotency: Idempotency) -> str | None:
+async def object_id_of(request: web.Request, caller: Caller, idempotency: Idempotency) -> str | None:
     """The id for what this request creates; None for any: it came without a key.
 
     Raises `InvalidRequest` for an unusable key, `IdempotencyMismatch` for one of another request.
@@ -21,8 +22,10 @@ async def object_id_of(request: web.Request, account_id: str, idempotency: Idemp
         return None
     if not 0 < len(key) <= KEY_LENGTH_MAX or not key.isprintable():
         raise InvalidRequest(f"An Idempotency-Key is 1 to {KEY_LENGTH_MAX} printable characters.")
-    asked = b"%b %b\n%b" % (request.method.encode(), request.path.encode(), await request.read())
+    # Who asks belongs to what is asked: a key without `memberId` is the asker's own.
+    asker = (caller.member_id or "").encode()
+    asked = b"%b %b %b\n%b" % (asker, request.method.encode(), request.path.encode(), await request.read())
     try:
-        return await idempotency.claim(account_id, key, hashlib.sha256(asked).digest())
+        return await idempotency.claim(caller.account_id, key, hashlib.sha256(asked).digest())
     except Mismatch as error:
         raise IdempotencyMismatch from error

@@ -51,11 +51,18 @@ def cursor_of(request: web.Request, kind: type[K]) -> K | None:
             raise ValueError("too long")
         raw = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
         found = msgspec.json.decode(raw, type=kind)
-        if b"\\u0000" in raw:
-            raise ValueError("no text holds that")
+        if b"\\u0000" in raw or not _is_kept(found):
+            raise ValueError("no row holds that")
     except (binascii.Error, ValueError) as error:  # msgspec's own errors are ValueErrors
         raise InvalidRequest("cursor is none that this endpoint gave.", param="cursor") from error
     return found
+
+
+def _is_kept(value: object) -> bool:
+    """Whether a moment, if this holds one, could stand in a row: near year 1 there are some that no database has."""
+    if isinstance(value, tuple):
+        return all(_is_kept(each) for each in value)
+    return not isinstance(value, datetime) or (value.tzinfo is not None and 2000 <= value.year < 3000)
 
 
 def page_of(found: Sequence[T], limit: int, end_of: Callable[[T], Any], shown: Callable[[T], K]) -> Page[K]:

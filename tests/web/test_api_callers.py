@@ -98,11 +98,37 @@ async def test_lists_come_in_pages_that_show_each_once(stack: Stack) -> None:
         assert len(seen) == len(set(seen)) == count
 
 
-@pytest.mark.parametrize("query", ["cursor=", "cursor=x", "cursor=%00", "cursor=WzFd", "limit=0", "limit=x"])
+@pytest.mark.parametrize("query", [
+        "cursor=", "cursor=x", "cursor=%00", "cursor=WzFd", "limit=0", "limit=x",
+        "cursor=WyIwMDAxLTAxLTAxVDAwOjAwOjAwKzE0OjAwIiwiYSJd",  # ["0001-01-01T00:00:00+14:00","a"]
+        "cursor=WyIyMDI2LTAxLTAxVDAwOjAwOjAwIiwieCJd",  # ["2026-01-01T00:00:00","x"]: which zone's?
+    ],
+)  # fmt: skip
 async def test_a_page_that_cannot_be_found_is_refused_by_name(stack: Stack, query: str) -> None:
     for path in ("/api/keys", "/api/members"):
         status, body = await told(stack, stack.key, "GET", f"{path}?{query}")
         assert (status, body["error"]["param"]) == (400, query.partition("=")[0])
+
+
+async def test_a_cursor_that_was_made_up_is_refused(stack: Stack) -> None:
+    cursor = "WyIyMDI2LTAxLTAxVDAwOjAwOjAwWiIsIngiXQ"  # ["2026-01-01T00:00:00Z","x"]
+    status, _ = await told(stack, stack.key, "GET", f"/api/members?cursor={cursor}")
+    assert status == 400
+
+
+async def test_two_members_who_use_one_idempotency_key_are_told_so(stack: Stack) -> None:
+    admin, member = [(await key_of(stack, role))[0] for role in (Role.ADMIN, Role.MEMBER)]
+    assert (await told(stack, admin, "POST", "/api/keys", {"name": "mine"}, "k1"))[0] == 201
+    status, body = await told(stack, member, "POST", "/api/keys", {"name": "mine"}, "k1")
+    assert (status, body["error"]["code"]) == (409, "idempotency_mismatch")
+
+
+async def test_who_is_below_an_admin_makes_no_key_that_reports_usage(stack: Stack) -> None:
+    statuses = [
+        (await told(stack, (await key_of(stack, role))[0], "POST", "/api/keys", {"scopes": ["report"]}))[0]
+        for role in (Role.VIEWER, Role.MEMBER, Role.ADMIN, Role.OWNER)
+    ]
+    assert statuses == [403, 403, 201, 201]
 
 
 async def test_a_request_that_comes_twice_makes_one_key_and_tells_its_secret_once(stack: Stack) -> None:
