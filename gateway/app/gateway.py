@@ -26,6 +26,7 @@ from gateway.core.callers import Scope
 from gateway.core.errors import GatewayError
 from gateway.core.holds import Settlement
 from gateway.core.schedule import Schedule
+from gateway.core.slices import Sizes
 from gateway.loops import every
 from gateway.proxy.breaker_notices import BreakerNotices
 from gateway.proxy.exchange import Exchange
@@ -42,6 +43,7 @@ from gateway.proxy.realtime import SessionBounds, Sessions
 from gateway.proxy.relay import Disconnect, Relay
 from gateway.proxy.reporting import Reporting
 from gateway.proxy.settlements import Settlements
+from gateway.proxy.slicing import Slicer
 from gateway.proxy.strangers import Strangers
 from gateway.proxy.tally import Tally
 from gateway.web.metrics import controls_metrics, counters, gauges, tally_metrics
@@ -142,6 +144,7 @@ class Gateway:
             leases=self.leases,
             settlements=self.settlements,
             relay=self.relay,
+            slicer=_slicer(config, self.leases, self.tokenizer),
             breakers=self.breakers,
             rules=self.rules,
             sessions=self.sessions,
@@ -260,6 +263,12 @@ def _upstream_pool(config: Config) -> UpstreamPool:
         connections_max=upstream.connections_max,
         ssl=client_context() if config.upstream_url.startswith("https://") else None,
     )
+
+
+def _slicer(config: Config, leases: Leases, tokenizer: Tokenizer) -> Slicer:
+    slices = config.slices
+    sizes = Sizes(tuple(slices.models), slices.output_tokens, slices.output_tokens_min, slices.ahead_tokens)
+    return Slicer(leases, tokenizer, sizes, wait_s=slices.wait_ms / 1000, clock=time.monotonic)
 
 
 def _disconnect(config: Config) -> Disconnect:

@@ -42,6 +42,7 @@ from gateway.config.sections import (
     Redis,
     Reports,
     SettlementConfig,
+    Slices,
     Stripe,
     TokenizerConfig,
     Upstream,
@@ -84,6 +85,7 @@ class Config(BaseSettings):
     operators: Operators
     operator_identity: OperatorIdentity
     caps: CapsConfig
+    slices: Slices
     breaker: Breaker
     brownout: BrownoutConfig
     edge: Edge

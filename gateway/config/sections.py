@@ -117,6 +117,20 @@ class CapsConfig(Section):
     watch_ms: int = Positive
 
 
+class Slices(Section):
+    models: list[str]
+    output_tokens: int = Positive
+    output_tokens_min: int = Positive
+    ahead_tokens: int = Field(ge=0)
+    wait_ms: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _asked_for_in_time(self) -> "Slices":
+        if not self.ahead_tokens < self.output_tokens or self.output_tokens_min > self.output_tokens:
+            raise ValueError("ahead_tokens must be less than output_tokens, and output_tokens_min no more than it")
+        return self
+
+
 class Breaker(Section):
     enabled: bool
     window_ms: int = Positive

@@ -9,6 +9,7 @@
 | answered in full                      | missing        | any    | estimated | the hold, flagged      |
 | any                                   | absurd         | any    | estimated | the hold, flagged      |
 | died, or was cut off, in the answer   | –              | any    | estimated | what was delivered     |
+| was ended by us: no more could be held for it | so far | any | estimated | delivered, or usage if more |
 | died before the caller got a byte     | –              | stayed | void      | nothing, flagged       |
 | reported an error inside the answer   | none           | any    | estimated | what was delivered     |
 | …before delivering anything           | none           | any    | void      | nothing, flagged       |
@@ -48,6 +49,7 @@ class Ended(msgspec.Struct):
 
     status: int = 0  # upstream's; 0 if it never answered
     cut: bool = False  # the answer did not come to its own end
+    is_out_of_slices: bool = False  # it was the gateway that ended it: no more could be held for it
     sent_any: bool = False  # some of the answer's body went towards the caller
     caller_gone: bool = False
     reading: Reading = UNREAD
@@ -80,7 +82,7 @@ def ending(ended: Ended, estimate: Estimate, row: ModelRates) -> Ending:
             return Ending(Outcome.ESTIMATED, Charge.HELD, (Flag.USAGE_ABSURD,))
         if not reading.usage_final and (ended.cut or reading.failed):
             # Said on the way: what came after it, up to the cut, was used as well.
-            return Ending(Outcome.ESTIMATED, Charge.DELIVERED, (Flag.CUT if ended.cut else Flag.FAILED,), usage)
+            return Ending(Outcome.ESTIMATED, Charge.DELIVERED, (_cut(ended) if ended.cut else Flag.FAILED,), usage)
         return Ending(Outcome.DRAINED if ended.caller_gone else Outcome.EXACT, Charge.USAGE, usage=usage)
     if reading.failed:
         if reading.delivered.anything:
@@ -89,5 +91,9 @@ def ending(ended: Ended, estimate: Estimate, row: ModelRates) -> Ending:
     if ended.cut and not reading.complete:
         if not ended.sent_any and not ended.caller_gone:
             return Ending(Outcome.VOID, Charge.NOTHING, (Flag.CUT,))
-        return Ending(Outcome.ESTIMATED, Charge.DELIVERED, (Flag.CUT,))
+        return Ending(Outcome.ESTIMATED, Charge.DELIVERED, (_cut(ended),))
     return Ending(Outcome.ESTIMATED, Charge.HELD, (Flag.USAGE_MISSING,))
+
+
+def _cut(ended: Ended) -> Flag:
+    return Flag.SLICED if ended.is_out_of_slices else Flag.CUT

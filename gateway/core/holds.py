@@ -41,6 +41,7 @@ class Flag(StrEnum):
     USAGE_ABSURD = "usage_absurd"
     FAILED = "failed"  # upstream reported an error inside its answer
     CUT = "cut"  # upstream died, or the caller's leaving cut it
+    SLICED = "sliced"  # the gateway ended it, since no more could be held for it
     UNPRICED = "unpriced"  # the served model or tier has no rate: the held estimate is kept
     LAPSED = "lapsed"
     LATE = "late"  # settled after its lease had lapsed

@@ -24,7 +24,7 @@ def model_signal(ended: Ended) -> Signal:
         return Signal.NEUTRAL
     if ended.reading.failed:
         return Signal.ERROR
-    if ended.cut and not ended.reading.complete:
+    if ended.cut and not ended.reading.complete and not ended.is_out_of_slices:
         return Signal.NEUTRAL if ended.caller_gone else Signal.ERROR
     return Signal.OK
 

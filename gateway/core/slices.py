@@ -55,6 +55,10 @@ class Sliced(msgspec.Struct, frozen=True):
         """What is to be covered after the next slice."""
         return min(covered + self.sizes.output_tokens, self.whole.output_tokens_max)
 
+    def first(self, amount: MicroCredits) -> int:
+        """What is to be covered at first with so much to hold; 0 if that is no slice."""
+        return min(self.next(0), self.fitting(amount, 0))
+
     def fitting(self, amount: MicroCredits, covered: int) -> int:
         """How much output a hold of `amount` would cover; 0 if that is no slice more than `covered`."""
         limit = affordable_output_limit(amount, self.whole, self.call, self.row, self.card, auto_tier=self.auto_tier)

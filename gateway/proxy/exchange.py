@@ -55,6 +55,7 @@ from gateway.proxy.reserving import Reserving, Wanted, limit_line, rate_lines
 from gateway.proxy.room import BodyRoom
 from gateway.proxy.rules import BrownoutRules
 from gateway.proxy.settlements import Settlements
+from gateway.proxy.slicing import Slicer
 from gateway.proxy.strangers import Strangers
 from gateway.proxy.subprotocols import offered_keys
 from gateway.proxy.tally import Tally
@@ -93,6 +94,7 @@ class Exchange:
         leases: Leases,
         settlements: Settlements,
         relay: Relay,
+        slicer: Slicer,
         breakers: Breakers,
         rules: BrownoutRules,
         sessions: Sessions,
@@ -115,6 +117,7 @@ class Exchange:
         self._leases = leases
         self._settlements = settlements
         self._relay = relay
+        self._slicer = slicer
         self._breakers = breakers
         self._rules = rules
         self._sessions = sessions
@@ -130,7 +133,7 @@ class Exchange:
         self._trusted_proxies = trusted_proxies
         self._room = BodyRoom(bodies_bytes_max)
         self._control_room = BodyRoom(bodies_bytes_max)  # apart: who has no key must not keep out who has one
-        self._reserving = Reserving(leases, tokenizer, auto_tier=auto_tier)
+        self._reserving = Reserving(leases, tokenizer, sizes=slicer.sizes, auto_tier=auto_tier)
         self._auto_tier = auto_tier
         self.is_stopping = False
 
@@ -167,9 +170,14 @@ class Exchange:
             opened.progress = partial(progress_of, priced, watch)
             try:
                 began = self._breakers.begin(priced.row.model, target)
+                slicing = None
+                if wanted.sliced is not None:
+                    slicing = self._slicer.start(wanted.sliced, wanted, opened, priced, watch)
                 relayed = await self._relay.metered(
-                    request, caller, priced.call, self._opening_lines(opened, wanted), watch
+                    request, caller, priced.call, self._opening_lines(opened, wanted), watch, slicing
                 )
+                if slicing is not None:
+                    priced = msgspec.structs.replace(priced, estimate=slicing.estimate)
                 self._breakers.ended(priced.row.model, relayed.ended, began)
                 self._rules.ended(priced.row.model, relayed.ended)
                 settlement = await self._price(priced, relayed.ended, watch)

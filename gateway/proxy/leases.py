@@ -5,6 +5,7 @@ again when Redis was rebuilt under them. A hold that is forgotten here is not le
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import structlog
 
 from gateway.adapters.postgres.database import LedgerUnavailable
@@ -105,6 +106,30 @@ class Leases:
             await self._load_account(hold.terms.account_id)
         else:
             await self._count_caps(hold)
+
+    async def extend(self, opened: OpenHold, amount: MicroCredits) -> Refused | None:
+        """Make a hold as large as `amount`; returns what refuses it. Raises `BillingUnavailable`: nobody can say now.
+
+        A hold that has ended, as one does that could not be renewed, is refused all that it does not have.
+        """
+        hold = msgspec.structs.replace(opened.hold, amount=amount)
+        try:
+            for _ in range(ATTEMPTS_MAX):
+                try:
+                    refused = await self._credits.extend(hold)
+                except (AccountUnloaded, CapsUncounted) as missing:
+                    await self._prepare(hold, missing)
+                except HoldMissing:
+                    await self._restore_open(opened)
+                else:
+                    if refused is None:
+                        opened.hold = hold
+                    return refused
+        except HoldConflict:
+            return Refused("hold", amount, opened.hold.amount)
+        except (RedisUnavailable, RedisScriptError, LedgerUnavailable, CreditsError) as error:
+            raise BillingUnavailable(retry_after_s=1) from error
+        raise BillingUnavailable(retry_after_s=1)
 
     def close(self, opened: OpenHold) -> None:
         """The hold has ended, or is left to lapse: it is renewed no more."""

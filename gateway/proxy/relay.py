@@ -34,6 +34,7 @@ from gateway.proxy.http1.headers import Headers, encode, without
 from gateway.proxy.http1.server import Request
 from gateway.proxy.http1.switch import SwitchLink
 from gateway.proxy.redact import Redactor, redacted
+from gateway.proxy.slicing import Slicing
 from gateway.proxy.subprotocols import without_keys
 from gateway.proxy.tally import Tally
 from gateway.proxy.watch import FOLD_TEXT_CHARS, Watch
@@ -133,14 +134,22 @@ class Relay:
 
     # --- metered endpoints ---------------------------------------------------------------------------------------
 
-    async def metered(self, request: Request, caller: Caller, call: Call, opening: bytes, watch: Watch) -> Relayed:
+    async def metered(
+        self,
+        request: Request,
+        caller: Caller,
+        call: Call,
+        opening: bytes,
+        watch: Watch,
+        slicing: Slicing | None = None,
+    ) -> Relayed:
         """Relay a metered call; never raises for what upstream or the caller do. `opening`: header lines to add."""
         ended = Ended(caller_gone=request.gone)
         if request.gone:  # before upstream heard of it: nothing is asked, nothing consumed
             return Relayed(ended)
         departure = self._departures.watch(request, is_cancelled=caller.on_disconnect == "cancel")
         try:
-            return await self._exchange(request, call, opening, watch, ended)
+            return await self._exchange(request, call, opening, watch, slicing, ended)
         except asyncio.CancelledError:
             if not departure.is_cut or request.task.cancelling() > 1:  # the gateway exits
                 raise
@@ -157,8 +166,11 @@ class Relay:
             ended.caller_gone = request.gone
         return Relayed(ended)
 
-    async def _exchange(self, request: Request, call: Call, opening: bytes, watch: Watch, ended: Ended) -> Relayed:
-        start = self._start_of_head(request.head, call.strip_usage_event)
+    async def _exchange(
+        self, request: Request, call: Call, opening: bytes, watch: Watch, slicing: Slicing | None, ended: Ended
+    ) -> Relayed:
+        edits = call.strip_usage_event or slicing is not None
+        start = self._start_of_head(request.head, edits)
         inform = partial(self._inform, request)
         clock = asyncio.get_running_loop().time
         asked_at = clock()
@@ -171,7 +183,7 @@ class Relay:
             meter = stream_meter(call.endpoint, call.strip_usage_event)
             watch.follow(meter)
             try:
-                await self._stream(request, answer, opening, meter, call.strip_usage_event, watch, ended)
+                await self._stream(request, answer, opening, meter, edits, watch, slicing, ended)
             finally:
                 ended.reading = meter.reading
             return Relayed(ended)
@@ -183,24 +195,28 @@ class Relay:
         answer: Answer,
         opening: bytes,
         meter: Meter,
-        strips: bool,
+        edits: bool,
         watch: Watch,
+        slicing: Slicing | None,
         ended: Ended,
     ) -> None:
         coding = Coding(answer)
         # An event can only be taken out of decoded bytes, and every caller can read those.
-        dropped = b"content-encoding" if strips and coding.decode is not None else b""
+        dropped = b"content-encoding" if edits and coding.decode is not None else b""
         request.start(
             answer.status,
             redacted(self._key, answer.reason),
             self._caller_lines(without(answer.travelling, dropped)) + opening,
-            length=None if strips else _length(answer),
+            length=None if edits else _length(answer),
         )
         answer.forget_fields()
         redactor = Redactor(self._key)
-        transform = streamed(meter, coding, redactor, edits=strips)
         try:
-            await self._pump(request, answer, transform, ended, watch)
+            if slicing is None:
+                transform = streamed(meter, coding, redactor, edits=edits)
+                await self._pump(request, answer, transform, ended, watch)
+            else:
+                await slicing.pass_on(request, answer, coding, redactor, meter, ended)
         except (AnswerBroken, CorruptEncoding):
             ended.cut = True
             answer.abort()

@@ -23,9 +23,13 @@ from gateway.core.holds import Hold, Terms
 from gateway.core.money import MicroCredits, format_credits
 from gateway.core.rates import ModelRates, RateCard
 from gateway.core.refusals import cap_refusal, is_by_size, is_in_credits, request_refusal
+from gateway.core.slices import Sizes, Sliced, slices_of
 from gateway.proxy.leases import Leases, OpenHold
 
 log = structlog.get_logger(__name__)
+
+# While other calls of its account take what a call was about to be fitted into, it is fitted anew.
+ATTEMPTS_MAX = 6
 
 _RATE_LINES = {
     name: b"x-gateway-ratelimit-limit-%b: %%d\r\nx-gateway-ratelimit-remaining-%b: %%d\r\n"
@@ -48,6 +52,7 @@ class Wanted(NamedTuple):
     lines: bytes  # header lines of what admission changed
     limited_by: str  # what lowered the output limit: "cap", or the bound that it was fitted into
     is_shadow: bool = False  # what it would cost is neither held nor charged; its calls and tokens count as ever
+    sliced: Sliced | None = None  # then `estimate` is that of the first slice
 
     @property
     def amount(self) -> MicroCredits:
@@ -56,9 +61,10 @@ class Wanted(NamedTuple):
 
 
 class Reserving:
-    def __init__(self, leases: Leases, tokenizer: Tokenizer, *, auto_tier: str) -> None:
+    def __init__(self, leases: Leases, tokenizer: Tokenizer, *, sizes: Sizes, auto_tier: str) -> None:
         self._leases = leases
         self._tokenizer = tokenizer
+        self._sizes = sizes
         self._auto_tier = auto_tier
         self._counting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -71,13 +77,14 @@ class Reserving:
             async with self._counting.setdefault(terms.account_id, asyncio.Lock()):
                 wanted = wanted._replace(estimate=await self._estimate_exact(wanted))
             reply = await self._open(wanted, terms, 2)
-        if isinstance(reply, Refused):
-            fitting = self._fitting(wanted, reply)
-            if fitting is not None:
-                wanted = fitting
-                reply = await self._open(wanted, terms, 3)
-        if isinstance(reply, Refused):
-            raise self._refusal(wanted, reply)
+        attempt = 3
+        while isinstance(reply, Refused):
+            fitting = self._fitting(wanted, reply) if attempt <= ATTEMPTS_MAX else None
+            if fitting is None:
+                raise self._refusal(wanted, reply)
+            wanted = fitting
+            reply = await self._open(wanted, terms, attempt)
+            attempt += 1
         return reply, wanted
 
     async def _open(self, wanted: Wanted, terms: Terms, attempt: int) -> OpenHold | Refused:
@@ -88,7 +95,8 @@ class Reserving:
         if not bounds.keys:
             hold = Hold(wanted.request_id, wanted.amount, wanted.fingerprint, terms, attempt)
         else:
-            tokens = estimate.input_tokens_max + estimate.output_tokens_max
+            whole = estimate if wanted.sliced is None else wanted.sliced.whole
+            tokens = whole.input_tokens_max + whole.output_tokens_max
             hold = Hold(
                 wanted.request_id,
                 wanted.amount,
@@ -114,15 +122,32 @@ class Reserving:
         )
 
     def _fitting(self, wanted: Wanted, refused: Refused) -> Wanted | None:
-        """The call with as much output as there is credit for; None if that is none, or its account wants it whole."""
-        if wanted.bounds.on_unaffordable is Shortfall.REFUSE or not is_in_credits(refused.bound):
+        """The call with as much output as there is credit for; None if that is none, or its account wants it whole.
+
+        Where its account has it sliced, it keeps its output, and is held for a first slice of it.
+        """
+        policy = wanted.bounds.on_unaffordable
+        if policy is Shortfall.REFUSE or not is_in_credits(refused.bound):
             return None
+        if policy is Shortfall.SLICE:
+            sliced = self._sliced(wanted, refused)
+            if sliced is not None:
+                return sliced
         limit = self._affordable(wanted, refused)
         call = with_output_limit(wanted.call, limit) if limit else wanted.call
         if call is wanted.call:
             return None
         estimate = estimate_limited(wanted.estimate, call, wanted.row, wanted.card, auto_tier=self._auto_tier)
         return wanted._replace(call=call, estimate=estimate, limited_by=refused.bound)
+
+    def _sliced(self, wanted: Wanted, refused: Refused) -> Wanted | None:
+        sliced = wanted.sliced or slices_of(
+            wanted.call, wanted.row, wanted.card, wanted.estimate, self._sizes, auto_tier=self._auto_tier
+        )
+        covered = sliced.first(refused.available) if sliced is not None else 0
+        if sliced is None or not covered:
+            return None
+        return wanted._replace(sliced=sliced, estimate=sliced.estimate(covered), limited_by=refused.bound)
 
     def _affordable(self, wanted: Wanted, refused: Refused) -> int:
         """The output limit that would fit into what is available."""
@@ -163,7 +188,10 @@ def _terms(wanted: Wanted, opened_at_ms: int) -> Terms:
 
 
 def limit_line(wanted: Wanted) -> bytes:
-    """The header line of an output limit that the gateway has lowered."""
+    """The header line of an output limit that the gateway has lowered, or of the first slice of what is sliced."""
+    if wanted.sliced is not None:
+        covered = wanted.estimate.output_tokens_max
+        return b"x-gateway-output-slice: %d; by=%b\r\n" % (covered, wanted.limited_by.encode())
     return b"x-gateway-output-limit: %d; by=%b\r\n" % (wanted.call.output_limit or 0, wanted.limited_by.encode())
 
 

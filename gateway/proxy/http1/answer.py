@@ -1,6 +1,6 @@
 """An upstream's answer, as whoever asked sees it: read whole, or pumped into a sink as it comes."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from gateway.proxy.http1.errors import AnswerBroken, AnswerTooLarge
@@ -52,6 +52,17 @@ class Answer(Inbound):
         if self.buffered_bytes > bytes_max:
             raise AnswerTooLarge(self._take())
         return self._take()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives; the upstream is held back while nobody asks. Raises AnswerBroken."""
+        while True:
+            if not self.buffered_bytes and not self.complete:
+                self._proceed()
+                await self._arrival(1)
+            if self.buffered_bytes:
+                yield self._take()
+            elif self.complete:
+                return
 
     async def pump(self, sink: Sink) -> None:
         """Call `sink` with what has arrived, then from the loop's read callback with each further read's worth.
