@@ -32,46 +32,45 @@ class Payments:
         """
         bought = await self._purchases.of_payment(intent_id)
         for _ in range(READS_MAX):
+            reading = await self._purchases.begin_reading()
             payment = await self._stripe.payment(intent_id)
+            bought = bought or await self._purchases.find(payment.purchase_id)
             if bought is None:
-                bought = await self._purchases.find(payment.purchase_id)
-                if bought is None:
-                    return None
-                if bought.version:  # something was posted, perhaps from a newer reading than this
-                    continue
-            if await self._post(bought, payment, promise):
+                return None
+            if await self._post(bought, payment, reading, promise):
                 return await self._purchases.find(bought.id)
             bought = await self._purchases.find(bought.id)
         raise StripeUnavailable(f"payment {intent_id} keeps changing")
 
     async def look_at_session(self, session_id: str) -> Purchase | None:
         """The same, from the Checkout Session; of an unpaid one its state is noted."""
+        reading = await self._purchases.begin_reading()
         session = await self._stripe.session(session_id)
         bought = await self._purchases.find(session.purchase_id)
         if bought is None:
             return None
         if session.intent_id:
             return await self.look(session.intent_id)
-        await self._note(bought, session, "")
+        await self._note(bought, session, "", reading)
         return bought
 
-    async def _post(self, bought: Purchase, payment: Payment, promise: NewRefund | None) -> bool:
+    async def _post(self, bought: Purchase, payment: Payment, reading: int, promise: NewRefund | None) -> bool:
         session = None
         if bought.session_id and (payment.status != "succeeded" or _is_taxed(bought, payment)):
             session = await self._stripe.session(bought.session_id)
         if payment.status != "succeeded":
             if session is not None:
-                await self._note(bought, session, payment.status)
+                await self._note(bought, session, payment.status, reading)
             return True
         try:
             tax_cents = session.tax_cents if session is not None else 0
-            return await self._purchases.post(bought, payment, tax_cents, promise)
+            return await self._purchases.post(bought, payment, reading, tax_cents, promise)
         except Mismatch:
-            await self._purchases.set_state(bought.id, PurchaseState.MISMATCHED)
+            await self._purchases.set_state(bought.id, PurchaseState.MISMATCHED, reading)
             log.error("a payment is not what was sold", purchase_id=bought.id, payment=payment.intent_id)
             raise
 
-    async def _note(self, bought: Purchase, session: Session, intent_status: str) -> None:
+    async def _note(self, bought: Purchase, session: Session, intent_status: str, reading: int) -> None:
         state = state_of(session=session.status, paid=session.payment_status, intent=intent_status)
         if state is PurchaseState.PAID:
             return
@@ -80,7 +79,7 @@ class Payments:
         ):  # before it is, or it may be lost
             told = {"amount": format_dollars(bought.order.amount_cents), "reason": "the bank refused it"}
             await self._notices.tell(Kind.PAYMENT_FAILED, bought.account_id, told, subject=bought.id)
-        await self._purchases.set_state(bought.id, state)
+        await self._purchases.set_state(bought.id, state, reading)
 
 
 def _is_taxed(bought: Purchase, payment: Payment) -> bool:

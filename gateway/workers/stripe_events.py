@@ -143,10 +143,8 @@ class StripeEvents:
     async def _customer(self, event: Due) -> str:
         if not event.object_id.startswith("cus_"):
             return "names no customer"
-        found = await self._stripe.customer(event.object_id)
-        await self._purchases.customer_changed(
-            found.id, is_deleted=found.is_deleted, card_id=found.card_id, card=found.card, tax_ids=found.tax_ids
-        )
+        reading = await self._purchases.begin_reading()
+        await self._purchases.customer_changed(await self._stripe.customer(event.object_id), reading)
         return ""
 
     async def _nothing(self, event: Due) -> str:

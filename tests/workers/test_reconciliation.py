@@ -182,7 +182,7 @@ async def test_a_top_up_without_a_balance_transaction_is_found(shop: Shop) -> No
     assert bought is not None
     paid = await shop.parts.stripe.payment(await shop.intent_of(await shop.bought(key="real")))
     forged = msgspec.structs.replace(paid, intent_id="pi_forged", purchase_id=bought.id)
-    assert await shop.parts.purchases.post(bought, forged, tax_cents=0)
+    assert await shop.parts.purchases.post(bought, forged, await shop.parts.purchases.begin_reading(), tax_cents=0)
     await shop.stack.stores.crediter.step()
     seen = await report(shop)
     assert wrong(seen) == [STRIPE[0]]

@@ -15,7 +15,7 @@ from gateway.adapters.postgres.payouts import Payouts
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.core.payouts import Payout
 from gateway.core.statements import statement_csv
-from gateway.core.topups import Mismatch
+from gateway.core.topups import Mismatch, PurchaseState
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.web.statement_pdf import statement_pdf
 from tests.books import OPERATOR, now_ms
@@ -289,6 +289,31 @@ async def test_shuffled_repeated_and_lost_webhooks_end_in_the_same_ledger(
     assert of_stripe(await shop.available()) == 2 * 42_000 * UCR_PER_CREDIT
     fees = (3 * 175 + 2 * 1500) * 10_000_000
     assert (await shop.system())["stripe_clearing"] == -2 * 40_000 * UCR_PER_CREDIT + fees
+
+
+async def test_a_reading_that_comes_late_undoes_nothing(shop: Shop, client: StripeClient) -> None:
+    """Also where the newer one found nothing to post: a refund that failed before anybody heard of it."""
+    purchase_id = await shop.bought()
+    purchases, intent = shop.parts.purchases, await shop.intent_of(purchase_id)
+    bought = await purchases.find(purchase_id)
+    assert bought is not None
+    made = await client.v1.refunds.create_async({"payment_intent": intent, "amount": 100})
+    reading = await purchases.begin_reading()
+    earlier = await shop.parts.stripe.payment(intent)
+    shop.simulated.order("refunds/fail", made.id)
+    await shop.settle()
+    assert not await purchases.post(bought, earlier, reading, 0)
+    assert (await shop.kinds()).count("refund") == 0
+
+
+async def test_a_purchase_that_failed_is_not_under_way_again_by_a_late_reading(shop: Shop) -> None:
+    told = await shop.buy()
+    late, newer = [await shop.parts.purchases.begin_reading() for _ in range(2)]
+    await shop.parts.purchases.set_state(told["id"], PurchaseState.FAILED, newer)
+    await shop.parts.purchases.set_state(told["id"], PurchaseState.PROCESSING, late)
+    found = await shop.parts.purchases.find(told["id"])
+    assert found is not None
+    assert found.state is PurchaseState.FAILED
 
 
 async def bank(shop: Shop) -> dict[str, int]:

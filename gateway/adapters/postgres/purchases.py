@@ -10,6 +10,7 @@ import msgspec
 from gateway.adapters.postgres.audit_log import AuditLog, Signature
 from gateway.adapters.postgres.database import SYSTEM, Connection, Pool, load_queries, outages
 from gateway.adapters.postgres.ledger import Ledger
+from gateway.adapters.stripe.objects import Customer
 from gateway.core.ledger import CUSTOMER_BUCKETS, Buckets
 from gateway.core.money import MicroCredits
 from gateway.core.shards import shard_of
@@ -171,37 +172,46 @@ class Purchases:
         with outages():
             await self._pool.execute(self._sql["opened"], purchase_id, session_id, url)
 
-    async def set_state(self, purchase_id: str, state: PurchaseState, intent_id: str = "") -> None:
-        """Note where an unpaid purchase is; of a paid one nothing changes."""
+    async def begin_reading(self) -> int:
+        """A number for what is about to be read from Stripe: higher than of every reading that began before."""
         with outages():
-            await self._pool.execute(self._sql["set_state"], purchase_id, state.value, intent_id)
+            reading: int = await self._pool.fetchval(self._sql["begin_reading"])
+        return reading
 
-    async def post(self, seen: Purchase, payment: Payment, tax_cents: int, promise: NewRefund | None = None) -> bool:
-        """Bring the ledger to where `payment`, read after `seen`, says it must be; all of it in one transaction.
+    async def set_state(self, purchase_id: str, state: PurchaseState, reading: int) -> None:
+        """Note where an unpaid purchase is; of a paid one nothing changes, nor by a reading that comes late."""
+        with outages():
+            await self._pool.execute(self._sql["set_state"], purchase_id, state.value, reading)
+
+    async def post(
+        self, bought: Purchase, payment: Payment, reading: int, tax_cents: int, promise: NewRefund | None = None
+    ) -> bool:
+        """Bring the ledger to where `payment`, of this `reading`, says it must be; all of it in one transaction.
 
         With `promise`, that refund is decided on and posted with it, before Stripe is asked: its credits cannot be
-        spent meanwhile. Returns False, and does nothing, when the purchase has changed since `seen` was read: then
-        `payment` may be older than what was posted, and both must be read again.
+        spent meanwhile. Returns False, and does nothing, when a reading that began later is posted: then `payment`
+        may be older than that, and must be read again.
         Raises `Mismatch`, `RefundTooLarge` and `AccountMoved`.
         """
-        shard = shard_of(seen.account_id)
+        shard = shard_of(bought.account_id)
         with outages():
             async with self._pool.acquire() as connection, connection.transaction():
                 await connection.fetch(self._ledger_sql["lock_shards"], [shard])
-                locked = _purchase(await connection.fetchrow(self._sql["lock"], seen.id))
-                if locked.version != seen.version:
+                locked = _purchase(await connection.fetchrow(self._sql["lock"], bought.id))
+                if locked.version > reading:
                     return False
                 if locked.payment_intent_id not in ("", payment.intent_id):
                     raise Mismatch(f"it was paid by {locked.payment_intent_id} already")
                 if promise is not None:
                     await self._promise(connection, locked, promise)
                 shown = [each.ours for each in payment.refunds if _is_uuid(each.ours)]
-                promised = await connection.fetchval(self._sql["promised"], seen.id, shown)
+                promised = await connection.fetchval(self._sql["promised"], bought.id, shown)
                 facts = facts_of(
                     payment, locked.order, tax_cents=tax_cents, promised_cents=promised, freeze=self._freeze
                 )
                 if facts.received:
                     await self._write(connection, locked, payment, target(locked.order, facts))
+                await connection.execute(self._sql["read"], bought.id, reading)
         return True
 
     async def _write(self, connection: Connection, bought: Purchase, payment: Payment, wanted: Standing) -> None:
@@ -279,11 +289,11 @@ class Purchases:
         with outages():
             await self._pool.execute(self._sql["keep_customer"], account_id, stripe_id)
 
-    async def customer_changed(
-        self, stripe_id: str, *, is_deleted: bool, card_id: str, card: str, tax_ids: str
-    ) -> None:
+    async def customer_changed(self, found: Customer, reading: int) -> None:
+        """Keep what Stripe knows of a customer; a reading that comes late changes nothing."""
+        known = (found.id, found.is_deleted, found.card_id, found.card, found.tax_ids)
         with outages():
-            await self._pool.execute(self._sql["customer_changed"], stripe_id, is_deleted, card_id, card, tax_ids)
+            await self._pool.execute(self._sql["customer_changed"], *known, reading)
 
 
 def _purchase(row: Any) -> Purchase:

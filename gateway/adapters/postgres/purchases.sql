@@ -34,14 +34,20 @@ WHERE id = $1::uuid
 -- name: lock
 SELECT * FROM purchase WHERE id = $1::uuid FOR UPDATE
 
+-- name: begin_reading
+SELECT nextval('stripe_reading')
+
 -- name: set_state
--- What is paid stays paid.
-UPDATE purchase SET state = $2, payment_intent_id = coalesce(payment_intent_id, nullif($3, '')), changed_at = now()
-WHERE id = $1::uuid AND state <> 'paid'
+-- What is paid stays paid, and an older reading changes nothing.
+UPDATE purchase SET state = $2, version = $3, changed_at = now() WHERE id = $1::uuid AND state <> 'paid' AND version <= $3
+
+-- name: read
+-- What an older reading finds from now on is not posted.
+UPDATE purchase SET version = $2 WHERE id = $1::uuid
 
 -- name: posted
 UPDATE purchase SET
-    state = 'paid', payment_intent_id = $2, receipt_url = $3, version = version + 1, changed_at = now(),
+    state = 'paid', payment_intent_id = $2, receipt_url = $3, changed_at = now(),
     paid_at = coalesce(paid_at, now()),
     posted_paid = $4, posted_bonus = $5, posted_tax = $6, posted_fees = $7, posted_refunded = $8,
     posted_tax_returned = $9, posted_refund_reversed = $10, posted_withdrawn = $11, posted_dispute_reversed = $12,
@@ -65,8 +71,8 @@ ON CONFLICT (account_id) DO UPDATE SET stripe_id = $2, is_deleted = false, card_
                                       changed_at = now()
 
 -- name: customer_changed
-UPDATE stripe_customer SET is_deleted = $2, card_id = $3, card = $4, tax_ids = $5, changed_at = now()
-WHERE stripe_id = $1
+UPDATE stripe_customer SET is_deleted = $2, card_id = $3, card = $4, tax_ids = $5, version = $6, changed_at = now()
+WHERE stripe_id = $1 AND version <= $6
 
 -- name: credit_seq
 SELECT credit_seq FROM account WHERE id = $1::uuid FOR NO KEY UPDATE
