@@ -85,11 +85,15 @@ class Workers:
     async def readiness(self) -> str:
         if not self._stores.link.available:
             return "Redis cannot be reached: nothing is posted"
-        since = self.poster.waiting_since
-        waited_s = asyncio.get_running_loop().time() - since if since is not None else 0.0
-        behind_s = max(self.poster.lag_s, waited_s)
+        behind_s = self._behind_s()
         is_behind = behind_s > self._config.workers.ready_lag_s_max
         return f"posting is {behind_s:.0f} s behind: is PostgreSQL there?" if is_behind else ""
+
+    def _behind_s(self) -> float:
+        """How far posting is behind: the last event's age, or how long PostgreSQL has not been there for the next."""
+        since = self.poster.waiting_since
+        waited_s = asyncio.get_running_loop().time() - since if since is not None else 0.0
+        return max(self.poster.lag_s, waited_s)
 
     def metrics(self) -> Iterator[Metric]:
         poster, rebuilder = self.poster, self.rebuilder
@@ -100,7 +104,7 @@ class Workers:
         yield from self._watch.metrics()
         yield from gauges(
             {
-                "tollgate_posting_lag_seconds": ("Age of the last posted event.", lambda: poster.lag_s),
+                "tollgate_posting_lag_seconds": ("How far posting is behind.", self._behind_s),
                 "tollgate_posting_shards": ("Shards this process posts.", lambda: poster.owned_shards),
                 "tollgate_dead_letters_open": ("Dead letters to decide on.", lambda: self._letters_open),
                 "tollgate_costs_unknown": (
