@@ -1,5 +1,6 @@
 """`tollgate caps …`: what accounts, members and keys may use at most, and what they have used of it."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
@@ -10,7 +11,7 @@ from gateway.adapters.redis.counters import Used
 from gateway.cli.operator import Author, signed
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
-from gateway.core.caps import UNLIMITED, Caps
+from gateway.core.caps import UNLIMITED, Caps, Excess, Shortfall
 from gateway.core.money import InvalidAmount, format_credits
 from gateway.core.plans import UNLIMITED_WORD, parse_limit
 from gateway.core.windows import ends_at
@@ -26,8 +27,8 @@ def _option(of: str) -> Any:
     return typer.Option(metavar="N", help=of)
 
 
-def _excess(what: str) -> Any:
-    return typer.Option(metavar="clamp|refuse", help=what)
+def _policy(choices: Iterable[str], what: str) -> Any:
+    return typer.Option(metavar="|".join(choices), help=what)
 
 
 _SHOWN = {
@@ -58,8 +59,12 @@ def set_caps(
     concurrent: Annotated[str | None, _option("Calls at once.")] = None,
     models: Models = None,
     deny_models: Models = None,
-    on_output: Annotated[str | None, _excess("A call that wants more output: give it less, or refuse it.")] = None,
-    on_unaffordable: Annotated[str | None, _excess("The same for what the balance does not cover.")] = None,
+    on_output: Annotated[
+        str | None, _policy(Excess, "A call that wants more output: give it less, or refuse it.")
+    ] = None,
+    on_unaffordable: Annotated[
+        str | None, _policy(Shortfall, "The same for what the balance does not cover; or hold long streams in slices.")
+    ] = None,
     reason: Annotated[str, typer.Option("--reason", help="Why; kept in the audit log.")] = "set by an operator",
     author: Author = None,
     data: Data = None,
@@ -83,9 +88,12 @@ def set_caps(
     for name, text in (("models_allowed", models), ("models_denied", deny_models)):
         if text is not None:
             change[name] = None if text == INHERIT_WORD else tuple(each.strip() for each in text.split(","))
-    for name, text in (("on_output", on_output), ("on_unaffordable", on_unaffordable)):
-        if text not in (None, "clamp", "refuse", INHERIT_WORD):
-            raise CommandFailed(f"{name}: {text!r} is neither 'clamp', 'refuse' nor {INHERIT_WORD!r}")
+    for name, text, choices in (
+        ("on_output", on_output, [*Excess, INHERIT_WORD]),
+        ("on_unaffordable", on_unaffordable, [*Shortfall, INHERIT_WORD]),
+    ):
+        if text is not None and text not in choices:
+            raise CommandFailed(f"{name}: {text!r} is none of {', '.join(choices)}")
         if text is not None:
             change[name] = None if text == INHERIT_WORD else text
     signature = signed(author, reason)

@@ -51,7 +51,7 @@ from gateway.proxy.leases import Leases, OpenHold
 from gateway.proxy.pricing import Priced, count_delivered, progress_of, settlement_of
 from gateway.proxy.realtime import Sessions
 from gateway.proxy.relay import JSON, Relay
-from gateway.proxy.reserving import Reserving, Wanted, limit_line, rate_lines
+from gateway.proxy.reserving import Reserving, Wanted, limit_line, rate_lines, slice_line
 from gateway.proxy.room import BodyRoom
 from gateway.proxy.rules import BrownoutRules
 from gateway.proxy.settlements import Settlements
@@ -353,6 +353,8 @@ class Exchange:
         lines = wanted.lines
         if wanted.limited_by:
             lines += limit_line(wanted)
+        if wanted.sliced is not None:
+            lines += slice_line(wanted)
         if opened.reserved.left:
             lines += rate_lines(wanted.bounds, opened.reserved.left)
         return b"%bx-gateway-request-id: %b\r\nx-credits-held: %b\r\nx-rate-card: %b\r\n" % (

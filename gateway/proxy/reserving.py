@@ -52,7 +52,8 @@ class Wanted(NamedTuple):
     lines: bytes  # header lines of what admission changed
     limited_by: str  # what lowered the output limit: "cap", or the bound that it was fitted into
     is_shadow: bool = False  # what it would cost is neither held nor charged; its calls and tokens count as ever
-    sliced: Sliced | None = None  # then `estimate` is that of the first slice
+    sliced: Sliced | None = None  # then `estimate` is that of the first slice,
+    sliced_by: str = ""  # and this the bound that did not allow the whole
 
     @property
     def amount(self) -> MicroCredits:
@@ -147,7 +148,7 @@ class Reserving:
         covered = sliced.first(refused.available) if sliced is not None else 0
         if sliced is None or not covered:
             return None
-        return wanted._replace(sliced=sliced, estimate=sliced.estimate(covered), limited_by=refused.bound)
+        return wanted._replace(sliced=sliced, estimate=sliced.estimate(covered), sliced_by=refused.bound)
 
     def _affordable(self, wanted: Wanted, refused: Refused) -> int:
         """The output limit that would fit into what is available."""
@@ -188,11 +189,14 @@ def _terms(wanted: Wanted, opened_at_ms: int) -> Terms:
 
 
 def limit_line(wanted: Wanted) -> bytes:
-    """The header line of an output limit that the gateway has lowered, or of the first slice of what is sliced."""
-    if wanted.sliced is not None:
-        covered = wanted.estimate.output_tokens_max
-        return b"x-gateway-output-slice: %d; by=%b\r\n" % (covered, wanted.limited_by.encode())
+    """The header line of an output limit that the gateway has lowered."""
     return b"x-gateway-output-limit: %d; by=%b\r\n" % (wanted.call.output_limit or 0, wanted.limited_by.encode())
+
+
+def slice_line(wanted: Wanted) -> bytes:
+    """The header line of a call that is held in slices: the output that the first one pays for."""
+    covered = wanted.estimate.output_tokens_max
+    return b"x-gateway-output-slice: %d; by=%b\r\n" % (covered, wanted.sliced_by.encode())
 
 
 def rate_lines(bounds: Bounds, left: tuple[int, ...]) -> bytes:

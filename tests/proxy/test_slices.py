@@ -131,6 +131,14 @@ async def test_the_first_slice_is_said_before_the_answer(stack: Stack) -> None:
     assert (got.get(b"x-gateway-output-slice"), got.get(b"x-gateway-output-limit")) == (b"200; by=balance", None)
 
 
+async def test_a_cap_on_output_is_said_beside_the_slice(stack: Stack) -> None:
+    account = await account_with(stack, 600)
+    await cap(stack, account.id, output_tokens=4000)
+    got = await ask(stack.address, request(CHAT, account.key, body(stream=True, max_tokens=16_000)))
+    assert got.get(b"x-gateway-output-slice") == b"200; by=balance"
+    assert got.get(b"x-gateway-output-limit") == b"4000; by=cap"
+
+
 async def test_a_credit_of_less_than_a_slice_is_one(stack: Stack) -> None:
     account = await account_with(stack, 120)
     chunks = await chat(stack, account, 2000)
