@@ -1,5 +1,7 @@
 """Random lives of a purchase, told to the ledger in random order, with repeats and losses: all must end alike.
 
+Several workers hear of them: each reads the payment, and posts what it read at once, much later, or, killed, never.
+
 `python -m tests.core.permutations --count 10000` runs as many as one likes; the suite runs some.
 """
 
@@ -7,6 +9,8 @@ import argparse
 import random
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from gateway.core.ledger import Buckets
 from gateway.core.topups import Dispute, Order, Payment, Refund, Standing, facts_of, movements, target
@@ -59,17 +63,31 @@ class Life:
                 return
 
 
+class Reading(NamedTuple):
+    number: int
+    payment: Payment
+
+
 class Told:
-    """A ledger of one account that is told of a payment, now and then."""
+    """A ledger of one account that is told of a payment now and then. Of two readings the later begun wins."""
 
     def __init__(self, start: Buckets) -> None:
         self.buckets = start
         self.posted = Standing()
         self.system: Counter[str] = Counter()
+        self._readings = self._version = 0
 
-    def look(self, life: Life) -> None:
+    def read(self, life: Life) -> Reading:
+        self._readings += 1
+        return Reading(self._readings, life.payment())
+
+    def post(self, life: Life, reading: Reading) -> None:
+        """What comes too late is read anew, as `Payments.look` does it."""
+        if self._version > reading.number:
+            reading = self.read(life)
+        self._version = reading.number
         order = life.order
-        facts = facts_of(life.payment(), order, tax_cents=life.tax, promised_cents=0, freeze="account")
+        facts = facts_of(reading.payment, order, tax_cents=life.tax, promised_cents=0, freeze="account")
         made = movements(order, self.posted, target(order, facts), self.buckets)
         for movement in made.movements:
             assert sum(entry.amount for entry in movement.entries) == 0
@@ -79,21 +97,34 @@ class Told:
         assert 0 <= self.posted.reversed <= order.granted
 
 
-def run(seed: int) -> None:
-    """One life: told in shuffled, repeated, partly lost messages, it ends as if told once, at the end."""
-    chance = random.Random(seed)
-    start = chance.choice([Buckets(), Buckets(debt=-3), Buckets(promo=7_000, paid=11), Buckets(debt=-(10**13))])
-    life, told, once = Life(chance), Told(start), Told(start)
-    messages = 0
+def readings(chance: random.Random, life: Life, read: Callable[[], Reading]) -> Iterator[Reading]:
+    """Live `life`; what is read of it meanwhile, in the order in which it is to be posted."""
+    messages, under_way = 0, list[Reading]()
     for _ in range(chance.randint(1, 12)):
         life.step()
         messages += chance.choice([0, 1, 1, 2, 3])
         while messages and chance.random() < 0.6:  # each says only "look again", so their order is no matter
             messages -= 1
-            told.look(life)
-    for _ in range(messages + 1):  # what is left, late; where all were lost, the backfill's one look
-        told.look(life)
-    once.look(life)
+            under_way.append(read())
+            while under_way and chance.random() < 0.6:
+                yield under_way.pop(chance.randrange(len(under_way)))
+            if under_way and chance.random() < 0.1:  # this worker was killed, and the message comes again
+                under_way.pop()
+                messages += 1
+    # What is left, late; where all were lost, the backfill's one look. Whoever was stalled wakes up in between.
+    under_way += [read() for _ in range(messages + 1)]
+    chance.shuffle(under_way)
+    yield from under_way
+
+
+def run(seed: int) -> None:
+    """One life: told in shuffled, repeated, partly lost messages, it ends as if told once, at the end."""
+    chance = random.Random(seed)
+    start = chance.choice([Buckets(), Buckets(debt=-3), Buckets(promo=7_000, paid=11), Buckets(debt=-(10**13))])
+    life, told, once = Life(chance), Told(start), Told(start)
+    for reading in readings(chance, life, lambda: told.read(life)):
+        told.post(life, reading)
+    once.post(life, once.read(life))
     assert (told.posted, told.buckets, told.system) == (once.posted, once.buckets, once.system), f"seed {seed}"
 
 
