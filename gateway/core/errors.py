@@ -102,12 +102,6 @@ class RoleNotAllowed(GatewayError):
     status, code, type = 403, "role_not_allowed", "permission_error"
 
 
-class Conflict(GatewayError):
-    """What the request asks for contradicts what there is."""
-
-    status, code, type = 409, "conflict", "invalid_request_error"
-
-
 class IdempotencyMismatch(GatewayError):
     """This Idempotency-Key was used with another request."""
 

@@ -5,6 +5,7 @@ A grant is in the ledger when `grant` returns; Redis learns of it through the cr
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -121,21 +122,7 @@ class Accounts:
         """The newest `count` ledger lines of an account, newest first."""
         with outages():
             rows = await self._pool.fetch(self._sql["ledger_lines"], account_id, count)
-        return [
-            LedgerLine(
-                str(row["id"]),
-                row["kind"],
-                row["amount"],
-                None if row["request_id"] is None else str(row["request_id"]),
-                row["reason"],
-                row["model"],
-                row["outcome"],
-                row["rate_version"],
-                row["event_at"],
-                row["recorded_at"],
-            )
-            for row in rows
-        ]
+        return [line_of(row) for row in rows]
 
     async def grant(self, account_id: str, amount: MicroCredits, reason: str, author: str = TOLLGATE) -> int:
         """Give promotional credit; returns the movement's number, which Redis still has to learn of.
@@ -208,3 +195,18 @@ def _text(text: str, what: str, length_max: int) -> str:
     if not stripped or len(stripped) > length_max or not stripped.isprintable():
         raise AccountError(f"{what} must be 1 to {length_max} printable characters.")
     return stripped
+
+
+def line_of(row: Any) -> LedgerLine:
+    return LedgerLine(
+        str(row["id"]),
+        row["kind"],
+        row["amount"] or 0,
+        None if row["request_id"] is None else str(row["request_id"]),
+        row["reason"],
+        row["model"],
+        row["outcome"],
+        row["rate_version"],
+        row["event_at"],
+        row["recorded_at"],
+    )

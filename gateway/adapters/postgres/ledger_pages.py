@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from gateway.adapters.postgres.accounts import LedgerLine
+from gateway.adapters.postgres.accounts import LedgerLine, line_of
 from gateway.adapters.postgres.database import Pool, load_queries, outages
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -77,18 +77,4 @@ class LedgerPages:
             rows = await self._pool.fetch(
                 self._sql[query], wanted.account_id, since, until, wanted.kind, last_id, lines_max
             )
-        return [
-            LedgerLine(
-                str(row["id"]),
-                row["kind"],
-                row["amount"] or 0,
-                None if row["request_id"] is None else str(row["request_id"]),
-                row["reason"],
-                row["model"],
-                row["outcome"],
-                row["rate_version"],
-                row["event_at"],
-                row["recorded_at"],
-            )
-            for row in rows
-        ]
+        return [line_of(row) for row in rows]
