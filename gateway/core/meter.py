@@ -50,7 +50,17 @@ class Delivered:
 class Reading:
     """What an answer has said so far of its usage."""
 
-    __slots__ = ("complete", "delivered", "failed", "model", "service_tier", "usage", "usage_final", "usage_unreadable")
+    __slots__ = (
+        "complete",
+        "delivered",
+        "error",
+        "failed",
+        "model",
+        "service_tier",
+        "usage",
+        "usage_final",
+        "usage_unreadable",
+    )
 
     def __init__(self) -> None:
         self.usage: ReportedUsage | None = None
@@ -60,6 +70,7 @@ class Reading:
         self.service_tier: str | None = None
         self.complete = False  # the answer's own end was seen
         self.failed = False  # upstream reported an error inside the answer
+        self.error = ""  # its code, or its type
         self.delivered = Delivered()
 
 
@@ -109,6 +120,12 @@ def take_usage(reading: Reading, raw: msgspec.Raw) -> None:
         reading.usage_unreadable = True
     else:
         reading.usage = usage or reading.usage
+
+
+def error_code_of(error: object) -> str:
+    """The code of an error as OpenAI reports it, else its type; "" if it has neither."""
+    found = (error.get("code") or error.get("type")) if isinstance(error, dict) else None
+    return found if isinstance(found, str) else ""
 
 
 _FIELD = re.compile(rb'(?<!\\)"(usage|model|service_tier)"\s*:\s*')

@@ -1,5 +1,7 @@
 """Signals: what the end of one call tells a breaker. A caller's own mistake, and its leaving, tell nothing."""
 
+import re
+
 from gateway.core.breaker import Signal
 from gateway.core.endings import Ended, Fault
 
@@ -10,6 +12,11 @@ _OF_FAULT = {
     Fault.TIMEOUT: Signal.TIMEOUT,
     Fault.BROKEN: Signal.ERROR,
 }
+
+# Codes of errors inside an answer that began well. What a caller sent is wrong with a prompt or an image:
+# https://platform.openai.com/docs/api-reference/responses/object, `error.code`.
+_CALLERS_OWN = re.compile(r"invalid_|image|content_policy|content_filter|context_length|string_above|unsupported_")
+_THROTTLED = re.compile(r"rate_limit")
 
 
 def model_signal(ended: Ended) -> Signal:
@@ -23,10 +30,16 @@ def model_signal(ended: Ended) -> Signal:
     if not 200 <= ended.status < 300:
         return Signal.NEUTRAL
     if ended.reading.failed:
-        return Signal.ERROR
+        return _of_code(ended.reading.error)
     if ended.cut and not ended.reading.complete and not ended.is_out_of_slices:
         return Signal.NEUTRAL if ended.caller_gone else Signal.ERROR
     return Signal.OK
+
+
+def _of_code(code: str) -> Signal:
+    if _CALLERS_OWN.search(code):
+        return Signal.NEUTRAL
+    return Signal.THROTTLED if _THROTTLED.search(code) else Signal.ERROR
 
 
 def upstream_signal(ended: Ended) -> Signal:

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from gateway.core.calls import Endpoint
-from gateway.core.meter import Delivered, Meter, Reading, take_usage
+from gateway.core.meter import Delivered, Meter, Reading, error_code_of, take_usage
 from gateway.core.sse import EventSplitter, as_array, event_data
 
 EVENT_BYTES_MAX = 8 * 1024 * 1024
@@ -59,6 +59,7 @@ class _Response(msgspec.Struct):
     usage: msgspec.Raw = msgspec.Raw(b"null")
     model: str | None = None
     service_tier: str | None = None
+    error: Any = None
 
 
 class _ResponseEvent(msgspec.Struct):
@@ -66,6 +67,7 @@ class _ResponseEvent(msgspec.Struct):
     delta: Any = None  # text, but for audio and the like
     response: _Response | None = None
     error: Any = None  # of an error event that has no type but in its SSE field
+    code: Any = None  # of one that has
 
 
 _TERMINAL_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed"})
@@ -186,7 +188,7 @@ class ChunkMeter(EventMeter[_Chunk]):
         if event.service_tier is not None:
             reading.service_tier = event.service_tier
         if event.error is not None:
-            reading.failed = True
+            reading.failed, reading.error = True, error_code_of(event.error)
         choices = event.choices
         if choices:
             reading.usage_final = False
@@ -241,6 +243,8 @@ class ResponseMeter(EventMeter[_ResponseEvent]):
             reading.delivered.add(event.delta)
         if event.type in ("error", "response.failed") or event.error is not None:
             reading.failed = True
+            told = event.error or (event.response.error if event.response is not None else {"code": event.code})
+            reading.error = error_code_of(told) or reading.error
         if event.response is not None:
             reading.model = event.response.model or reading.model
             reading.service_tier = event.response.service_tier or reading.service_tier

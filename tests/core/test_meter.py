@@ -83,6 +83,24 @@ def test_the_usage_of_a_response_is_final_in_its_last_event(kind: str, is_final:
     assert meter.reading.usage_final == is_final
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "event", "code"),
+    [
+        (Endpoint.RESPONSES, {"type": "response.failed", "response": {"error": {"code": "image_x"}}}, "image_x"),
+        (Endpoint.RESPONSES, {"type": "error", "code": "server_error", "message": "x"}, "server_error"),
+        (Endpoint.RESPONSES, {"error": {"type": "invalid_request_error", "code": None}}, "invalid_request_error"),
+        (Endpoint.RESPONSES, {"type": "response.failed", "response": {"error": None}}, ""),
+        (Endpoint.CHAT, {"error": {"type": "server_error", "code": 7}}, ""),
+        (Endpoint.CHAT, {"error": {"type": "server_error"}}, "server_error"),
+        (Endpoint.CHAT, {"error": "broken"}, ""),
+    ],
+)
+def test_a_failure_within_an_answer_has_its_code(endpoint: Endpoint, event: object, code: str) -> None:
+    meter = stream_meter(endpoint, strip_usage_event=False)
+    run(meter, b"data: " + msgspec.json.encode(event) + b"\n\n")
+    assert (meter.reading.failed, meter.reading.error) == (True, code)
+
+
 def test_only_the_event_without_choices_is_taken_out() -> None:
     with_choices = chunk("x", usage=USAGE)
     meter = stream_meter(Endpoint.CHAT, strip_usage_event=True)

@@ -6,9 +6,9 @@ from gateway.core.meter import Reading
 from gateway.core.signals import model_signal, upstream_signal
 
 
-def reading(*, failed: bool = False, complete: bool = False) -> Reading:
+def reading(*, failed: bool = False, complete: bool = False, error: str = "") -> Reading:
     made = Reading()
-    made.failed, made.complete = failed, complete
+    made.failed, made.complete, made.error = failed or bool(error), complete, error
     return made
 
 
@@ -20,6 +20,13 @@ def reading(*, failed: bool = False, complete: bool = False) -> Reading:
         (Ended(200, caller_gone=True, cut=True), Signal.NEUTRAL, Signal.OK),
         (Ended(200, cut=True), Signal.ERROR, Signal.OK),
         (Ended(200, reading=reading(failed=True)), Signal.ERROR, Signal.OK),
+        (Ended(200, reading=reading(error="server_error")), Signal.ERROR, Signal.OK),
+        (Ended(200, reading=reading(error="vector_store_timeout")), Signal.ERROR, Signal.OK),
+        (Ended(200, reading=reading(error="rate_limit_exceeded")), Signal.THROTTLED, Signal.OK),
+        (Ended(200, reading=reading(error="invalid_prompt")), Signal.NEUTRAL, Signal.OK),
+        (Ended(200, reading=reading(error="image_parse_error")), Signal.NEUTRAL, Signal.OK),
+        (Ended(200, reading=reading(error="failed_to_download_image")), Signal.NEUTRAL, Signal.OK),
+        (Ended(200, reading=reading(error="invalid_request_error")), Signal.NEUTRAL, Signal.OK),
         (Ended(500), Signal.ERROR, Signal.OK),
         (Ended(503), Signal.ERROR, Signal.OK),
         (Ended(429), Signal.THROTTLED, Signal.OK),
