@@ -130,6 +130,7 @@ def described(bought: "Purchase") -> dict[str, Any]:
         "stripe_fees": format_dollars(posted.fees // UCR_PER_CENT),
         "payment_intent": bought.payment_intent_id or None,
         "session": bought.session_id or None,
+        "saves_card": bought.saves_card,
         "receipt": bought.receipt_url or None,
         "created_at": bought.created_at.isoformat(timespec="seconds"),
         "paid_at": bought.paid_at.isoformat(timespec="seconds") if bought.paid_at else None,

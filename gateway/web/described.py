@@ -56,6 +56,7 @@ class Purchase(msgspec.Struct):
     bonus_credits: str
     refunded_cents: int
     reversed_credits: str
+    save_card: bool
     checkout_url: str | None
     receipt_url: str | None
     created_at: str

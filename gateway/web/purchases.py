@@ -170,6 +170,7 @@ def shown(bought: Purchase) -> dict[str, Any]:
         "bonus_credits": format_credits(order.bonus),
         "refunded_cents": posted.refunded // UCR_PER_CENT,
         "reversed_credits": format_credits(posted.reversed),
+        "save_card": bought.saves_card,  # whether who paid agreed to that, on Stripe's page
         "checkout_url": bought.checkout_url if bought.state in (PurchaseState.CREATED, PurchaseState.OPEN) else None,
         "receipt_url": bought.receipt_url or None,
         "created_at": bought.created_at.isoformat(timespec="seconds"),

@@ -13,7 +13,7 @@ from gateway.adapters.stripe.client import Stripe, StripeRefused, StripeUnavaila
 from gateway.core.payouts import OF_OWN_FEES, OF_PAYOUTS, OwnFee
 from gateway.core.stripe_events import HANDLED
 from gateway.core.topups import Mismatch
-from gateway.workers.payments import Payments
+from gateway.workers.payments import UNBOOKABLE, Payments
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ class Backfill:
         for intent_id in sorted(await self._stripe.touched(since_s)):
             try:
                 payments += await self._payments.look(intent_id) is not None
-            except (Mismatch, StripeRefused) as error:  # one that cannot be booked keeps no other from it
+            except (Mismatch, StripeRefused, *UNBOOKABLE) as error:  # one that cannot be booked keeps no other from it
                 log.error("a payment cannot be booked", payment=intent_id, reason=str(error))
         payouts, own_fees = await self._balance(since_s)
         return CaughtUp(events, payments, payouts, own_fees)

@@ -3,6 +3,7 @@
 Whoever hears of a payment, by an event, a backfill or a refund of ours, has it looked at here; nothing else posts one.
 """
 
+import asyncpg
 import structlog
 
 from gateway.adapters.postgres.notices import Notices
@@ -15,6 +16,8 @@ from gateway.core.topups import Mismatch, Payment, PurchaseState, state_of
 
 log = structlog.get_logger(__name__)
 
+# An object of Stripe's that is not as we know it, or that the books do not take: its own trouble, and nobody else's.
+UNBOOKABLE = (asyncpg.PostgresError, ValueError, LookupError, AttributeError, TypeError)
 READS_MAX = 5  # of one payment, while others post to its purchase
 
 

@@ -7,7 +7,6 @@ mend it. While Stripe is away nothing is given up.
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import asyncpg
 import msgspec
 import structlog
 
@@ -21,7 +20,7 @@ from gateway.adapters.stripe.objects import Cause
 from gateway.core.backoff import backoff_s
 from gateway.core.stripe_events import Subject, subject_of
 from gateway.core.topups import Mismatch
-from gateway.workers.payments import Payments
+from gateway.workers.payments import UNBOOKABLE, Payments
 
 log = structlog.get_logger(__name__)
 
@@ -88,7 +87,7 @@ class StripeEvents:
             await self._later_or_never(event, str(error))
         except Mismatch as error:
             await self._never(event, str(error))
-        except (asyncpg.PostgresError, ValueError, LookupError) as error:
+        except UNBOOKABLE as error:
             await self._later_or_never(event, f"{type(error).__name__}: {error}")
         else:
             await self._inbox.processed(event.id, reason)

@@ -48,7 +48,7 @@ async def buy(shop: Shop, *, save_card: bool) -> Any:
     status, told = await shop.ask(
         "POST", "/api/purchases", {"package": "starter", "save_card": save_card}, Idempotency_Key="first"
     )
-    assert status == 201
+    assert (status, told["save_card"]) == (201, save_card)
     shop.pay(told)
     await shop.settle()
     return told

@@ -8,15 +8,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from aiohttp import web
 from openai import APIStatusError
 from stripe import StripeClient
 
 from gateway.adapters.postgres.payouts import Payouts
+from gateway.adapters.stripe.objects import Told
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.core.payouts import Payout
 from gateway.core.statements import statement_csv
 from gateway.core.topups import Mismatch, PurchaseState
 from gateway.sandbox.openai import SimulatedOpenAI
+from gateway.web.ops import listen
 from gateway.web.statement_pdf import statement_pdf
 from tests.books import OPERATOR, now_ms
 from tests.proxy.conftest import Running, logs, openai, running
@@ -235,6 +238,24 @@ async def test_an_event_that_was_given_up_is_taken_up_when_stripe_sends_it_again
     shop.simulated.send_again(sent)
     await shop.settle()
     assert set(await shop.states()) == {"processed"}
+
+
+async def test_an_object_of_no_known_shape_stops_no_worker(running: Running, openai: SimulatedOpenAI) -> None:
+    """It is tried again, with its reason, and is given up in the end; other events go on."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"id": "cs_1", "object": "checkout.session"})
+
+    strange = web.Application()
+    strange.router.add_route("*", "/{path:.*}", answer)
+    runner, url = await listen(strange, "127.0.0.1", 0)
+    async with open_shop(running, openai, api_url=url) as shop:
+        event = Told("evt_1", "checkout.session.completed", "cs_1", "", False, 0, b"{}")
+        await shop.parts.inbox.keep(event, {}, "webhook")
+        await shop.parts.events.step()
+        (kept,) = await shop.parts.inbox.listing(count=10)
+        assert (kept.state, kept.reason.partition(":")[0]) == ("retrying", "AttributeError")
+    await runner.cleanup()
 
 
 async def test_what_no_event_ever_told_is_found_by_the_backfill(shop: Shop) -> None:
