@@ -92,7 +92,7 @@ GROUPS = (
     (OPERATORS, "ops", ops.app, 'ops keys create "Ada" --role operator --reason "on call"'),
     (OPERATORS, "audit-log", audit_log.app, "audit-log show --author ada"),
     (OPERATORS, "notices", notices.app, "notices targets add https://example.com/hook"),
-    (OPERATORS, "sandbox", sandbox.app, "sandbox openai --help"),
+    (OPERATORS, "sandbox", sandbox.app, "sandbox openai --ttft-ms 300"),
 )
 
 run.register(app, RUNNING)
