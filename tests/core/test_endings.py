@@ -24,6 +24,7 @@ def ended(
     final: bool = False,
     sent_any: bool = True,
     gone: bool = False,
+    out_of_slices: bool = False,
 ) -> Ended:
     reading = Reading()
     reading.usage = msgspec.convert(usage, ReportedUsage) if usage else None
@@ -31,7 +32,14 @@ def ended(
     reading.usage_final = final
     if text:
         reading.delivered.add(text)
-    return Ended(status=status, cut=cut, sent_any=sent_any, caller_gone=gone, reading=reading)
+    return Ended(
+        status=status,
+        cut=cut,
+        sent_any=sent_any,
+        caller_gone=gone,
+        reading=reading,
+        is_out_of_slices=out_of_slices,
+    )
 
 
 GOOD: dict[str, object] = {"prompt_tokens": 10, "completion_tokens": 5}
@@ -59,6 +67,8 @@ GOOD: dict[str, object] = {"prompt_tokens": 10, "completion_tokens": 5}
         (ended(complete=False), Outcome.ESTIMATED, Charge.HELD, (Flag.USAGE_MISSING,)),
         (ended(unreadable=True), Outcome.ESTIMATED, Charge.HELD, (Flag.USAGE_ABSURD,)),
         (ended(complete=False, cut=True, text="hi"), Outcome.ESTIMATED, Charge.DELIVERED, (Flag.CUT,)),
+        (ended(complete=False, cut=True, out_of_slices=True), Outcome.ESTIMATED, Charge.DELIVERED, (Flag.SLICED,)),
+        (ended(usage=GOOD, cut=True, out_of_slices=True), Outcome.ESTIMATED, Charge.DELIVERED, (Flag.SLICED,)),
         (ended(complete=False, cut=True, gone=True), Outcome.ESTIMATED, Charge.DELIVERED, (Flag.CUT,)),
         (ended(complete=False, cut=True, sent_any=False), Outcome.VOID, Charge.NOTHING, (Flag.CUT,)),
         (ended(complete=False, failed=True), Outcome.VOID, Charge.NOTHING, (Flag.FAILED,)),

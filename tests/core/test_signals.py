@@ -19,6 +19,7 @@ def reading(*, failed: bool = False, complete: bool = False, error: str = "") ->
         (Ended(200, caller_gone=True, cut=True, reading=reading(complete=True)), Signal.OK, Signal.OK),
         (Ended(200, caller_gone=True, cut=True), Signal.NEUTRAL, Signal.OK),
         (Ended(200, cut=True), Signal.ERROR, Signal.OK),
+        (Ended(200, cut=True, is_out_of_slices=True), Signal.OK, Signal.OK),
         (Ended(200, reading=reading(failed=True)), Signal.ERROR, Signal.OK),
         (Ended(200, reading=reading(error="server_error")), Signal.ERROR, Signal.OK),
         (Ended(200, reading=reading(error="vector_store_timeout")), Signal.ERROR, Signal.OK),
