@@ -23,7 +23,7 @@ STRIPE_CLI_VERSION := 1.52.0
 
 stripe-cli: $(VENV)/.test
 	@npm install --silent --ignore-scripts --no-save --prefix $(STRIPE_CLI) @stripe/cli@$(STRIPE_CLI_VERSION)
-	TOLLGATE_STRIPE_CLI=$(STRIPE_CLI)/node_modules/.bin/stripe $(BIN)/pytest -q tests/sandbox/stripe/stripe_cli.py $(ARGS)
+	TOLLGATE_TEST_STRIPE_CLI=$(STRIPE_CLI)/node_modules/.bin/stripe $(BIN)/pytest -q tests/sandbox/stripe/stripe_cli.py $(ARGS)
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench $(ARGS)
