@@ -92,7 +92,7 @@ async def test_changes_at_once_are_one_after_the_other(books: Books, desk: FlagD
     assert [line.before for line in lines] == [*(line.after for line in lines[1:]), None]
 
 
-async def test_an_expired_flag_is_let_go_while_postgres_is_away(
+async def test_a_flag_expires_on_time_whether_or_not_postgres_answers(
     books: Books, desk: FlagDesk, follower: ControlsFollower, clock: Clock
 ) -> None:
     await desk.set(MAINTENANCE, True, Scope(), DRILL, for_ms=1000)
@@ -104,8 +104,6 @@ async def test_an_expired_flag_is_let_go_while_postgres_is_away(
     assert follower.stale_s == 0
     clock.now_ms += 1000
     assert follower.stale_s == 1
-    with pytest.raises(LedgerUnavailable):
-        await follower.step()
     assert follower.snapshot() == Controls()
 
 

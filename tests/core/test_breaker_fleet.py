@@ -1,7 +1,7 @@
 """Ten gateways and their breaker in virtual time: an outage, a slow brownout, a flapping upstream, and mere noise."""
 
 import random
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import pytest
 
@@ -76,6 +76,22 @@ def test_noise_never_opens_it(calls_per_s: int, seed: int) -> None:
 
     assert fleet.opened_at_ms() == []
     assert fleet.refused == 0
+
+
+def test_too_few_calls_open_it_by_no_rate_of_failures() -> None:
+    def opened_at_ms(calls_per_s: int) -> list[int]:
+        answers = cycle([FINE, FAILED, FAILED])
+        return Simulation(lambda now_ms, chance: next(answers), calls_per_s=calls_per_s).run(60_000).opened_at_ms()
+
+    assert opened_at_ms(1) == []
+    assert opened_at_ms(10) != []
+
+
+def test_gateways_that_act_alone_do_not_come_back_all_at_once() -> None:
+    fleet = Simulation(outage, calls_per_s=1000, store_away=lambda now_ms: True).run(40_000)
+
+    first = sorted(fleet.probe_times_ms)[: len(fleet.gateways)]
+    assert max(first) - min(first) > POLICY.open_ms * POLICY.jitter / 2
 
 
 def test_a_slow_brownout_opens_it_when_half_of_the_calls_fail_and_not_before() -> None:

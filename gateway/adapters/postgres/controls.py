@@ -28,7 +28,9 @@ class ControlsFollower:
         self._looked_at_ms = now_ms()
 
     def snapshot(self) -> Controls:
-        """What is in force now."""
+        """What is in force now: what has expired is let go here, however long Postgres takes to answer `step`."""
+        if self._expires_at_ms is not None and self._expires_at_ms <= self._now_ms():
+            self._apply()
         return self._snapshot
 
     @property
@@ -38,8 +40,6 @@ class ControlsFollower:
 
     async def step(self) -> int:
         """Look once; 1 if something had changed. Raises `LedgerUnavailable`."""
-        if self._expires_at_ms is not None and self._expires_at_ms <= self._now_ms():
-            self._apply()
         with outages():
             async with asyncio.timeout(self._read_timeout_s):
                 version = await self._pool.fetchval(self._sql["version"])
