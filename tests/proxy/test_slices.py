@@ -1,6 +1,7 @@
 """A small balance runs a long answer slice by slice: nobody overdraws, and what ends early ends as at its limit."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,7 +15,7 @@ from tests.proxy.conftest import Running
 from tests.proxy.prices import CHAT
 from tests.proxy.stack import Account, Line, Stack
 from tests.proxy.test_caps import body, cap
-from tests.proxy.wire import ask, request
+from tests.proxy.wire import Received, ScriptedUpstream, ask, events, request
 
 MODEL = "gpt-4o-mini"
 HELLO: list[Any] = [{"role": "user", "content": "Say hello."}]
@@ -112,14 +113,14 @@ async def test_a_response_ends_as_incomplete_with_all_that_was_said(stack: Stack
         stack.client(account.key) as client,
         client.responses.stream(**asked, extra_headers=scenario(2000)) as stream,
     ):
-        events: list[Any] = [event async for event in stream]
-    response = events[-1].response
-    assert (events[-1].type, response.status) == ("response.incomplete", "incomplete")
+        seen: list[Any] = [event async for event in stream]
+    response = seen[-1].response
+    assert (seen[-1].type, response.status) == ("response.incomplete", "incomplete")
     assert response.incomplete_details.reason == "max_output_tokens"
-    said = "".join(event.delta for event in events if event.type == "response.output_text.delta")
-    assert response.output_text == said != ""
+    text = "".join(event.delta for event in seen if event.type == "response.output_text.delta")
+    assert response.output_text == text != ""
     assert response.output[0].status == "incomplete"
-    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert [event.sequence_number for event in seen] == list(range(len(seen)))
     line = await stack.line()
     assert (line.flags, response.usage.output_tokens) == ("sliced", line.usage.output)
     assert_exact(stack, line)
@@ -171,6 +172,60 @@ async def test_a_days_cap_ends_a_sliced_answer_too(stack: Stack) -> None:
     line = await stack.line()
     assert 500 < line.usage.output < 600
     assert line.charged <= day
+
+
+async def test_a_cap_on_one_request_ends_a_sliced_answer_too(stack: Stack) -> None:
+    most = cost_of(stack, 600)
+    await cap(stack, on_unaffordable="slice", request=most)
+    assert outcome_of(await chat(stack, stack.account, 2000)) == "length"
+    line = await stack.line()
+    assert 500 < line.usage.output < 600
+    assert line.held <= most
+
+
+def said(text: str) -> bytes:
+    chunk = {"id": "c", "model": MODEL, "choices": [{"index": 0, "delta": {"content": text}}]}
+    return b"data: %b\n\n" % json.dumps(chunk).encode()
+
+
+async def test_no_event_passes_that_is_not_paid_for_and_upstream_is_closed(
+    running: Running, upstream: ScriptedUpstream
+) -> None:
+    closed = asyncio.Event()
+
+    async def serve(_: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head, end = events(said("hello"), said("word " * 5000)).rsplit(b"0\r\n\r\n", 1)
+        writer.write(head + end)  # and no last chunk
+        assert await reader.read() == b""
+        closed.set()
+
+    upstream.serve = serve
+    async with running(upstream.url, slices=SLICES) as stack:
+        account = await account_with(stack, 600)
+        got = await ask(stack.address, request(CHAT, account.key, body(stream=True, max_tokens=16_000)))
+        await asyncio.wait_for(closed.wait(), 10)
+        assert got.body.startswith(said("hello"))
+        assert b"word" not in got.body
+        assert b'"finish_reason":"length"' in got.body
+        line = await stack.line()
+        assert (line.flags, line.usage.output) == ("sliced", 1)
+        assert_exact(stack, line)
+
+
+async def test_an_answer_that_breaks_off_is_no_end_at_a_limit(running: Running, upstream: ScriptedUpstream) -> None:
+    upstream.answer = events(said("hello"))[:-5]
+
+    async def serve(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(upstream.answer)
+        writer.close()
+
+    upstream.serve = serve
+    async with running(upstream.url, slices=SLICES) as stack:
+        account = await account_with(stack, 600)
+        with pytest.raises(asyncio.IncompleteReadError):
+            await ask(stack.address, request(CHAT, account.key, body(stream=True, max_tokens=16_000)))
+        line = await stack.line()
+        assert (line.outcome, line.flags, line.usage.output) == ("estimated", "cut", 1)
 
 
 async def test_50_sliced_answers_at_once_never_overdraw(stack: Stack) -> None:
