@@ -31,6 +31,10 @@ class Endpoint(StrEnum):
     EMBEDDINGS = "/v1/embeddings"
 
 
+# What a completion that names no limit may be long (OpenAI's reference, /v1/completions, `max_tokens`).
+COMPLETION_TOKENS = 16
+
+
 class Call(msgspec.Struct, frozen=True, gc=False):
     """A metered call. `body` is what goes upstream; `content` the raw JSON values that hold text."""
 
@@ -46,6 +50,17 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     content: tuple[bytes, ...]  # raw JSON of messages, input, prompt, instructions …
     extras: tuple[bytes, ...]  # raw JSON of tools, response_format …: counted by bytes
     may_hold_parts: bool = True  # False: it names nothing that only bodies with images, files and the like name
+
+    @property
+    def output_limit_upstream(self) -> int | None:
+        """The output limit that upstream goes by: as asked, or a completion's own; None: the model's.
+
+        A limit of null is named; what is spelt with escapes may be.
+        """
+        if self.output_limit is not None or self.endpoint is not Endpoint.COMPLETIONS:
+            return self.output_limit
+        is_named = b'"max_tokens"' in self.body or b"\\u" in self.body
+        return None if is_named else COMPLETION_TOKENS
 
 
 _ABSENT, _NULL = msgspec.Raw(b""), msgspec.Raw(b"null")

@@ -9,10 +9,10 @@ from gateway.core.caps import Bounds, Excess
 from gateway.core.errors import OutputLimitTooHigh
 from gateway.core.rates import ModelRates
 
-# What a body is given that names no limit. The newer name of chat is the one that every model takes. A completion
-# without one is 16 tokens long upstream, and a limit would make it longer.
+# What a body is given that names no limit. The newer name of chat is the one that every model takes.
 _ADDED: dict[Endpoint, bytes] = {
     Endpoint.CHAT: b'"max_completion_tokens":%d,',
+    Endpoint.COMPLETIONS: b'"max_tokens":%d,',
     Endpoint.RESPONSES: b'"max_output_tokens":%d,',
 }
 _NAMES: dict[Endpoint, tuple[str, ...]] = {
@@ -29,13 +29,13 @@ _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 def keep_output(call: Call, row: ModelRates, bounds: Bounds) -> Call:
     """`call` within its cap on output; raises `OutputLimitTooHigh` where that is not to be clamped, or cannot be."""
     cap = bounds.output_tokens
-    if cap is None or (row.output_tokens_max if call.output_limit is None else call.output_limit) * call.choices <= cap:
+    asked = row.output_tokens_max if call.output_limit_upstream is None else call.output_limit_upstream
+    if cap is None or asked * call.choices <= cap:
         return call
     limit = cap // call.choices
     if limit < 1 or (call.output_limit is not None and bounds.on_output is Excess.REFUSE):
         raise OutputLimitTooHigh(
-            f"This call asks for up to {call.choices * (call.output_limit or row.output_tokens_max)} output tokens; "
-            f"{cap} are allowed in one call.",
+            f"This call asks for up to {call.choices * asked} output tokens; {cap} are allowed in one call.",
             param=_NAMES[call.endpoint][-1],
             allowed=cap,
         )
@@ -49,7 +49,7 @@ def with_output_limit(call: Call, limit: int) -> Call:
     >>> with_output_limit(parse(Endpoint.CHAT, b'{"model":"m", "max_tokens": 500}'), 100).body
     b'{"model":"m", "max_tokens": 100}'
     """
-    if call.output_limit is not None and call.output_limit <= limit:
+    if call.output_limit_upstream is not None and call.output_limit_upstream <= limit:
         return call
     if call.output_limit is None:
         added = _ADDED.get(call.endpoint)

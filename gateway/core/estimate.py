@@ -165,7 +165,8 @@ def _input_bound(call: Call, row: ModelRates, content: Content, text_tokens: int
 
 def _output_bound(call: Call, row: ModelRates, content: Content) -> int:
     """Bound the output tokens of all choices. Rejected predictions are billed beside the limit."""
-    asked = row.output_tokens_max if call.output_limit is None else min(call.output_limit, row.output_tokens_max)
+    limit = call.output_limit_upstream
+    asked = row.output_tokens_max if limit is None else min(limit, row.output_tokens_max)
     return call.choices * (asked + (content.prediction_bytes if row.output_tokens_max else 0))
 
 

@@ -37,7 +37,8 @@ def clamped(endpoint: Endpoint, body: bytes, limit: int = 100) -> bytes:
         (RESPONSES, b'{"model":"m","input":"x"}', b'{"max_output_tokens":100,"model":"m","input":"x"}'),
         (RESPONSES, b'{"model":"m","max_output_tokens":500}', b'{"model":"m","max_output_tokens":100}'),
         (COMPLETIONS, b'{"model":"m","max_tokens":500}', b'{"model":"m","max_tokens":100}'),
-        (COMPLETIONS, b'{"model":"m"}', b'{"model":"m"}'),
+        (COMPLETIONS, b'{"model":"m"}', b'{"model":"m"}'),  # 16 tokens long
+        (COMPLETIONS, b'{"model":"m","max_tokens":null}', b'{"model":"m","max_tokens":100}'),
         (EMBEDDINGS, b'{"model":"m","input":"x"}', b'{"model":"m","input":"x"}'),
     ],
 )
@@ -89,3 +90,9 @@ def test_whatever_else_a_body_says_it_says_still(others: dict[str, Any], limit: 
         after.pop(name, None)
         body.pop(name, None)
     assert after == body
+
+
+def test_a_completion_that_names_no_limit_is_16_tokens_long_and_clamped_below_that_only() -> None:
+    call = parse(COMPLETIONS, b'{"model":"m"}')
+    assert with_output_limit(call, 16) is call
+    assert with_output_limit(call, 15).body == b'{"max_tokens":15,"model":"m"}'

@@ -149,8 +149,16 @@ def test_a_tier_that_is_not_sold_has_no_estimate(tier: str) -> None:
         estimate_cheap(chat(service_tier=tier), SIMPLE, CARD)
 
 
+def test_a_completion_that_names_no_limit_is_held_for_the_16_tokens_that_it_gets() -> None:
+    bounds = [
+        estimate_cheap(parse(Endpoint.COMPLETIONS, body), SIMPLE, CARD).output_tokens_max
+        for body in (b'{"model":"m"}', b'{"model":"m","n":3}', b'{"model":"m","max_tokens":null}')
+    ]
+    assert bounds == [16, 48, SIMPLE.output_tokens_max]
+
+
 def test_an_estimate_never_outgrows_what_redis_can_compare() -> None:
-    body = b'{"model":"rich","n":128,"prompt":[' + b'"",' * 200_000 + b'""]}'
+    body = b'{"model":"rich","n":128,"max_tokens":1000000,"prompt":[' + b'"",' * 200_000 + b'""]}'
     assert estimate_cheap(parse(Endpoint.COMPLETIONS, body), RICH, CARD).amount == AMOUNT_UCR_MAX
 
 
