@@ -189,6 +189,22 @@ def _is_repeated(name: bytes, headers: Headers) -> bool:
     return sum(field[0].lower() == name for field in headers) > 1
 
 
+def is_http(heads: bytes) -> bool:
+    """Whether what an upstream sent, heads of interim answers and then a final one, is HTTP/1: llhttp reads RTSP, too.
+
+    >>> is_http(b"HTTP/1.0 200 OK"), is_http(b"RTSP/1.0 200 OK"), is_http(b"HTTP/1.1 103 H\\r\\n\\r\\nICE/1.0 200 OK")
+    (True, False, False)
+    """
+    heads = heads.lstrip(b"\r\n")
+    while heads:
+        if heads[:7] != b"HTTP/1."[: len(heads)]:
+            return False
+        if heads[9:10] != b"1":
+            return True
+        heads = heads.partition(b"\r\n\r\n")[2]
+    return True
+
+
 def check_reason(reason: bytes) -> None:
     if _NOT_IN_REASON.search(reason):
         raise AnswerBroken("malformed: a control character in the reason phrase")

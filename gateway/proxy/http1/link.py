@@ -9,7 +9,15 @@ import httptools
 
 from gateway.proxy.http1.answer import Answer
 from gateway.proxy.http1.errors import AnswerBroken, HeadTimeout, Unanswered
-from gateway.proxy.http1.framing import Delimited, check_interim, check_reason, delimited, is_framing, is_wasteful
+from gateway.proxy.http1.framing import (
+    Delimited,
+    check_interim,
+    check_reason,
+    delimited,
+    is_framing,
+    is_http,
+    is_wasteful,
+)
 from gateway.proxy.http1.headers import Headers, survey
 
 if TYPE_CHECKING:
@@ -33,7 +41,7 @@ class Link(asyncio.Protocol):
         "_delimited",
         "_done",
         "_excess",
-        "_head_bytes",
+        "_head",
         "_headers",
         "_in_head",
         "_interim",
@@ -78,7 +86,7 @@ class Link(asyncio.Protocol):
         self._on_interim: OnInterim | None = None
         self._reason = b""
         self._headers: Headers = []
-        self._head_bytes = 0
+        self._head = b""  # what came of an answer until its head was complete
         self._wire_bytes = 0
         self._delimited = Delimited.BY_HEAD
         self._in_head = False
@@ -221,6 +229,8 @@ class Link(asyncio.Protocol):
             self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        if self._answer is None:
+            self._head = self._head + data if self._head else data
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -249,10 +259,8 @@ class Link(asyncio.Protocol):
         elif self._asking is None:
             if self._excess:
                 self._transport.abort()
-        else:
-            self._head_bytes += len(data)
-            if self._head_bytes > self._pool.buffers.head_bytes_max:
-                self.give_up(AnswerBroken("malformed: head too large"))
+        elif len(self._head) > self._pool.buffers.head_bytes_max:
+            self.give_up(AnswerBroken("malformed: head too large"))
 
     def _hand_over(self) -> None:
         pieces = self._pieces
@@ -338,6 +346,9 @@ class Link(asyncio.Protocol):
             raise AnswerBroken("malformed: nothing was asked")
         check_reason(reason)
         parser = self._parser
+        version = parser.get_http_version()
+        if version != "1.1" and not is_http(self._head):
+            raise AnswerBroken("malformed: not HTTP")
         status = parser.get_status_code()
         if 100 <= status < 200 and status != 101:
             check_interim(headers)
@@ -348,9 +359,9 @@ class Link(asyncio.Protocol):
         if len(headers) > self._pool.buffers.header_count_max:
             raise AnswerBroken("malformed: too many headers")
         fields, travelling = survey(headers)
-        self._delimited = delimited(self._method, status, parser.get_http_version(), headers, fields)
+        self._delimited = delimited(self._method, status, version, headers, fields)
         self._keep = parser.should_keep_alive()
-        self._head_bytes = self._wire_bytes = 0
+        self._head, self._wire_bytes = b"", 0
         self._on_interim = None  # it leads to the request
         self._answer = answer = Answer(self, status, reason, headers, fields, travelling)
         if self._delimited is Delimited.BY_HEAD:
