@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from stripe import StripeClient
 
+from gateway.adapters.postgres.audit import run_audit
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.adapters.postgres.reconciliation import ReconciliationReads, Reports
 from gateway.app.reconcile import ReconcileParts, open_reconciliation
@@ -250,6 +251,20 @@ async def test_a_changed_balance_in_postgres_is_found(shop: Shop, database_url: 
     seen = await report(shop)
     assert set(wrong(seen)) == {"outstanding = granted - debited", "Redis against Postgres"}
     assert found(seen, "outstanding = granted - debited").difference == 7
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE purchase SET posted_refund_reversed = posted_refund_reversed + 10 WHERE package = 'starter'",
+        "INSERT INTO transfer SELECT gen_random_uuid(), 'top_up', account_id, NULL, 'free credit', event_at, now()"
+        " FROM transfer WHERE kind = 'top_up'",
+    ],
+)
+async def test_the_audit_finds_credit_that_no_purchase_accounts_for(shop: Shop, database_url: str, damage: str) -> None:
+    await alter(database_url, damage)
+    found = [each.name for each in await run_audit(shop.stack.stores.pool, None) if not each.holds]
+    assert "8. a paid purchase is one top-up, and no more is taken back than was granted" in found
 
 
 async def test_tokens_that_openai_counts_and_we_did_not_meter_are_found(shop: Shop, openai: SimulatedOpenAI) -> None:

@@ -93,6 +93,10 @@ LEFT JOIN LATERAL (
 WHERE moved <> posted_paid + posted_bonus - posted_refund_reversed - posted_dispute_reversed
    OR topped_up <> CASE WHEN posted_paid > 0 THEN 1 ELSE 0 END
    OR posted_refund_reversed + posted_dispute_reversed NOT BETWEEN 0 AND posted_paid + posted_bonus
+UNION ALL
+SELECT format('transfer %s: a %s of no purchase', id, kind) FROM transfer
+WHERE kind IN ('top_up', 'tax', 'refund', 'reversal')
+  AND NOT EXISTS (SELECT FROM purchase_transfer WHERE purchase_transfer.transfer_id = transfer.id)
 
 -- name: 9. repeating an event changes nothing: what is posted is claimed, and a claim is made once
 SELECT format('request %s moved money and is not claimed', request_id) FROM transfer
