@@ -150,16 +150,29 @@ class OutputLimitTooHigh(GatewayError):
     status, code, type = 400, "output_limit_too_high", "invalid_request_error"
 
 
-class RateLimited(GatewayError):
-    """Too many calls at once or in a minute."""
-
-    status, code, type, retryable = 429, "rate_limit_exceeded", "rate_limit_error", True
-
-
 class BeyondRateLimit(GatewayError):
     """This call alone is more than a minute allows."""
 
     status, code, type = 429, "rate_limit_exceeded", "rate_limit_error"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Likewise, and of a rate what an admitted call is told of it too."""
+        kind, allowed, left = (self.details.get(name) for name in ("rate", "allowed", "remaining"))
+        if not isinstance(allowed, int) or not isinstance(left, int):
+            return super().headers()
+        told = {
+            "limit": f"{allowed}",
+            "remaining": f"{left}",
+            "reset": f"{(allowed - left) * 60_000 // (allowed or 1)}ms",
+        }
+        lines = [(f"x-gateway-ratelimit-{what}-{kind}".encode(), value.encode()) for what, value in told.items()]
+        return super().headers() + lines
+
+
+class RateLimited(BeyondRateLimit):
+    """Too many calls at once or in a minute."""
+
+    retryable = True
 
 
 class RequestTimeout(GatewayError):

@@ -55,7 +55,8 @@ def cap_refusal(
             allowed=limit,
         )
     if kind in ("requests", "tokens"):
-        return _rate_refusal(level_name, kind, bound, caps.requests_a_minute, caps.tokens_a_minute, needed, wait_ms)
+        allowed = (caps.requests_a_minute if kind == "requests" else caps.tokens_a_minute) or 0
+        return _rate_refusal(level_name, kind, allowed, needed, available, wait_ms)
     return _credits_refusal(bounds, level_name, kind, caps, needed, available, affordable_output_tokens)
 
 
@@ -84,22 +85,17 @@ def _credits_refusal(
     )
 
 
-def _rate_refusal(
-    level: str, kind: str, bound: str, requests: int | None, tokens: int | None, needed: int, wait_ms: int
-) -> GatewayError:
-    allowed = (requests if kind == "requests" else tokens) or 0
-    if needed > allowed:
-        return BeyondRateLimit(
-            f"This call may use {needed} {kind}; {_owner(level)} may use {allowed} a minute.",
-            limit=bound,
-            allowed=allowed,
-        )
+def _rate_refusal(level: str, kind: str, allowed: int, needed: int, left: int, wait_ms: int) -> GatewayError:
     wait_s = max(1, -(-wait_ms // 1000))
-    return RateLimited(
-        f"{_owner(level)} may use {allowed} {kind} a minute; this call would pass it. Try again in {wait_s} s.",
-        retry_after_s=wait_s,
-        limit=bound,
+    text = f"{_owner(level)} may use {allowed} {kind} a minute; this call "
+    is_never = needed > allowed
+    return (BeyondRateLimit if is_never else RateLimited)(
+        text + (f"may use {needed}." if is_never else f"would pass it. Try again in {wait_s} s."),
+        retry_after_s=None if is_never else wait_s,
+        limit=f"{level}_{kind}",
+        rate=kind,
         allowed=allowed,
+        remaining=left,
     )
 
 

@@ -148,7 +148,7 @@ def test_a_rate_is_429_and_says_when_to_come_back() -> None:
 def test_a_call_that_no_minute_allows_is_not_to_be_retried() -> None:
     kind, status, retry_after_s, details = refused("account_tokens", 101, 100, tokens_a_minute=100)
     assert (kind, status, retry_after_s) == (BeyondRateLimit, 429, None)
-    assert details == {"limit": "account_tokens", "allowed": 100}
+    assert details == {"limit": "account_tokens", "rate": "tokens", "allowed": 100, "remaining": 100}
 
 
 def test_a_closer_estimate_helps_where_size_counts() -> None:

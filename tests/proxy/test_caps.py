@@ -114,6 +114,8 @@ async def test_a_rate_is_told_beside_upstreams_own_and_refuses_with_a_time(stack
         "account_requests",
     )
     assert 28 <= int(third.get(b"retry-after") or 0) <= 30
+    told = [third.get(b"x-gateway-ratelimit-%b-requests" % what) for what in (b"limit", b"remaining", b"reset")]
+    assert told == [b"2", b"0", b"60000ms"]
 
 
 async def test_a_call_of_more_tokens_than_a_minute_has_is_not_to_be_retried(stack: Stack) -> None:
