@@ -66,7 +66,7 @@ async def _entries(books: Books, bought: Purchase) -> dict[str, int]:
     return {row["bucket"]: row["amount"] for row in await books.pool.fetch(sums, bought.id)}
 
 
-async def main(count: int) -> None:
+async def main(first: int, count: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         postgres = EmbeddedPostgres(Path(place) / "postgres", durable=False)
         redis = EmbeddedRedis(Path(place) / "redis", durable=False)
@@ -75,7 +75,7 @@ async def main(count: int) -> None:
         try:
             migrate(postgres.url)
             async with open_books(postgres.url, redis.url) as books:
-                seeds = iter(range(count))
+                seeds = iter(range(first, first + count))
 
                 async def lane() -> None:
                     for seed in seeds:
@@ -93,7 +93,8 @@ async def main(count: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=10_000)
-    asked = parser.parse_args().count
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    asked = parser.parse_args()
     began_s = time.monotonic()
-    asyncio.run(main(asked))
-    print(f"{asked} lives ended alike in PostgreSQL, in {time.monotonic() - began_s:.1f} s")
+    asyncio.run(main(asked.first, asked.count))
+    print(f"{asked.count} lives ended alike in PostgreSQL, in {time.monotonic() - began_s:.1f} s")
