@@ -21,9 +21,9 @@ from gateway.adapters.redis.link import RedisUnavailable
 from gateway.app.sources import RequestIds, now_ms
 from gateway.app.stores import Stores, open_stores
 from gateway.config import ConfigError, load
+from gateway.core.access.roles import Role
 from gateway.core.holds import Hold, Outcome, Settlement, Terms
 from gateway.core.money import UCR_PER_CREDIT
-from gateway.core.roles import Role
 from gateway.logs import configure_logs
 
 AT_ONCE = 500  # commands in flight: Redis answers so many well within the link's timeout

@@ -25,7 +25,7 @@ from gateway.adapters.postgres.audit_log import Signature
 from gateway.adapters.postgres.flags import FlagDesk
 from gateway.app.stores import open_stores
 from gateway.config import load
-from gateway.core.flags import MAINTENANCE, Scope
+from gateway.core.guard.flags import MAINTENANCE, Scope
 from gateway.logs import configure_logs
 
 CONNECTIONS = 32

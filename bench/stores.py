@@ -14,7 +14,7 @@ import psycopg
 from redis import Redis
 
 from bench.processes import BenchError
-from gateway.core.keys import hash_key
+from gateway.core.access.keys import hash_key
 from gateway.core.shards import SHARDS, shard_of
 
 DRAIN_TIMEOUT_S = 60.0

@@ -19,13 +19,13 @@ from gateway.adapters.postgres.keys import Keys
 from gateway.adapters.postgres.ledger import Ledger, Posted
 from gateway.adapters.postgres.members import Members
 from gateway.adapters.redis.outbox import Outbox, decode
-from gateway.core.caps import Caps
+from gateway.core.accounting.posting import DeadLetter, Event, Position
+from gateway.core.calls.usage import Usage
+from gateway.core.guard.caps import Caps
+from gateway.core.guard.plans import Plans
 from gateway.core.holds import Outcome, Phase, Settlement, Terms
 from gateway.core.ids import uuid7
-from gateway.core.plans import Plans
-from gateway.core.posting import DeadLetter, Event, Position
 from gateway.core.shards import SHARD_KEYS, shard_of
-from gateway.core.usage import Usage
 
 OPERATOR = Signature("olga", "a test")
 

@@ -13,11 +13,11 @@ from gateway.adapters.postgres.charges import Charges
 from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.adapters.redis.counters import Charged, Counters, OutboxAhead
 from gateway.adapters.redis.credits import Credits, ShardCold
-from gateway.core.caps import Holder
+from gateway.core.accounting.posting import Position
+from gateway.core.guard.caps import Holder
+from gateway.core.guard.windows import UTC_NAME, Windows, opened_ms, windows_at
 from gateway.core.holds import Hold
-from gateway.core.posting import Position
 from gateway.core.shards import shard_of
-from gateway.core.windows import UTC_NAME, Windows, opened_ms, windows_at
 
 # By then every gateway follows what was set, and most calls that were opened without have ended.
 SETTLED_S = 5.0

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from gateway.core.access.jwts import key_id_of
 from gateway.core.errors import IdentityUnavailable, Unauthenticated
-from gateway.core.jwts import key_id_of
 
 log = structlog.get_logger(__name__)
 

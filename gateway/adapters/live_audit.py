@@ -13,8 +13,8 @@ import msgspec
 from gateway.adapters.postgres.database import SYSTEM, Pool, outages
 from gateway.adapters.redis.link import RedisLink
 from gateway.adapters.redis.stored_holds import StoredHold, read_hold
+from gateway.core.accounting.posting import Position
 from gateway.core.money import MicroCredits
-from gateway.core.posting import Position
 from gateway.core.shards import SHARD_KEYS, SHARDS
 
 ATTEMPTS_MAX = 10

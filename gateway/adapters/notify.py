@@ -16,8 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
-from gateway.core.addresses import Address, Network, is_within
-from gateway.core.notices import Words, signature
+from gateway.core.access.addresses import Address, Network, is_within
+from gateway.core.guard.notices import Words, signature
 
 SIGNATURE_HEADER, ID_HEADER = "x-tollgate-signature", "x-tollgate-notice"
 

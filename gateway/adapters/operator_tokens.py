@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from gateway.adapters.jwks import Verifier
-from gateway.core.jwts import token_of
-from gateway.core.operators import Operator, OperatorClaims, operator_of
+from gateway.core.access.jwts import token_of
+from gateway.core.access.operators import Operator, OperatorClaims, operator_of
 
 
 class TokenOperators:

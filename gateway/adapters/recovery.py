@@ -14,8 +14,8 @@ from gateway.adapters.redis.credits import AccountUnloaded, Credits, ShardCold, 
 from gateway.adapters.redis.link import RedisLink
 from gateway.adapters.redis.outbox import Outbox
 from gateway.adapters.redis.stored_holds import StoredHold, read_hold
+from gateway.core.accounting.posting import Event, Position
 from gateway.core.holds import Hold, HoldState
-from gateway.core.posting import Event, Position
 from gateway.core.shards import SHARD_KEYS, shard_of
 
 REBUILD_LOCK = 7_077_003

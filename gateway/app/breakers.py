@@ -10,7 +10,7 @@ from gateway.adapters.redis.breakers import BreakerStore
 from gateway.app.sources import new_request_id
 from gateway.app.stores import Stores
 from gateway.config import Config
-from gateway.core.breaker import BreakerPolicy, State
+from gateway.core.guard.breaker import BreakerPolicy, State
 from gateway.proxy.breakers import Breakers
 from gateway.proxy.http1.client import Pool
 from gateway.proxy.prober import Prober

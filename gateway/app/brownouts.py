@@ -9,9 +9,9 @@ from gateway.app.cards import load_cards
 from gateway.app.sources import now_ms
 from gateway.app.stores import Stores
 from gateway.config import Config
-from gateway.core.brownout import Level
-from gateway.core.brownout_rules import RulePolicy
-from gateway.core.policy import Controls
+from gateway.core.guard.brownout import Level
+from gateway.core.guard.brownout_rules import RulePolicy
+from gateway.core.guard.policy import Controls
 from gateway.proxy.rules import BrownoutRules, Measure
 
 

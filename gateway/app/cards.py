@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.config import Config, ConfigError
-from gateway.core.rate_card import RateCardError, load_card
-from gateway.core.rates import RateCard
-from gateway.core.schedule import Schedule
+from gateway.core.pricing.rate_card import RateCardError, load_card
+from gateway.core.pricing.rates import RateCard
+from gateway.core.pricing.schedule import Schedule
 from gateway.resources import shipped
 
 LATEST = "latest"

@@ -22,11 +22,11 @@ from gateway.app.public import control_plane
 from gateway.app.sources import RequestIds, new_request_id, now_ms
 from gateway.app.stores import Stores
 from gateway.config import Config, ConfigError
-from gateway.core.callers import Scope
+from gateway.core.access.callers import Scope
+from gateway.core.calls.slices import Sizes
 from gateway.core.errors import GatewayError
 from gateway.core.holds import Settlement
-from gateway.core.schedule import Schedule
-from gateway.core.slices import Sizes
+from gateway.core.pricing.schedule import Schedule
 from gateway.loops import every
 from gateway.proxy.breaker_notices import BreakerNotices
 from gateway.proxy.exchange import Exchange

@@ -8,9 +8,9 @@ from gateway.app.sources import now_ms
 from gateway.app.stores import Stores
 from gateway.config import Config, ConfigError
 from gateway.config.sections import IdentityProvider
-from gateway.core.jwts import ClaimNames
-from gateway.core.operators import OperatorClaims
-from gateway.core.roles import Role
+from gateway.core.access.jwts import ClaimNames
+from gateway.core.access.operators import OperatorClaims
+from gateway.core.access.roles import Role
 
 if TYPE_CHECKING:
     from gateway.adapters.jwks import ConfiguredKey, KeySource, Verifier

@@ -9,7 +9,7 @@ from prometheus_client.core import Metric
 from gateway.adapters.notify import Sender
 from gateway.adapters.postgres.notices import Notices
 from gateway.config import Config, ConfigError
-from gateway.core.notices import NoticesError, Templates, load_templates
+from gateway.core.guard.notices import NoticesError, Templates, load_templates
 from gateway.loops import every
 from gateway.resources import shipped
 from gateway.web.metrics import counters, gauges

@@ -14,11 +14,11 @@ from gateway.app.stores import Stores
 from gateway.config import Config
 from gateway.web.openapi import document
 from gateway.web.operations import Operation, routes_of
-from gateway.web.ops_access import OperatorAccess, by_key_or_token, told_refusals
-from gateway.web.ops_accounts import AccountsApi
-from gateway.web.ops_controls import ControlsApi
-from gateway.web.ops_keys import KeysApi
-from gateway.web.ops_models import BrownoutDefaults, ModelsApi
+from gateway.web.ops.access import OperatorAccess, by_key_or_token, told_refusals
+from gateway.web.ops.accounts import AccountsApi
+from gateway.web.ops.controls import ControlsApi
+from gateway.web.ops.keys import KeysApi
+from gateway.web.ops.models import BrownoutDefaults, ModelsApi
 
 if TYPE_CHECKING:
     from gateway.app.stripe import StripeParts
@@ -46,7 +46,7 @@ def operations_of(config: Config, stores: Stores, stripe: "StripeParts | None" =
 
 
 def _refunds(access: OperatorAccess, stripe: "StripeParts") -> list[Operation]:
-    from gateway.web.ops_refunds import RefundsApi  # only where something is sold is the SDK, which is large, imported
+    from gateway.web.ops.refunds import RefundsApi  # only where something is sold is the SDK, which is large, imported
 
     return RefundsApi(access, stripe.refunds).operations()
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gateway.config import Config, ConfigError
-from gateway.core.plans import Plans, PlansError, load_plans
+from gateway.core.guard.plans import Plans, PlansError, load_plans
 from gateway.resources import shipped
 
 NO_POLICIES = "none"

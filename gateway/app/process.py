@@ -20,9 +20,9 @@ from gateway.app.sources import now_ms
 from gateway.app.stores import Stores, check_redis, open_stores
 from gateway.app.workers import Workers
 from gateway.config import Config, ConfigError, parse_listen, why
-from gateway.core.schedule import starts_ms
+from gateway.core.pricing.schedule import starts_ms
 from gateway.web.metrics import registry
-from gateway.web.ops import exposition, listen, ops_app
+from gateway.web.ops.listener import exposition, listen, ops_app
 
 if TYPE_CHECKING:
     from gateway.app.stripe import StripeParts

@@ -15,17 +15,17 @@ from gateway.adapters.postgres.usage_reports import UsageReports
 from gateway.app.sources import new_request_id, now, now_ms
 from gateway.app.stores import Stores
 from gateway.config import Config
-from gateway.core.policy import Controls
-from gateway.core.schedule import Schedule
+from gateway.core.guard.policy import Controls
+from gateway.core.pricing.schedule import Schedule
 from gateway.proxy.reporting import Reporting
 from gateway.web.access import Access
-from gateway.web.api_account import AccountApi
-from gateway.web.api_alerts import AlertsApi
-from gateway.web.api_keys import KeysApi
-from gateway.web.api_ledger import LedgerApi
-from gateway.web.api_members import MembersApi
-from gateway.web.api_reports import ReportsApi
-from gateway.web.api_usage import UsageApi
+from gateway.web.api.account import AccountApi
+from gateway.web.api.alerts import AlertsApi
+from gateway.web.api.keys import KeysApi
+from gateway.web.api.ledger import LedgerApi
+from gateway.web.api.members import MembersApi
+from gateway.web.api.reports import ReportsApi
+from gateway.web.api.usage import UsageApi
 from gateway.web.described import DESCRIBED, SOLD
 from gateway.web.openapi import document
 from gateway.web.operations import Operation, routes_of

@@ -13,7 +13,7 @@ from gateway.adapters.postgres.reconciliation import ReconciliationReads, Report
 from gateway.app.sources import now, now_ms
 from gateway.app.stores import Stores, open_reading
 from gateway.config import Config, ConfigError
-from gateway.core.reconciliation import Report, Source, Unasked
+from gateway.core.accounting.reconciliation import Report, Source, Unasked
 from gateway.loops import every
 from gateway.web.metrics import gauges
 from gateway.workers.ledger_day import LedgerDay

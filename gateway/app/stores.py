@@ -43,7 +43,7 @@ from gateway.app.notices import load_words
 from gateway.app.plans import load_policies
 from gateway.app.sources import new_request_id, now, now_ms
 from gateway.config import Config, ConfigError
-from gateway.core.alerts import Wishes
+from gateway.core.guard.alerts import Wishes
 from gateway.core.holds import Balance
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.resources import shipped

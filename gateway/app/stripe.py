@@ -18,10 +18,10 @@ from gateway.adapters.stripe.client import CheckoutSettings, Stripe
 from gateway.app.sources import new_request_id, now_ms
 from gateway.app.stores import Stores
 from gateway.config import Config, ConfigError
-from gateway.core.flags import in_force
+from gateway.core.guard.flags import in_force
+from gateway.core.guard.policy import Controls
 from gateway.core.money import MicroCredits
-from gateway.core.packages import Packages, PackagesError, load_packages
-from gateway.core.policy import Controls
+from gateway.core.pricing.packages import Packages, PackagesError, load_packages
 from gateway.loops import every
 from gateway.resources import shipped
 from gateway.web.access import Access

@@ -8,7 +8,7 @@ from gateway.adapters.postgres.spending import SpendingBook
 from gateway.app.stores import Stores
 from gateway.config import Config
 from gateway.config.sections import Anomaly
-from gateway.core.anomaly import Bound, Rules
+from gateway.core.guard.anomaly import Bound, Rules
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.loops import every
 from gateway.web.metrics import counters, gauges

@@ -10,7 +10,7 @@ from gateway.config import Config
 from gateway.core.money import InvalidAmount, format_credits, parse_credits
 
 if TYPE_CHECKING:
-    from gateway.core.alerts import Wishes
+    from gateway.core.guard.alerts import Wishes
 
 app = typer.Typer(help="Alerts of low balances: show, set.", no_args_is_help=True)
 
@@ -51,7 +51,7 @@ def set_alerts(
 
     async def main(settings: Config) -> "Wishes":
         from gateway.app.stores import open_stores
-        from gateway.core.alerts import Wishes
+        from gateway.core.guard.alerts import Wishes
 
         async with open_stores(settings) as stores:
             account_id = (await stores.accounts.find(account)).id

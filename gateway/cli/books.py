@@ -15,8 +15,8 @@ from gateway.cli.accounts import AccountArgument
 from gateway.cli.operator import Author, signed
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
-from gateway.core.books import LAYOUTS
-from gateway.core.ledger import TransferKind
+from gateway.core.accounting.books import LAYOUTS
+from gateway.core.accounting.ledger import TransferKind
 from gateway.core.money import InvalidAmount, MicroCredits, format_credits, parse_credits
 
 if TYPE_CHECKING:

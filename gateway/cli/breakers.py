@@ -6,8 +6,8 @@ import typer
 
 from gateway.cli.target import AsJson, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
-from gateway.core.breaker import NOTHING, Counts, State
-from gateway.core.shared_breaker import Standing
+from gateway.core.guard.breaker import NOTHING, Counts, State
+from gateway.core.guard.shared_breaker import Standing
 
 app = typer.Typer(help="Circuit breakers: one for each model, and one for the upstream.", no_args_is_help=True)
 

@@ -10,7 +10,7 @@ from gateway.app.sources import now_ms
 from gateway.cli.operator import Author, Reason, signed
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
-from gateway.core.brownout import Brownout, Level
+from gateway.core.guard.brownout import Brownout, Level
 from gateway.core.spans import read_span
 
 app = typer.Typer(help="Brownouts: 1 shed, 2 trim, 3 reroute, 4 refuse a model for a time.", no_args_is_help=True)

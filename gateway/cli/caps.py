@@ -11,10 +11,10 @@ from gateway.adapters.redis.counters import Used
 from gateway.cli.operator import Author, signed
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
-from gateway.core.caps import UNLIMITED, Caps, Excess, Shortfall
+from gateway.core.guard.caps import UNLIMITED, Caps, Excess, Shortfall
+from gateway.core.guard.plans import UNLIMITED_WORD, parse_limit
+from gateway.core.guard.windows import ends_at
 from gateway.core.money import InvalidAmount, format_credits
-from gateway.core.plans import UNLIMITED_WORD, parse_limit
-from gateway.core.windows import ends_at
 
 app = typer.Typer(help="Caps: credits, output, rates, calls at once, models.", no_args_is_help=True)
 

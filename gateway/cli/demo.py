@@ -13,7 +13,7 @@ from gateway.adapters.postgres.accounts import AccountError, LedgerLine
 from gateway.app.stores import Stores, open_stores
 from gateway.cli.target import CommandFailed, table
 from gateway.config import Config
-from gateway.core.key_terms import KeyTerms
+from gateway.core.access.key_terms import KeyTerms
 from gateway.core.money import format_credits, parse_credits
 from gateway.supervisor import Running
 

@@ -12,7 +12,7 @@ from gateway.app.sources import now_ms
 from gateway.cli.operator import Author, Reason, signed
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
-from gateway.core.flags import Flag, Scope, default_of
+from gateway.core.guard.flags import Flag, Scope, default_of
 from gateway.core.spans import read_span
 
 app = typer.Typer(help="Flags: charging_enabled, purchase_enabled, maintenance, endpoint:/v1/….", no_args_is_help=True)

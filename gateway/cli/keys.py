@@ -10,8 +10,8 @@ from gateway.cli.accounts import AccountArgument
 from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
-from gateway.core.callers import DEFAULT_SCOPES, Scope
-from gateway.core.key_terms import KeyTerms
+from gateway.core.access.callers import DEFAULT_SCOPES, Scope
+from gateway.core.access.key_terms import KeyTerms
 from gateway.core.spans import read_span
 
 app = typer.Typer(help="Keys: create, list, rotate, revoke.", no_args_is_help=True)

@@ -45,7 +45,7 @@ from gateway.cli import (
 )
 from gateway.cli.target import CommandFailed
 from gateway.config import ConfigError
-from gateway.core.provider_costs import CostUnknown
+from gateway.core.pricing.provider_costs import CostUnknown
 from gateway.logs import configure_logs
 from gateway.sandbox.errors import SandboxError
 from gateway.supervisor import EXIT_MISCONFIGURED, StartFailed

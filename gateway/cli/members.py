@@ -11,7 +11,7 @@ from gateway.cli.accounts import AccountArgument
 from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
-from gateway.core.roles import Role
+from gateway.core.access.roles import Role
 
 app = typer.Typer(help="Members of an account: add, list, set, remove.", no_args_is_help=True)
 

@@ -7,7 +7,7 @@ import typer
 from gateway.cli.operator import Author, Reason, signed
 from gateway.cli.target import AsJson, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
-from gateway.core.operators import Role
+from gateway.core.access.operators import Role
 
 if TYPE_CHECKING:
     from gateway.adapters.postgres.ops_keys import OpsKey

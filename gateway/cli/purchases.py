@@ -8,8 +8,8 @@ from gateway.cli.operator import Author, Reason, signed
 from gateway.cli.stripe import opened
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
+from gateway.core.accounting.topups import UCR_PER_CENT
 from gateway.core.money import InvalidAmount, format_credits, format_dollars, parse_credits
-from gateway.core.topups import UCR_PER_CENT
 
 if TYPE_CHECKING:
     from gateway.adapters.postgres.purchases import Purchase

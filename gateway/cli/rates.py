@@ -11,9 +11,9 @@ import typer
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, show, state_of, table
 from gateway.config import Config, ConfigError, load
 from gateway.core.money import format_credits
-from gateway.core.rate_card import load_card
-from gateway.core.rates import Rate, RateCard
-from gateway.core.schedule import Schedule
+from gateway.core.pricing.rate_card import load_card
+from gateway.core.pricing.rates import Rate, RateCard
+from gateway.core.pricing.schedule import Schedule
 from gateway.resources import shipped
 
 app = typer.Typer(help="Rate cards: check, show, build.", no_args_is_help=True)

@@ -16,9 +16,9 @@ from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.cli.books import day_of
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, table, target
 from gateway.config import Config
+from gateway.core.accounting.reconciliation import Check, Report, Verdict, figure, unit_in_words
 from gateway.core.money import format_credits
-from gateway.core.provider_costs import ModelCost
-from gateway.core.reconciliation import Check, Report, Verdict, figure, unit_in_words
+from gateway.core.pricing.provider_costs import ModelCost
 
 app = typer.Typer()
 

@@ -91,7 +91,7 @@ class Up:
         self.running: Running
 
     async def __aenter__(self) -> "Up":
-        from gateway.web.ops import Fleet, listen, ops_app
+        from gateway.web.ops.listener import Fleet, listen, ops_app
 
         loop = asyncio.get_running_loop()
         for wanted in (signal.SIGINT, signal.SIGTERM):

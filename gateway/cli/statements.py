@@ -14,7 +14,7 @@ from rich.progress import Progress
 from gateway.cli.accounts import AccountArgument
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, target
 from gateway.config import Config
-from gateway.core.statements import BadMonth, read_month
+from gateway.core.accounting.statements import BadMonth, read_month
 
 app = typer.Typer(help="Monthly statements: show one, close a month.", no_args_is_help=True)
 

@@ -44,7 +44,7 @@ async def opened(config: Config) -> "AsyncIterator[tuple[StripeParts, Stores]]":
     from gateway.adapters.stripe.client import StripeRefused, StripeUnavailable
     from gateway.app.stores import open_stores
     from gateway.app.stripe import StripeParts
-    from gateway.core.topups import Mismatch
+    from gateway.core.accounting.topups import Mismatch
 
     async with open_stores(config) as stores:
         parts = StripeParts(config, stores)

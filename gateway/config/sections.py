@@ -7,9 +7,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, field_validator, model_validator
 
-from gateway.core.anomaly import Width
-from gateway.core.callers import Scope
-from gateway.core.sessions import Selling
+from gateway.core.access.callers import Scope
+from gateway.core.calls.sessions import Selling
+from gateway.core.guard.anomaly import Width
 
 
 class Section(BaseModel):

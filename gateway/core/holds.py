@@ -9,8 +9,8 @@ from enum import StrEnum
 
 import msgspec
 
+from gateway.core.calls.usage import Usage
 from gateway.core.money import MicroCredits
-from gateway.core.usage import Usage
 
 
 class HoldState(StrEnum):

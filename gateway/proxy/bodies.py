@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from gateway.core.encodings import CorruptEncoding, Decode, UnknownEncoding, decoder
-from gateway.core.meter import Meter, Reading, TailMeter, read_answer
+from gateway.core.calls.encodings import CorruptEncoding, Decode, UnknownEncoding, decoder
+from gateway.core.calls.meter import Meter, Reading, TailMeter, read_answer
 from gateway.proxy.http1.answer import Answer
 from gateway.proxy.redact import Redactor
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable
 
 from gateway.adapters.postgres.notices import Notices
-from gateway.core.breaker import State
-from gateway.core.notices import Kind
+from gateway.core.guard.breaker import State
+from gateway.core.guard.notices import Kind
 
 OPENED = "it failed too often, or answered too late; `tollgate breakers show` tells more"
 CLOSED = "its probes are answered"

@@ -15,12 +15,12 @@ import structlog
 
 from gateway.adapters.redis.breakers import BreakerStore
 from gateway.adapters.redis.link import RedisScriptError, RedisUnavailable
-from gateway.core.breaker import BreakerPolicy, Signal, State
-from gateway.core.calls import Endpoint
-from gateway.core.endings import Ended
+from gateway.core.calls.calls import Endpoint
+from gateway.core.calls.endings import Ended
 from gateway.core.errors import ModelUnavailable
-from gateway.core.shared_breaker import SharedBreaker
-from gateway.core.signals import model_signal, upstream_signal
+from gateway.core.guard.breaker import BreakerPolicy, Signal, State
+from gateway.core.guard.shared_breaker import SharedBreaker
+from gateway.core.guard.signals import model_signal, upstream_signal
 from gateway.proxy.prober import usual_endpoint
 
 log = structlog.get_logger(__name__)

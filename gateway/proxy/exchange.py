@@ -16,12 +16,17 @@ import structlog
 
 from gateway.adapters.openai.tokens import Tokenizer
 from gateway.adapters.redis.credits import Settled
-from gateway.core.addresses import Address, Network, client_address
-from gateway.core.callers import Caller, Restrictions
-from gateway.core.calls import Call, Endpoint, parse
-from gateway.core.caps import Bounds
-from gateway.core.clamps import keep_output, with_output_limit
-from gateway.core.endings import Charge, Ended, ending
+from gateway.core.access.addresses import Address, Network, client_address
+from gateway.core.access.callers import Caller, Restrictions
+from gateway.core.access.jwts import token_credential_of
+from gateway.core.access.keys import credential_of
+from gateway.core.calls.calls import Call, Endpoint, parse
+from gateway.core.calls.clamps import keep_output, with_output_limit
+from gateway.core.calls.endings import Charge, Ended, ending
+from gateway.core.calls.estimate import estimate_cheap
+from gateway.core.calls.routes import Control, Free, Own, Route, Session, route
+from gateway.core.calls.sessions import model_asked
+from gateway.core.calls.usage import at_least
 from gateway.core.errors import (
     BillingUnavailable,
     GatewayError,
@@ -30,18 +35,13 @@ from gateway.core.errors import (
     ShuttingDown,
     Unauthenticated,
 )
-from gateway.core.estimate import estimate_cheap
+from gateway.core.guard.caps import Bounds
+from gateway.core.guard.policy import Controls, admit, admit_caller
+from gateway.core.guard.windows import opened_ms
 from gateway.core.holds import Settlement
-from gateway.core.jwts import token_credential_of
-from gateway.core.keys import credential_of
 from gateway.core.money import format_credits
-from gateway.core.policy import Controls, admit, admit_caller
-from gateway.core.rates import ModelRates, RateCard, UnsoldTier
-from gateway.core.routes import Control, Free, Own, Route, Session, route
-from gateway.core.schedule import Schedule
-from gateway.core.sessions import model_asked
-from gateway.core.usage import at_least
-from gateway.core.windows import opened_ms
+from gateway.core.pricing.rates import ModelRates, RateCard, UnsoldTier
+from gateway.core.pricing.schedule import Schedule
 from gateway.proxy.breakers import Breakers
 from gateway.proxy.http1.framing import RequestHead
 from gateway.proxy.http1.handover import Handover

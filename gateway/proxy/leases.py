@@ -20,11 +20,11 @@ from gateway.adapters.redis.credits import (
     Reserved,
 )
 from gateway.adapters.redis.link import RedisScriptError, RedisUnavailable
+from gateway.core.calls.usage import Usage
 from gateway.core.errors import BillingUnavailable
 from gateway.core.holds import Hold
 from gateway.core.money import MicroCredits
 from gateway.core.shards import shard_of
-from gateway.core.usage import Usage
 
 log = structlog.get_logger(__name__)
 

@@ -3,12 +3,12 @@
 import msgspec
 
 from gateway.adapters.openai.tokens import BYTES_PER_TOKEN_ABOUT, Tokenizer
-from gateway.core.calls import Call
-from gateway.core.endings import Charge, Ended, Ending
-from gateway.core.estimate import Estimate, provisional_cost, texts_to_count
+from gateway.core.calls.calls import Call
+from gateway.core.calls.endings import Charge, Ended, Ending
+from gateway.core.calls.estimate import Estimate, provisional_cost, texts_to_count
+from gateway.core.calls.usage import Usage
 from gateway.core.holds import Flag, Outcome, Settlement, Terms
-from gateway.core.rates import ModelRates, Price, RateCard, UnsoldTier, price
-from gateway.core.usage import Usage
+from gateway.core.pricing.rates import ModelRates, Price, RateCard, UnsoldTier, price
 from gateway.proxy.leases import Progress
 from gateway.proxy.watch import Watch, count_tokens
 

@@ -7,7 +7,7 @@ import asyncio
 
 import msgspec
 
-from gateway.core.calls import Endpoint
+from gateway.core.calls.calls import Endpoint
 from gateway.proxy.http1.client import Pool
 from gateway.proxy.http1.errors import UpstreamFailed
 

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import structlog
 
-from gateway.core.callers import Caller
-from gateway.core.sessions import Selling, admit_session
+from gateway.core.access.callers import Caller
+from gateway.core.calls.sessions import Selling, admit_session
 from gateway.proxy.http1.server import Request
 from gateway.proxy.http1.switch import SwitchLink, asks_for_websocket
 from gateway.proxy.http1.tunnel import End, Tunnel, TunnelBounds

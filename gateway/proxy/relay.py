@@ -10,13 +10,13 @@ from functools import partial
 
 import structlog
 
-from gateway.core.callers import Caller
-from gateway.core.calls import Call
-from gateway.core.encodings import CorruptEncoding
-from gateway.core.endings import Ended, Fault
+from gateway.core.access.callers import Caller
+from gateway.core.calls.calls import Call
+from gateway.core.calls.encodings import CorruptEncoding
+from gateway.core.calls.endings import Ended, Fault
+from gateway.core.calls.meter import Meter, TailMeter
+from gateway.core.calls.stream_meters import stream_meter
 from gateway.core.errors import GatewayError, UpstreamBroken, UpstreamRejected, UpstreamTimeout, UpstreamUnreachable
-from gateway.core.meter import Meter, TailMeter
-from gateway.core.stream_meters import stream_meter
 from gateway.proxy.bodies import Coding, Transform, beside, read_document, streamed
 from gateway.proxy.departures import Departures, Disconnect
 from gateway.proxy.http1.answer import Answer

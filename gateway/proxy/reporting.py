@@ -14,15 +14,15 @@ from gateway.adapters.postgres.caps import CapDirectory
 from gateway.adapters.postgres.ledger import Ledger
 from gateway.adapters.postgres.usage_reports import Report, UsageReports
 from gateway.adapters.redis.credits import Refused
-from gateway.core.callers import Caller
-from gateway.core.caps import Bounds
+from gateway.core.access.callers import Caller
+from gateway.core.calls.usage_reports import Reported
 from gateway.core.errors import GatewayError, InsufficientCredits
+from gateway.core.guard.caps import Bounds
+from gateway.core.guard.policy import Controls
+from gateway.core.guard.refusals import cap_refusal
+from gateway.core.guard.windows import opened_ms
 from gateway.core.holds import Balance, Hold, Outcome, Settlement, Terms
 from gateway.core.money import format_credits
-from gateway.core.policy import Controls
-from gateway.core.refusals import cap_refusal
-from gateway.core.usage_reports import Reported
-from gateway.core.windows import opened_ms
 from gateway.proxy.leases import Leases
 from gateway.proxy.settlements import Settlements
 

@@ -13,17 +13,23 @@ import structlog
 
 from gateway.adapters.openai.tokens import BadVocabulary, Tokenizer
 from gateway.adapters.redis.credits import Refused
-from gateway.core.callers import Caller
-from gateway.core.calls import Call
-from gateway.core.caps import Bounds, Shortfall
-from gateway.core.clamps import with_output_limit
+from gateway.core.access.callers import Caller
+from gateway.core.calls.calls import Call
+from gateway.core.calls.clamps import with_output_limit
+from gateway.core.calls.estimate import (
+    Estimate,
+    affordable_output_limit,
+    estimate_exact,
+    estimate_limited,
+    texts_to_count,
+)
+from gateway.core.calls.slices import Sizes, Sliced, slices_of
 from gateway.core.errors import GatewayError, InsufficientCredits
-from gateway.core.estimate import Estimate, affordable_output_limit, estimate_exact, estimate_limited, texts_to_count
+from gateway.core.guard.caps import Bounds, Shortfall
+from gateway.core.guard.refusals import cap_refusal, is_by_size, is_in_credits, request_refusal
 from gateway.core.holds import Hold, Terms
 from gateway.core.money import MicroCredits, format_credits
-from gateway.core.rates import ModelRates, RateCard
-from gateway.core.refusals import cap_refusal, is_by_size, is_in_credits, request_refusal
-from gateway.core.slices import Sizes, Sliced, slices_of
+from gateway.core.pricing.rates import ModelRates, RateCard
 from gateway.proxy.leases import Leases, OpenHold
 
 log = structlog.get_logger(__name__)

@@ -12,12 +12,12 @@ import structlog
 
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.adapters.postgres.brownouts import BrownoutDesk
-from gateway.core.breaker import Signal
-from gateway.core.brownout import Level
-from gateway.core.brownout_rules import Performance, RulePolicy
-from gateway.core.endings import Ended
-from gateway.core.policy import Controls
-from gateway.core.signals import model_signal
+from gateway.core.calls.endings import Ended
+from gateway.core.guard.breaker import Signal
+from gateway.core.guard.brownout import Level
+from gateway.core.guard.brownout_rules import Performance, RulePolicy
+from gateway.core.guard.policy import Controls
+from gateway.core.guard.signals import model_signal
 
 log = structlog.get_logger(__name__)
 

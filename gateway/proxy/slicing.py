@@ -13,18 +13,18 @@ import structlog
 
 from gateway.adapters.openai.tokens import Tokenizer
 from gateway.adapters.redis.credits import Refused
-from gateway.core.caps import Bounds
-from gateway.core.closings import closing_of
-from gateway.core.encodings import CorruptEncoding
-from gateway.core.endings import Ended
+from gateway.core.calls.closings import closing_of
+from gateway.core.calls.encodings import CorruptEncoding
+from gateway.core.calls.endings import Ended
+from gateway.core.calls.estimate import Estimate
+from gateway.core.calls.meter import Meter
+from gateway.core.calls.slices import Sizes, Sliced
+from gateway.core.calls.sse import EventSplitter
+from gateway.core.calls.stream_meters import EVENT_BYTES_MAX, stream_meter
+from gateway.core.calls.usage import AbsurdUsage, Usage, disjoint
 from gateway.core.errors import BillingUnavailable
-from gateway.core.estimate import Estimate
-from gateway.core.meter import Meter
-from gateway.core.refusals import request_refusal
-from gateway.core.slices import Sizes, Sliced
-from gateway.core.sse import EventSplitter
-from gateway.core.stream_meters import EVENT_BYTES_MAX, stream_meter
-from gateway.core.usage import AbsurdUsage, Usage, disjoint
+from gateway.core.guard.caps import Bounds
+from gateway.core.guard.refusals import request_refusal
 from gateway.proxy.bodies import Coding
 from gateway.proxy.http1.answer import Answer
 from gateway.proxy.http1.server import Request

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from gateway.core.addresses import Address
+from gateway.core.access.addresses import Address
 from gateway.core.errors import RateLimited
-from gateway.core.limits import AddressLimit
+from gateway.core.guard.limits import AddressLimit
 
 # What costs others something to answer: a session at Stripe, a debit. By method and path.
 GUARDED = frozenset({(b"POST", b"/api/purchases"), (b"POST", b"/api/usage/reconcile")})

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from gateway.core.calls import Endpoint
+from gateway.core.calls.calls import Endpoint
 from gateway.core.holds import Flag, Outcome, Settlement
 from gateway.proxy.http1.tunnel import End
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import structlog
 
 from gateway.adapters.openai.tokens import BYTES_PER_TOKEN_ABOUT, BadVocabulary, Tokenizer
-from gateway.core.meter import Delivered, Reading
+from gateway.core.calls.meter import Delivered, Reading
 
 log = structlog.get_logger(__name__)
 

@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 
 from gateway.adapters.postgres.audit_log import Signature
-from gateway.core.addresses import Address, Network, client_address
-from gateway.core.callers import Caller, Scope
+from gateway.core.access.addresses import Address, Network, client_address
+from gateway.core.access.callers import Caller, Scope
+from gateway.core.access.roles import Role, may_buy, role_of
 from gateway.core.errors import RoleNotAllowed, ScopeMissing, Unauthenticated
-from gateway.core.policy import inactive
-from gateway.core.roles import Role, may_buy, role_of
+from gateway.core.guard.policy import inactive
 
 Authenticate = Callable[[bytes | None], Awaitable[Caller]]
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway.core.topups import PurchaseState
+from gateway.core.accounting.topups import PurchaseState
 from gateway.web.openapi import File
 from gateway.web.operations import Operation, Query
 from gateway.web.pages import PAGING, Page

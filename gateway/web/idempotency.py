@@ -6,7 +6,7 @@ from aiohttp import web
 
 from gateway.adapters.postgres.idempotency import Idempotency
 from gateway.adapters.postgres.idempotency import IdempotencyMismatch as Mismatch
-from gateway.core.callers import Caller
+from gateway.core.access.callers import Caller
 from gateway.core.errors import IdempotencyMismatch, InvalidRequest
 
 KEY_LENGTH_MAX = 200

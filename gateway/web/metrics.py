@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway.core.policy import Controls
+from gateway.core.guard.policy import Controls
 from gateway.proxy.tally import Tally
 
 Gauge = Callable[[], float]

@@ -10,13 +10,13 @@ from aiohttp import web
 from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.adapters.postgres.purchases import KeyReused, Purchase, Purchases, TooManyBegun
 from gateway.adapters.stripe.client import StripeRefused, StripeUnavailable
-from gateway.core.address_limit import AddressLimit
-from gateway.core.callers import Caller
+from gateway.core.access.callers import Caller
+from gateway.core.accounting.topups import UCR_PER_CENT, PurchaseState
 from gateway.core.errors import BillingUnavailable, GatewayError, IdempotencyMismatch, InvalidRequest
+from gateway.core.guard.address_limit import AddressLimit
+from gateway.core.guard.policy import Controls
 from gateway.core.money import format_credits
-from gateway.core.packages import Package, Packages
-from gateway.core.policy import Controls
-from gateway.core.topups import UCR_PER_CENT, PurchaseState
+from gateway.core.pricing.packages import Package, Packages
 from gateway.web.access import Access
 from gateway.workers.checkout import Checkout
 

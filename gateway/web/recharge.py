@@ -6,10 +6,10 @@ import msgspec
 from aiohttp import web
 
 from gateway.adapters.postgres.recharges import Recharge, Recharges
+from gateway.core.accounting.recharge import Terms
 from gateway.core.errors import FeatureNotAllowed, InvalidRequest
 from gateway.core.money import UCR_PER_CREDIT, format_credits
-from gateway.core.packages import Packages
-from gateway.core.recharge import Terms
+from gateway.core.pricing.packages import Packages
 from gateway.web.access import Access
 from gateway.web.purchases import told_outages
 

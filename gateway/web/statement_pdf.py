@@ -9,8 +9,8 @@ from pathlib import Path
 from fpdf import FPDF, XPos, YPos
 from fpdf.fonts import FontFace, TTFFont
 
+from gateway.core.accounting.statements import Statement
 from gateway.core.money import UCR_PER_CREDIT, MicroCredits
-from gateway.core.statements import Statement
 
 INK, FAINT, LINE, BAND = (28, 33, 40), (110, 118, 128), (208, 213, 219), (244, 246, 248)
 MARGIN_MM = 18

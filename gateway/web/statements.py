@@ -6,8 +6,8 @@ from aiohttp import web
 
 from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.adapters.postgres.statements import NoStatement, NotYetSealed, Statements, Told
+from gateway.core.accounting.statements import BadMonth, read_month, statement_csv
 from gateway.core.errors import BillingUnavailable, InvalidRequest, NotFound
-from gateway.core.statements import BadMonth, read_month, statement_csv
 from gateway.web.access import Access
 
 TYPES = {"pdf": "application/pdf", "csv": "text/csv; charset=utf-8"}

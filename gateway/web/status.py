@@ -9,9 +9,9 @@ import msgspec
 from aiohttp import hdrs, web
 
 from gateway import __version__
-from gateway.core.callers import Caller
+from gateway.core.access.callers import Caller
 from gateway.core.errors import GatewayError
-from gateway.core.policy import Controls
+from gateway.core.guard.policy import Controls
 
 Authenticate = Callable[[bytes | None], Awaitable[Caller]]
 

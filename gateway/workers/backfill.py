@@ -10,9 +10,9 @@ import structlog
 from gateway.adapters.postgres.payouts import Payouts
 from gateway.adapters.postgres.stripe_inbox import StripeInbox
 from gateway.adapters.stripe.client import Stripe, StripeRefused, StripeUnavailable
-from gateway.core.payouts import OF_OWN_FEES, OF_PAYOUTS, OwnFee
-from gateway.core.stripe_events import HANDLED
-from gateway.core.topups import Mismatch
+from gateway.core.accounting.payouts import OF_OWN_FEES, OF_PAYOUTS, OwnFee
+from gateway.core.accounting.stripe_events import HANDLED
+from gateway.core.accounting.topups import Mismatch
 from gateway.workers.payments import UNBOOKABLE, Payments
 
 log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ import structlog
 
 from gateway.adapters.postgres.provider_costs import ProviderCosts
 from gateway.adapters.postgres.statements import NoStatement, NotYetSealed, Statements
-from gateway.core.provider_costs import CostUnknown
+from gateway.core.pricing.provider_costs import CostUnknown
 
 log = structlog.get_logger(__name__)
 

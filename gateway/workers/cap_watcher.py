@@ -11,11 +11,11 @@ from gateway.adapters.postgres.charges import Charges
 from gateway.adapters.postgres.database import Pool, load_queries, outages
 from gateway.adapters.postgres.notices import Notices
 from gateway.adapters.redis.counters import Counters
-from gateway.core.callers import Caller
-from gateway.core.caps import UNLIMITED, Caps, Holder, Level, id_of
+from gateway.core.access.callers import Caller
+from gateway.core.guard.caps import UNLIMITED, Caps, Holder, Level, id_of
+from gateway.core.guard.notices import Kind
+from gateway.core.guard.windows import Window, Windows, ends_at, windows_at
 from gateway.core.money import MicroCredits, format_credits
-from gateway.core.notices import Kind
-from gateway.core.windows import Window, Windows, ends_at, windows_at
 
 # Windows that were told of are remembered, so that they are not asked after again; the notices know them for good.
 TOLD_MAX = 100_000

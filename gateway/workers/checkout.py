@@ -9,7 +9,7 @@ from typing import TypeVar
 from gateway.adapters.postgres.purchases import NewPurchase, Purchase, Purchases
 from gateway.adapters.stripe.client import CheckoutSettings, Sale, Stripe, StripeRefused
 from gateway.adapters.stripe.objects import Session
-from gateway.core.packages import Package, Packages
+from gateway.core.pricing.packages import Package, Packages
 
 CUSTOMER_UNKNOWN = "resource_missing"
 

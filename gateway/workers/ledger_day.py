@@ -4,8 +4,7 @@ from gateway.adapters.live_audit import UNCOMPARED, check_redis
 from gateway.adapters.postgres.database import Pool
 from gateway.adapters.postgres.reconciliation import ReconciliationReads
 from gateway.adapters.redis.link import RedisLink, RedisUnavailable
-from gateway.core.provider_costs import CostUnknown
-from gateway.core.reconciliation import (
+from gateway.core.accounting.reconciliation import (
     Check,
     DayCosts,
     compare,
@@ -14,6 +13,7 @@ from gateway.core.reconciliation import (
     not_checked,
     outstanding_check,
 )
+from gateway.core.pricing.provider_costs import CostUnknown
 
 
 class LedgerDay:

@@ -11,7 +11,7 @@ from gateway.adapters.notify import NotSent, Sender
 from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.adapters.postgres.notices import Due, Notices
 from gateway.core.backoff import backoff_s
-from gateway.core.notices import Templates
+from gateway.core.guard.notices import Templates
 
 log = structlog.get_logger(__name__)
 

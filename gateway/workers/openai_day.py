@@ -3,8 +3,8 @@
 from gateway.adapters.openai.reports import OpenAIReports, ReportsUnavailable
 from gateway.adapters.postgres.database import Pool
 from gateway.adapters.postgres.recorded_cards import recorded_cards
-from gateway.core.rates import RateCard
-from gateway.core.reconciliation import Check, DayCosts, Tokens, compare, not_checked, provider_usage
+from gateway.core.accounting.reconciliation import Check, DayCosts, Tokens, compare, not_checked, provider_usage
+from gateway.core.pricing.rates import RateCard
 
 
 class OpenAIDay:

@@ -10,9 +10,9 @@ from gateway.adapters.postgres.notices import Notices
 from gateway.adapters.postgres.purchases import NewRefund, Purchase, Purchases
 from gateway.adapters.stripe.client import Stripe, StripeUnavailable
 from gateway.adapters.stripe.objects import Session
+from gateway.core.accounting.topups import Mismatch, Payment, PurchaseState, state_of
+from gateway.core.guard.notices import Kind
 from gateway.core.money import format_dollars
-from gateway.core.notices import Kind
-from gateway.core.topups import Mismatch, Payment, PurchaseState, state_of
 
 log = structlog.get_logger(__name__)
 

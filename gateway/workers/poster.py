@@ -15,8 +15,8 @@ from gateway.adapters.postgres.database import LedgerUnavailable, Pool, PooledCo
 from gateway.adapters.postgres.ledger import Ledger, Posted
 from gateway.adapters.redis.link import RedisUnavailable
 from gateway.adapters.redis.outbox import Outbox, OutboxUnavailable
+from gateway.core.accounting.posting import DeadLetter, Event, Position
 from gateway.core.holds import Outcome
-from gateway.core.posting import DeadLetter, Event, Position
 from gateway.core.shards import SHARDS
 
 log = structlog.get_logger(__name__)

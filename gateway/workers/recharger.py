@@ -16,10 +16,10 @@ from gateway.adapters.postgres.purchases import KeyReused, TooManyBegun
 from gateway.adapters.postgres.recharges import Attempt, Recharges, Watched
 from gateway.adapters.stripe.client import Sale, Stripe, StripeRefused, StripeUnavailable
 from gateway.adapters.stripe.objects import Charged
+from gateway.core.accounting.recharge import Pause, Reason, Situation, obstacle
+from gateway.core.accounting.topups import Mismatch
 from gateway.core.money import MicroCredits
-from gateway.core.packages import Packages, custom
-from gateway.core.recharge import Pause, Reason, Situation, obstacle
-from gateway.core.topups import Mismatch
+from gateway.core.pricing.packages import Packages, custom
 from gateway.loops import OUTAGES
 from gateway.workers.checkout import Checkout
 from gateway.workers.payments import Payments

@@ -12,9 +12,9 @@ import structlog
 from gateway.adapters.postgres.notices import Notices
 from gateway.adapters.postgres.provider_costs import ProviderCosts
 from gateway.adapters.postgres.reconciliation import Reports
-from gateway.core.notices import Kind
-from gateway.core.provider_costs import CostUnknown
-from gateway.core.reconciliation import Check, DayCosts, Report, Source, in_words
+from gateway.core.accounting.reconciliation import Check, DayCosts, Report, Source, in_words
+from gateway.core.guard.notices import Kind
+from gateway.core.pricing.provider_costs import CostUnknown
 
 log = structlog.get_logger(__name__)
 

@@ -13,8 +13,8 @@ import structlog
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.adapters.postgres.purchases import AccountMoved, AskedRefund, NewRefund, Purchase, Purchases, Unused
 from gateway.adapters.stripe.client import Stripe, StripeRefused, StripeUnavailable
+from gateway.core.accounting.topups import PurchaseState, cents_for
 from gateway.core.money import MicroCredits, format_dollars
-from gateway.core.topups import PurchaseState, cents_for
 from gateway.loops import OUTAGES
 from gateway.workers.payments import Payments
 

@@ -10,8 +10,8 @@ from gateway.adapters.postgres.provider_costs import day_start
 from gateway.adapters.postgres.reconciliation import BookedPayment, ReconciliationReads
 from gateway.adapters.stripe.client import Stripe, StripeRefused, StripeUnavailable
 from gateway.adapters.stripe.objects import BalanceMovement
-from gateway.core.payouts import OF_OWN_FEES, OF_PAYOUTS, RETURNED, Payout
-from gateway.core.reconciliation import (
+from gateway.core.accounting.payouts import OF_OWN_FEES, OF_PAYOUTS, RETURNED, Payout
+from gateway.core.accounting.reconciliation import (
     Check,
     DayCosts,
     PaymentSums,
@@ -22,7 +22,7 @@ from gateway.core.reconciliation import (
     not_checked,
     payment_checks,
 )
-from gateway.core.topups import Freeze, Mismatch, facts_of
+from gateway.core.accounting.topups import Freeze, Mismatch, facts_of
 
 
 class StripeDay:

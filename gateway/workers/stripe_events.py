@@ -17,9 +17,9 @@ from gateway.adapters.postgres.purchases import Purchases
 from gateway.adapters.postgres.stripe_inbox import Due, StripeInbox
 from gateway.adapters.stripe.client import Stripe, StripeRefused, StripeUnavailable
 from gateway.adapters.stripe.objects import Cause
+from gateway.core.accounting.stripe_events import Subject, subject_of
+from gateway.core.accounting.topups import Mismatch
 from gateway.core.backoff import backoff_s
-from gateway.core.stripe_events import Subject, subject_of
-from gateway.core.topups import Mismatch
 from gateway.workers.payments import UNBOOKABLE, Payments
 
 log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ import structlog
 from gateway.adapters.postgres.alerts import Alerts
 from gateway.adapters.postgres.reviews import Reviews
 from gateway.adapters.postgres.spending import SpendingBook
-from gateway.core.anomaly import Rules, Spending, Subject, Verdict, judge, widen
+from gateway.core.guard.anomaly import Rules, Spending, Subject, Verdict, judge, widen
 
 log = structlog.get_logger(__name__)
 

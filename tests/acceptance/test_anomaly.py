@@ -10,7 +10,7 @@ import pytest
 
 from gateway.adapters.postgres.database import Pool, open_pool
 from gateway.adapters.postgres.spending import SpendingBook
-from gateway.core.notices import is_signed
+from gateway.core.guard.notices import is_signed
 from tests.receiver import Receiver, receiving
 from tests.spending import spend_hourly
 from tests.up import Stack, running_up

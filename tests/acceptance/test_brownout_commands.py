@@ -5,8 +5,8 @@ import pytest
 from gateway.adapters.redis.breakers import BreakerStore
 from gateway.adapters.redis.link import RedisLink
 from gateway.adapters.redis.scripts import Scripts
-from gateway.core.breaker import Breaker, Cause, Counts, State
-from gateway.core.shared_breaker import Report
+from gateway.core.guard.breaker import Breaker, Cause, Counts, State
+from gateway.core.guard.shared_breaker import Report
 from gateway.resources import shipped
 from tests.acceptance.test_flags import Desk, desk
 from tests.core.fleet import POLICY

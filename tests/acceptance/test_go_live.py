@@ -15,7 +15,7 @@ import pytest
 from bench.flag_effect import BODY, measure
 from gateway.app.stores import open_stores
 from gateway.config import load
-from gateway.core.flags import cohort_of
+from gateway.core.guard.flags import cohort_of
 from tests.commands import tollgate
 from tests.up import Stack, running_up
 

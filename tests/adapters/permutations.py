@@ -16,7 +16,7 @@ import msgspec
 from gateway.adapters.postgres.ledger import Ledger
 from gateway.adapters.postgres.purchases import NewPurchase, Purchase, Purchases
 from gateway.adapters.postgres.schema import migrate
-from gateway.core.ledger import Buckets
+from gateway.core.accounting.ledger import Buckets
 from gateway.sandbox.postgres import EmbeddedPostgres
 from gateway.sandbox.valkey import EmbeddedRedis
 from tests.books import Books, new_id, now_ms, open_books

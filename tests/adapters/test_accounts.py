@@ -10,11 +10,11 @@ from gateway.adapters.postgres.account_desk import AccountDesk, AccountTerms
 from gateway.adapters.postgres.accounts import AccountError
 from gateway.adapters.postgres.audit_log import ChangeRefused
 from gateway.adapters.postgres.database import LedgerUnavailable
-from gateway.core.key_terms import KeyTerms
-from gateway.core.keys import hash_key, is_key
+from gateway.core.access.key_terms import KeyTerms
+from gateway.core.access.keys import hash_key, is_key
+from gateway.core.guard.plans import Plans
 from gateway.core.money import AMOUNT_UCR_MAX
-from gateway.core.plans import Plans
-from gateway.core.rates import RateCard, Rounding
+from gateway.core.pricing.rates import RateCard, Rounding
 from tests.books import OPERATOR, Books, end_fields, new_id, open_books, settlement
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.adapters.postgres.accounts import AccountError
 from gateway.adapters.postgres.adjustments import Adjustments
-from gateway.core.ledger import Bucket, Buckets, TransferKind
+from gateway.core.accounting.ledger import Bucket, Buckets, TransferKind
 from tests.books import Books, end_fields, now_ms, open_books, settlement
 
 

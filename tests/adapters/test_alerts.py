@@ -8,8 +8,8 @@ import pytest
 from gateway.adapters.postgres.alerts import Alerts
 from gateway.adapters.postgres.notices import Notices
 from gateway.adapters.postgres.spending import SpendingBook
-from gateway.core.alerts import Wishes
-from gateway.core.notices import load_templates
+from gateway.core.guard.alerts import Wishes
+from gateway.core.guard.notices import load_templates
 from gateway.resources import shipped
 from tests.books import Books, open_books
 from tests.spending import spend

@@ -8,11 +8,11 @@ import psycopg
 import pytest
 
 from gateway.adapters.postgres.audit import Finding, recompute, run_audit
+from gateway.core.calls.usage import Usage
 from gateway.core.holds import Flag, HoldState, Outcome, Settlement
-from gateway.core.rate_card import load_card
-from gateway.core.rates import RateCard, price
+from gateway.core.pricing.rate_card import load_card
+from gateway.core.pricing.rates import RateCard, price
 from gateway.core.shards import SHARD_KEYS, shard_of
-from gateway.core.usage import Usage
 from gateway.resources import shipped
 from tests.books import open_books, settlement
 from tests.books_redis import Desk, open_desk

@@ -12,8 +12,8 @@ import pytest
 
 from gateway.adapters.postgres.adjustments import Adjustments
 from gateway.adapters.postgres.books import Books as Exports
-from gateway.core.books import BOOK_ACCOUNTS, LAYOUTS, Beancount, dollars
-from gateway.core.ledger import TransferKind
+from gateway.core.accounting.books import BOOK_ACCOUNTS, LAYOUTS, Beancount, dollars
+from gateway.core.accounting.ledger import TransferKind
 from tests.books import Books, end_fields, now_ms, open_books, settlement
 
 TODAY = datetime.now(UTC).date()

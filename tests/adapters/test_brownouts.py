@@ -10,8 +10,8 @@ from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signatu
 from gateway.adapters.postgres.brownouts import BrownoutDesk
 from gateway.adapters.postgres.controls import ControlsFollower
 from gateway.adapters.postgres.notices import Notices
-from gateway.core.brownout import Brownout, Level
-from gateway.core.notices import load_templates
+from gateway.core.guard.brownout import Brownout, Level
+from gateway.core.guard.notices import load_templates
 from gateway.resources import shipped
 from tests.books import Books, open_books
 

@@ -10,11 +10,11 @@ import pytest
 
 from gateway.adapters.postgres.callers import CallerDirectory
 from gateway.adapters.postgres.members import MemberChange
-from gateway.core.callers import Caller, Restrictions
+from gateway.core.access.callers import Caller, Restrictions
+from gateway.core.access.key_terms import KeyTerms
+from gateway.core.access.keys import credential_of, make_key
+from gateway.core.access.roles import Role
 from gateway.core.errors import BillingUnavailable, Unauthenticated
-from gateway.core.key_terms import KeyTerms
-from gateway.core.keys import credential_of, make_key
-from gateway.core.roles import Role
 from tests.books import OPERATOR, Books, new_id, open_books, terminate_clients
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from gateway.adapters.postgres.audit_log import ChangeRefused, Signature
 from gateway.app.stores import Stores
-from gateway.core.caps import UNLIMITED, Caps, Excess
-from gateway.core.key_terms import KeyTerms
-from gateway.core.roles import Role
+from gateway.core.access.key_terms import KeyTerms
+from gateway.core.access.roles import Role
+from gateway.core.guard.caps import UNLIMITED, Caps, Excess
 from tests.proxy.stack import open_stack
 
 SIGNATURE = Signature("ada", "a test")

@@ -9,8 +9,8 @@ from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signatu
 from gateway.adapters.postgres.controls import ControlsFollower
 from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.adapters.postgres.flags import FlagDesk
-from gateway.core.flags import CHARGING, MAINTENANCE, Scope
-from gateway.core.policy import Controls
+from gateway.core.guard.flags import CHARGING, MAINTENANCE, Scope
+from gateway.core.guard.policy import Controls
 from tests.books import Books, open_books
 
 DRILL = Signature("ann", "a drill")

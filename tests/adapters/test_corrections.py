@@ -10,7 +10,7 @@ from gateway.adapters.postgres.accounts import AccountError
 from gateway.adapters.postgres.adjustments import Adjustments
 from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signature
 from gateway.adapters.postgres.corrections import Corrections
-from gateway.core.ledger import TransferKind
+from gateway.core.accounting.ledger import TransferKind
 from tests.books import Books, new_id, now_ms, open_books
 
 ADJUSTMENT = TransferKind.ADJUSTMENT

@@ -12,9 +12,9 @@ import pytest
 from gateway.adapters.redis.credits import AccountUnloaded, Credits, Expired, HoldMissing, Reserved, Settled, ShardCold
 from gateway.adapters.redis.link import RedisLink, RedisUnavailable
 from gateway.adapters.redis.scripts import Scripts
+from gateway.core.calls.usage import Usage
 from gateway.core.holds import Balance, Hold, HoldState, Outcome, Settlement, Terms
 from gateway.core.shards import SHARD_KEYS, shard_of
-from gateway.core.usage import Usage
 from gateway.resources import shipped
 
 

@@ -12,10 +12,10 @@ from gateway.adapters.jwks import ConfiguredKey, Verifier
 from gateway.adapters.postgres.accounts import Account
 from gateway.adapters.postgres.identities import TokenCallers, TokenPolicy
 from gateway.adapters.postgres.members import MemberChange
-from gateway.core.callers import Caller
+from gateway.core.access.callers import Caller
+from gateway.core.access.jwts import ClaimNames, token_credential_of
+from gateway.core.access.roles import Role
 from gateway.core.errors import BillingUnavailable, Unauthenticated
-from gateway.core.jwts import ClaimNames, token_credential_of
-from gateway.core.roles import Role
 from tests.books import OPERATOR, Books, now_ms, open_books
 from tests.provider import AUDIENCE, ED_KEY, ISSUER, pem
 

@@ -8,9 +8,9 @@ import pytest
 
 from gateway.adapters.postgres.accounts import Account, AccountError
 from gateway.adapters.postgres.keys import KeyRefused, NoSuchKey
-from gateway.core.key_terms import KeyTerms
-from gateway.core.keys import hash_key
-from gateway.core.roles import Role
+from gateway.core.access.key_terms import KeyTerms
+from gateway.core.access.keys import hash_key
+from gateway.core.access.roles import Role
 from tests.books import OPERATOR, Books, new_id, open_books
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)

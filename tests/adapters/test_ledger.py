@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from gateway.core.accounting.posting import DeadLetter, Event, Position
 from gateway.core.holds import Outcome, Phase
-from gateway.core.posting import DeadLetter, Event, Position
 from gateway.core.shards import shard_of
 from tests.books import Books, end_fields, lapse_fields, new_id, open_books, settlement
 

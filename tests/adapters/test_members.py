@@ -8,8 +8,8 @@ import pytest
 
 from gateway.adapters.postgres.accounts import Account
 from gateway.adapters.postgres.members import MemberChange, MemberRefused, NoSuchMember
-from gateway.core.key_terms import KeyTerms
-from gateway.core.roles import Role
+from gateway.core.access.key_terms import KeyTerms
+from gateway.core.access.roles import Role
 from tests.books import OPERATOR, Books, new_id, open_books
 
 

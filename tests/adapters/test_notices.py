@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.adapters.postgres.notices import NoticeError, Notices
-from gateway.core.notices import Fields, Kind, load_templates
+from gateway.core.guard.notices import Fields, Kind, load_templates
 from gateway.resources import shipped
 from tests.books import Books, open_books
 

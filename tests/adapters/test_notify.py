@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.adapters.notify import NotSent, Sender, UnusableTarget, describe, is_reachable
-from gateway.core.notices import Words, is_signed
+from gateway.core.guard.notices import Words, is_signed
 from tests.receiver import Receiver, receiving
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)

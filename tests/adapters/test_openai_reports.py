@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from gateway.adapters.openai.reports import PAGES_MAX, OpenAIReports, ReportsUnavailable
-from gateway.core.reconciliation import Tokens
+from gateway.core.accounting.reconciliation import Tokens
 from gateway.sandbox.openai import SandboxOpenAISettings, SimulatedOpenAI
 
 NOON_S = 1_795_262_400

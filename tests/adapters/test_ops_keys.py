@@ -7,7 +7,7 @@ import pytest
 
 from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signature
 from gateway.adapters.postgres.ops_keys import OpsKeys
-from gateway.core.operators import Operator, Role
+from gateway.core.access.operators import Operator, Role
 from tests.books import Books, new_id, open_books
 
 BOSS = Signature("boss", "a new colleague")

@@ -7,12 +7,12 @@ import msgspec
 import pytest
 
 from gateway.adapters.postgres.provider_costs import BillRefused, ProviderCosts
+from gateway.core.accounting.ledger import Bucket
+from gateway.core.calls.usage import Usage
 from gateway.core.holds import Outcome, Phase, Settlement
-from gateway.core.ledger import Bucket
-from gateway.core.provider_costs import CostUnknown
-from gateway.core.rate_card import load_card
-from gateway.core.rates import RateCard, price
-from gateway.core.usage import Usage
+from gateway.core.pricing.provider_costs import CostUnknown
+from gateway.core.pricing.rate_card import load_card
+from gateway.core.pricing.rates import RateCard, price
 from gateway.resources import shipped
 from tests.books import Books, end_fields, lapse_fields, now_ms, open_books, settlement
 

@@ -12,9 +12,9 @@ from genai_prices import calc_price
 
 from gateway.adapters.openai.model_facts import BadModelFacts
 from gateway.adapters.openai.rate_build import RateBuildError, build_card
-from gateway.core.rate_card import load_card
-from gateway.core.rates import RateCard, Rounding, cost_exact, price
-from gateway.core.usage import Usage
+from gateway.core.calls.usage import Usage
+from gateway.core.pricing.rate_card import load_card
+from gateway.core.pricing.rates import RateCard, Rounding, cost_exact, price
 
 CONFIG = Path(__file__).parents[2] / "config"
 FACTS = (CONFIG / "models.toml").read_text()

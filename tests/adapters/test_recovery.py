@@ -8,9 +8,9 @@ import pytest
 
 from gateway.adapters.redis.credits import AccountUnloaded, HoldMissing, ShardCold
 from gateway.adapters.redis.stored_holds import read_hold
+from gateway.core.calls.usage import Usage
 from gateway.core.holds import Flag, HoldState
 from gateway.core.shards import SHARD_KEYS, SHARDS, shard_of
-from gateway.core.usage import Usage
 from tests.books import Books, new_id, open_books, settlement
 from tests.books_redis import Desk, open_desk
 

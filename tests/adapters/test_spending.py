@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from gateway.adapters.postgres.spending import SpendingBook
-from gateway.core.anomaly import Spending, Subject, Window
-from gateway.core.key_terms import KeyTerms
-from gateway.core.roles import Role
+from gateway.core.access.key_terms import KeyTerms
+from gateway.core.access.roles import Role
+from gateway.core.guard.anomaly import Spending, Subject, Window
 from tests.books import OPERATOR, Books, open_books
 from tests.spending import spend, spend_hourly
 

@@ -11,8 +11,8 @@ import pytest
 from gateway.adapters.postgres.audit import Finding, run_audit
 from gateway.adapters.postgres.seals import Seals
 from gateway.adapters.postgres.statements import NoStatement, NotYetSealed, Statements
+from gateway.core.accounting.statements import month_bounds, next_month, statement_csv
 from gateway.core.shards import shard_of
-from gateway.core.statements import month_bounds, next_month, statement_csv
 from gateway.web.statement_pdf import statement_pdf
 from gateway.workers.bookkeeper import close_month
 from gateway.workers.sealer import Sealer

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from gateway.core.breaker import NOTHING, Breaker, BreakerPolicy, Counts, Signal, State
-from gateway.core.shared_breaker import Report, SharedBreaker, Standing
+from gateway.core.guard.breaker import NOTHING, Breaker, BreakerPolicy, Counts, Signal, State
+from gateway.core.guard.shared_breaker import Report, SharedBreaker, Standing
 
 POLICY = BreakerPolicy(
     window_ms=10_000,

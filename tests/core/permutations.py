@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from gateway.core.ledger import Buckets
-from gateway.core.topups import Dispute, Order, Payment, Refund, Standing, facts_of, movements, target
+from gateway.core.accounting.ledger import Buckets
+from gateway.core.accounting.topups import Dispute, Order, Payment, Refund, Standing, facts_of, movements, target
 
 
 class Life:

@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address
 
-from gateway.core.address_limit import ADDRESSES_MAX, AddressLimit
+from gateway.core.guard.address_limit import ADDRESSES_MAX, AddressLimit
 
 HERE = ip_address("192.0.2.1")
 

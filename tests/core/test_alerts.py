@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.alerts import Standing, Wishes, warnings
-from gateway.core.notices import FIELDS, Kind
+from gateway.core.guard.alerts import Standing, Wishes, warnings
+from gateway.core.guard.notices import FIELDS, Kind
 
 amounts = st.integers(-(10**15), 10**15)
 spent = st.integers(0, 10**15)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.anomaly import Bound, Rule, Rules, Spending, Subject, Verdict, Width, Window, judge, widen
+from gateway.core.guard.anomaly import Bound, Rule, Rules, Spending, Subject, Verdict, Width, Window, judge, widen
 
 RULES = Rules(burst=1000, burst_minutes=10, hour=Bound(5, 100), day=Bound(3, 200), known_min=3)
 ACCOUNT = Subject("a")

@@ -6,8 +6,8 @@ from datetime import date
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.books import BOOK_ACCOUNTS, DIFFERENCES, UCR_PER_CENT, Csv, QuickBooks, Xero, csv_line
-from gateway.core.ledger import Bucket, TransferKind
+from gateway.core.accounting.books import BOOK_ACCOUNTS, DIFFERENCES, UCR_PER_CENT, Csv, QuickBooks, Xero, csv_line
+from gateway.core.accounting.ledger import Bucket, TransferKind
 
 DAY = date(2026, 11, 21)
 AMOUNTS = st.integers(-(10**12), 10**12)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.breaker import (
+from gateway.core.guard.breaker import (
     NOTHING,
     TRANSITIONS,
     Breaker,
@@ -15,7 +15,7 @@ from gateway.core.breaker import (
     probe_event,
     trips,
 )
-from gateway.core.shared_breaker import SharedBreaker
+from gateway.core.guard.shared_breaker import SharedBreaker
 from tests.core.fleet import POLICY, Store
 
 NOW_MS = 1_000_000

@@ -5,7 +5,7 @@ from itertools import cycle, pairwise
 
 import pytest
 
-from gateway.core.breaker import Signal, State
+from gateway.core.guard.breaker import Signal, State
 from tests.core.fleet import POLICY, Answer, Simulation
 
 OUTAGE_MS = (30_000, 90_000)

@@ -1,11 +1,11 @@
 import msgspec
 import pytest
 
-from gateway.core.brownout import Brownout, Brownouts, Level, Trimmed, brownouts_in_force
-from gateway.core.callers import Caller, Restrictions
-from gateway.core.calls import Call, Endpoint, parse
-from gateway.core.caps import Caps, CapsByLevel, bounds_of
+from gateway.core.access.callers import Caller, Restrictions
+from gateway.core.calls.calls import Call, Endpoint, parse
 from gateway.core.errors import ModelBrownedOut
+from gateway.core.guard.brownout import Brownout, Brownouts, Level, Trimmed, brownouts_in_force
+from gateway.core.guard.caps import Caps, CapsByLevel, bounds_of
 
 NOW_MS = 1_000_000
 ANYBODY = Caller("account", "key")

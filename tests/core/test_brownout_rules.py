@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.brownout_rules import Performance, RulePolicy, bucket_of, p95_ms
+from gateway.core.guard.brownout_rules import Performance, RulePolicy, bucket_of, p95_ms
 
 POLICY = RulePolicy(
     window_ms=60_000, baseline_ms=3_600_000, calls_min=30, slow_factor=3.0, slow_ms_min=2_000, error_rate=0.2

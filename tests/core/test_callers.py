@@ -4,8 +4,8 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from gateway.core.callers import Caller, Restrictions
-from gateway.core.calls import Endpoint, parse
+from gateway.core.access.callers import Caller, Restrictions
+from gateway.core.calls.calls import Endpoint, parse
 from gateway.core.errors import (
     AccountInReview,
     AccountSuspended,
@@ -15,7 +15,7 @@ from gateway.core.errors import (
     ModelNotAllowed,
     ScopeMissing,
 )
-from gateway.core.policy import Controls, admit, admit_caller
+from gateway.core.guard.policy import Controls, admit, admit_caller
 
 CHAT = "/v1/chat/completions"
 HERE = ip_address("192.0.2.7")

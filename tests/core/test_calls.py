@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from gateway.core.calls import Call, Endpoint, parse
+from gateway.core.calls.calls import Call, Endpoint, parse
 from gateway.core.errors import FeatureNotAllowed, InvalidRequest
 
 

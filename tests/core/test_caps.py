@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.callers import Caller
-from gateway.core.caps import UNLIMITED, Bounds, Caps, CapsByLevel, Excess, Level, bounds_of
+from gateway.core.access.callers import Caller
 from gateway.core.errors import BeyondRateLimit, CapReached, ModelNotAllowed, RateLimited
+from gateway.core.guard.caps import UNLIMITED, Bounds, Caps, CapsByLevel, Excess, Level, bounds_of
+from gateway.core.guard.refusals import cap_refusal, is_by_size, request_refusal
 from gateway.core.holds import Counted
-from gateway.core.refusals import cap_refusal, is_by_size, request_refusal
 
 ACCOUNT = "0197a3c2-0000-7000-8000-000000000001"
 CALLER = Caller(ACCOUNT, "k1", member_id="m1", time_zone="Europe/Berlin")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.calls import Endpoint, parse
-from gateway.core.clamps import with_output_limit
+from gateway.core.calls.calls import Endpoint, parse
+from gateway.core.calls.clamps import with_output_limit
 
 CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS = Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.RESPONSES, Endpoint.EMBEDDINGS
 

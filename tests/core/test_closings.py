@@ -5,12 +5,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.core.calls import Endpoint, parse
-from gateway.core.closings import Closing, closing_of
-from gateway.core.meter import Meter
-from gateway.core.sse import EventSplitter, event_data
-from gateway.core.stream_meters import stream_meter
-from gateway.core.usage import Usage
+from gateway.core.calls.calls import Endpoint, parse
+from gateway.core.calls.closings import Closing, closing_of
+from gateway.core.calls.meter import Meter
+from gateway.core.calls.sse import EventSplitter, event_data
+from gateway.core.calls.stream_meters import stream_meter
+from gateway.core.calls.usage import Usage
 
 USAGE = Usage(input=9, output=4)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.calls import Call, Endpoint, parse
-from gateway.core.content import Content, audio_tokens, glance, read
+from gateway.core.calls.calls import Call, Endpoint, parse
+from gateway.core.calls.content import Content, audio_tokens, glance, read
 
 DATA_URL = "data:image/png;base64," + "A" * 4_000
 MP3 = base64.b64encode(b"ID3" + bytes(24_000)).decode()

@@ -9,7 +9,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.encodings import CorruptEncoding, UnknownEncoding, decoder
+from gateway.core.calls.encodings import CorruptEncoding, UnknownEncoding, decoder
 
 
 def raw_deflate(data: bytes) -> bytes:

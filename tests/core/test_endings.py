@@ -1,12 +1,12 @@
 import msgspec
 import pytest
 
-from gateway.core.endings import Charge, Ended, ending
-from gateway.core.estimate import Basis, Estimate
+from gateway.core.calls.endings import Charge, Ended, ending
+from gateway.core.calls.estimate import Basis, Estimate
+from gateway.core.calls.meter import Reading
+from gateway.core.calls.usage import ReportedUsage, Usage
 from gateway.core.holds import Flag, Outcome
-from gateway.core.meter import Reading
-from gateway.core.rates import ModelRates
-from gateway.core.usage import ReportedUsage, Usage
+from gateway.core.pricing.rates import ModelRates
 
 ROW = ModelRates(model="m", tiers={}, context_tokens=1000, output_tokens_max=100, image_tokens_max=0)
 ESTIMATE = Estimate(amount=1, input_tokens_max=10, output_tokens_max=100, basis=Basis.BYTES)

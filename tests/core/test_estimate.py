@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.calls import Call, Endpoint, parse
-from gateway.core.estimate import (
+from gateway.core.calls.calls import Call, Endpoint, parse
+from gateway.core.calls.estimate import (
     Basis,
     Estimate,
     affordable_output_limit,
@@ -20,9 +20,9 @@ from gateway.core.estimate import (
     provisional_cost,
     texts_to_count,
 )
+from gateway.core.calls.usage import AbsurdUsage, Usage
 from gateway.core.money import AMOUNT_UCR_MAX, UCR_PER_CREDIT
-from gateway.core.rates import Bracket, ModelRates, Rate, RateCard, Rounding, UnsoldTier, price
-from gateway.core.usage import AbsurdUsage, Usage
+from gateway.core.pricing.rates import Bracket, ModelRates, Rate, RateCard, Rounding, UnsoldTier, price
 
 # $ per million tokens ×4, of a model with every kind of price: cached, written, audio, tiers, long context.
 BASE = Rate(10_000_000_000, 1_000_000_000, 12_500_000_000, 128_000_000_000, 11_000_000_000, *[40_000_000_000] * 4)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import EndpointOff, Maintenance, PurchasesClosed
-from gateway.core.flags import (
+from gateway.core.guard.flags import (
     CHARGING,
     MAINTENANCE,
     PURCHASE,

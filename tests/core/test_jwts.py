@@ -2,8 +2,8 @@
 
 import pytest
 
+from gateway.core.access.jwts import ClaimNames, Identity, identity_of, is_jwt, key_id_of
 from gateway.core.errors import Unauthenticated
-from gateway.core.jwts import ClaimNames, Identity, identity_of, is_jwt, key_id_of
 
 NAMES = ClaimNames(account="account", member="sub", email="email")
 CLAIMS = {"account": "acme", "sub": "u-1", "email": "a@acme.example", "exp": 2_000_000_000}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.keys import hash_key, is_key, make_key, secret_of
+from gateway.core.access.keys import hash_key, is_key, make_key, secret_of
 
 randomness = st.binary(min_size=32, max_size=32)
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.holds import Outcome, Phase, Settlement, Terms
-from gateway.core.ledger import (
+from gateway.core.accounting.ledger import (
     Bucket,
     Buckets,
     Entries,
@@ -16,7 +15,8 @@ from gateway.core.ledger import (
     entries_for_grant,
     taken_by,
 )
-from gateway.core.posting import Claim, DeadLetter, Event, Known, Plan, Position, plan
+from gateway.core.accounting.posting import Claim, DeadLetter, Event, Known, Plan, Position, plan
+from gateway.core.holds import Outcome, Phase, Settlement, Terms
 
 ACCOUNT = "0197a3c2-0000-7000-8000-000000000001"
 amounts = st.integers(0, 2**60) | st.integers(0, 20)

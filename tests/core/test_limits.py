@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.limits import MINUTE_S, AddressLimit
+from gateway.core.guard.limits import MINUTE_S, AddressLimit
 
 HERE, THERE = ip_address("192.0.2.1"), ip_address("192.0.2.2")
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.calls import Endpoint
-from gateway.core.meter import Meter, TailMeter, read_answer
-from gateway.core.stream_meters import stream_meter
+from gateway.core.calls.calls import Endpoint
+from gateway.core.calls.meter import Meter, TailMeter, read_answer
+from gateway.core.calls.stream_meters import stream_meter
 
 USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
 

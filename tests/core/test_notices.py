@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.notices import FIELDS, Fields, Kind, NoticesError, Templates, is_signed, load_templates, signature
+from gateway.core.guard.notices import (
+    FIELDS,
+    Fields,
+    Kind,
+    NoticesError,
+    Templates,
+    is_signed,
+    load_templates,
+    signature,
+)
 from gateway.resources import shipped
 
 SHIPPED = (shipped("config") / "notices.toml").read_text()

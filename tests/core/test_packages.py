@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.core.packages import PackagesError, load_packages
-from gateway.core.topups import UCR_PER_CENT
+from gateway.core.accounting.topups import UCR_PER_CENT
+from gateway.core.pricing.packages import PackagesError, load_packages
 from gateway.resources import shipped
 
 GOOD = """

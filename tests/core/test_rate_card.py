@@ -4,8 +4,8 @@ from decimal import Decimal
 
 import pytest
 
-from gateway.core.rate_card import RateCardError, exact_rate, load_card
-from gateway.core.rates import Rounding
+from gateway.core.pricing.rate_card import RateCardError, exact_rate, load_card
+from gateway.core.pricing.rates import Rounding
 
 NAME = "2026-11-21-test"
 RATES = """

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.calls.usage import Usage
 from gateway.core.money import UCR_PER_CREDIT
-from gateway.core.rates import (
+from gateway.core.pricing.rates import (
     TOKENS_PER_RATE,
     Bracket,
     ModelRates,
@@ -19,7 +20,6 @@ from gateway.core.rates import (
     price,
     priced_tier,
 )
-from gateway.core.usage import Usage
 
 COUNTS = st.integers(0, 10_000_000)
 RATES = st.builds(Rate, *[st.integers(0, 10**13)] * 9)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.recharge import Pause, Reason, Situation, Terms, after_decline, obstacle
+from gateway.core.accounting.recharge import Pause, Reason, Situation, Terms, after_decline, obstacle
 
 TERMS = Terms(threshold=1_000, amount_cents=500, month_cents_max=1200)
 

@@ -4,8 +4,7 @@ from datetime import date
 
 import pytest
 
-from gateway.core.provider_costs import ModelCost
-from gateway.core.reconciliation import (
+from gateway.core.accounting.reconciliation import (
     Check,
     PaymentSums,
     Report,
@@ -20,7 +19,8 @@ from gateway.core.reconciliation import (
     payment_checks,
     provider_usage,
 )
-from gateway.core.usage import Usage
+from gateway.core.calls.usage import Usage
+from gateway.core.pricing.provider_costs import ModelCost
 
 PPM_MAX = 1000
 CREDIT = 1_000_000

@@ -4,8 +4,8 @@ from itertools import product
 
 import pytest
 
-from gateway.core.callers import Caller
-from gateway.core.roles import Role, may_buy, may_have_key, may_manage_member, may_revoke_key, role_of
+from gateway.core.access.callers import Caller
+from gateway.core.access.roles import Role, may_buy, may_have_key, may_manage_member, may_revoke_key, role_of
 
 V, M, A, O = Role.VIEWER, Role.MEMBER, Role.ADMIN, Role.OWNER  # noqa: E741
 

@@ -1,8 +1,8 @@
 import pytest
 
-from gateway.core.calls import Endpoint
+from gateway.core.calls.calls import Endpoint
+from gateway.core.calls.routes import Control, Free, Session, route
 from gateway.core.errors import EndpointNotAllowed, MethodNotAllowed, NotFound
-from gateway.core.routes import Control, Free, Session, route
 
 
 def test_metered_paths_are_posts() -> None:

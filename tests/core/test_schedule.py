@@ -4,8 +4,8 @@ from datetime import date
 
 import pytest
 
-from gateway.core.rates import RateCard, Rounding
-from gateway.core.schedule import Schedule, starts_ms
+from gateway.core.pricing.rates import RateCard, Rounding
+from gateway.core.pricing.schedule import Schedule, starts_ms
 
 
 def card(name: str, day: date) -> RateCard:

@@ -5,7 +5,7 @@ import hashlib
 import msgspec
 import pytest
 
-from gateway.core.seals import BEGINNING, Leaf, Seal, judge, seal_after
+from gateway.core.accounting.seals import BEGINNING, Leaf, Seal, judge, seal_after
 
 
 def leaf(name: str) -> Leaf:

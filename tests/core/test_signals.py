@@ -1,9 +1,9 @@
 import pytest
 
-from gateway.core.breaker import Signal
-from gateway.core.endings import Ended, Fault
-from gateway.core.meter import Reading
-from gateway.core.signals import model_signal, upstream_signal
+from gateway.core.calls.endings import Ended, Fault
+from gateway.core.calls.meter import Reading
+from gateway.core.guard.breaker import Signal
+from gateway.core.guard.signals import model_signal, upstream_signal
 
 
 def reading(*, failed: bool = False, complete: bool = False, error: str = "") -> Reading:

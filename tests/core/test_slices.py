@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.calls import Call, Endpoint, parse
-from gateway.core.estimate import estimate_cheap
-from gateway.core.rates import RateCard, price
-from gateway.core.slices import Sizes, Sliced, slices_of
-from gateway.core.usage import Usage
+from gateway.core.calls.calls import Call, Endpoint, parse
+from gateway.core.calls.estimate import estimate_cheap
+from gateway.core.calls.slices import Sizes, Sliced, slices_of
+from gateway.core.calls.usage import Usage
+from gateway.core.pricing.rates import RateCard, price
 from tests.core.test_estimate import CARD, CEIL, SIMPLE
 
 SIZES = Sizes(models=("simpl?",), output_tokens=2000, output_tokens_min=100, ahead_tokens=500)

@@ -3,7 +3,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.sse import EventSplitter, event_data
+from gateway.core.calls.sse import EventSplitter, event_data
 
 LINES = st.sampled_from([b"data: {}", b"data:x", b"event: a", b": comment", b"id: 1", b"data: \xc3\xa9", b""])
 ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])

@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.calls import Endpoint
-from gateway.core.meter import Meter
-from gateway.core.stream_meters import stream_meter
+from gateway.core.calls.calls import Endpoint
+from gateway.core.calls.meter import Meter
+from gateway.core.calls.stream_meters import stream_meter
 
 USAGE = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}
 

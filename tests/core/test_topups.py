@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from gateway.core.ledger import Bucket, Buckets
-from gateway.core.topups import (
+from gateway.core.accounting.ledger import Bucket, Buckets
+from gateway.core.accounting.topups import (
     Dispute,
     Facts,
     Freeze,

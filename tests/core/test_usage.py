@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.usage import AbsurdUsage, ReportedUsage, Usage, disjoint
+from gateway.core.calls.usage import AbsurdUsage, ReportedUsage, Usage, disjoint
 
 COUNT = st.integers(0, 1000)
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.guard.windows import UnknownTimeZone, ends_at, id_bound, opened_ms, windows_at
 from gateway.core.ids import uuid7
-from gateway.core.windows import UnknownTimeZone, ends_at, id_bound, opened_ms, windows_at
 
 HOUR_MS = 3_600_000
 moments = st.integers(946_684_800_000, 4_102_444_800_000)  # 2000 … 2100

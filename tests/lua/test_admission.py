@@ -16,10 +16,10 @@ from gateway.adapters.redis.credits import (
     ShardRebuilding,
 )
 from gateway.adapters.redis.link import RedisLink, RedisScriptError
+from gateway.core.calls.usage import Usage
 from gateway.core.holds import Balance, Hold, Outcome, Settlement, Terms
 from gateway.core.money import AMOUNT_UCR_MAX
 from gateway.core.shards import SHARD_KEYS, shard_of
-from gateway.core.usage import Usage
 from gateway.resources import shipped
 
 

@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 from gateway.adapters.redis.breakers import BreakerStore
 from gateway.adapters.redis.link import RedisLink, RedisScriptError
 from gateway.adapters.redis.scripts import Scripts
-from gateway.core.breaker import Breaker, BreakerPolicy, Counts, Signal, State
-from gateway.core.shared_breaker import Report, SharedBreaker, Standing
+from gateway.core.guard.breaker import Breaker, BreakerPolicy, Counts, Signal, State
+from gateway.core.guard.shared_breaker import Report, SharedBreaker, Standing
 from gateway.resources import shipped
 from tests.core.fleet import POLICY, Store
 

@@ -12,14 +12,14 @@ from gateway.adapters.redis.counters import Charged, Counters, OutboxAhead, Used
 from gateway.adapters.redis.credits import CapsUncounted, Credits, Refused, Reserved
 from gateway.adapters.redis.link import RedisLink, RedisScriptError
 from gateway.adapters.redis.scripts import Scripts
-from gateway.core.callers import Caller
-from gateway.core.caps import Caps, CapsByLevel, Holder, bounds_of
+from gateway.core.access.callers import Caller
+from gateway.core.accounting.posting import Position
+from gateway.core.calls.usage import Usage
+from gateway.core.guard.caps import Caps, CapsByLevel, Holder, bounds_of
+from gateway.core.guard.windows import Windows, windows_at
 from gateway.core.holds import Hold, HoldState, Outcome, Settlement, Terms
 from gateway.core.ids import uuid7
-from gateway.core.posting import Position
 from gateway.core.shards import SHARD_KEYS, shard_of
-from gateway.core.usage import Usage
-from gateway.core.windows import Windows, windows_at
 from gateway.resources import shipped
 
 DAY_MS = 86_400_000

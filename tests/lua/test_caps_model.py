@@ -16,14 +16,14 @@ from gateway.adapters.redis.counters import Charged, Counters, Used
 from gateway.adapters.redis.credits import CapsUncounted, Credits, Refused, Reserved
 from gateway.adapters.redis.link import RedisLink
 from gateway.adapters.redis.scripts import Scripts
-from gateway.core.callers import Caller
-from gateway.core.caps import Caps, CapsByLevel, Holder, Level, bounds_of, id_of
+from gateway.core.access.callers import Caller
+from gateway.core.accounting.posting import Position
+from gateway.core.calls.usage import Usage
+from gateway.core.guard.caps import Caps, CapsByLevel, Holder, Level, bounds_of, id_of
+from gateway.core.guard.windows import opened_ms, windows_at
 from gateway.core.holds import Hold, HoldState, Outcome, Settlement, Terms
 from gateway.core.ids import uuid7
-from gateway.core.posting import Position
 from gateway.core.shards import SHARD_KEYS, shard_of
-from gateway.core.usage import Usage
-from gateway.core.windows import opened_ms, windows_at
 from gateway.resources import shipped
 
 ACCOUNT = "00000000-0000-7000-8000-000000000000"

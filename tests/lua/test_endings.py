@@ -15,10 +15,10 @@ from gateway.adapters.redis.credits import (
     ShardCold,
 )
 from gateway.adapters.redis.link import RedisLink, RedisScriptError
+from gateway.core.calls.usage import Usage
 from gateway.core.holds import Balance, Hold, HoldState, Outcome, Settlement, Terms
 from gateway.core.money import AMOUNT_UCR_MAX
 from gateway.core.shards import SHARD_KEYS, shard_of
-from gateway.core.usage import Usage
 
 
 class Bench:

@@ -17,11 +17,11 @@ from gateway.adapters.redis.credits import (
     ShardRebuilding,
 )
 from gateway.adapters.redis.link import RedisLink, RedisScriptError
-from gateway.core.caps import Caps
+from gateway.core.calls.usage import Usage
+from gateway.core.guard.caps import Caps
 from gateway.core.holds import Balance, Hold, Outcome, Settlement
 from gateway.core.money import AMOUNT_UCR_MAX
 from gateway.core.shards import SHARD_KEYS, shard_of
-from gateway.core.usage import Usage
 from tests.lua.test_admission import account_with, hold
 from tests.lua.test_caps import desk_with
 

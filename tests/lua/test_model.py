@@ -13,10 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from gateway.adapters.redis.credits import Credits, CreditsError, HoldConflict, HoldMissing, Refused, Reserved, Settled
 from gateway.adapters.redis.link import RedisLink, RedisScriptError
 from gateway.adapters.redis.scripts import Scripts
+from gateway.core.calls.usage import Usage
 from gateway.core.holds import Balance, Hold, HoldState, Outcome, Settlement, Terms
 from gateway.core.money import AMOUNT_UCR_MAX
 from gateway.core.shards import SHARD_KEYS, shard_of
-from gateway.core.usage import Usage
 from gateway.resources import shipped
 
 # Two accounts of one shard, so that their events mix, and one of another.

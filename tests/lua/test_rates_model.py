@@ -14,13 +14,13 @@ from gateway.adapters.redis.counters import Charged, Counters
 from gateway.adapters.redis.credits import Credits, Refused, Reserved
 from gateway.adapters.redis.link import RedisLink
 from gateway.adapters.redis.scripts import Scripts
-from gateway.core.callers import Caller
-from gateway.core.caps import Caps, CapsByLevel, Holder, Level, bounds_of, id_of
+from gateway.core.access.callers import Caller
+from gateway.core.accounting.posting import Position
+from gateway.core.guard.caps import Caps, CapsByLevel, Holder, Level, bounds_of, id_of
+from gateway.core.guard.windows import windows_at
 from gateway.core.holds import Hold, Terms
 from gateway.core.ids import uuid7
-from gateway.core.posting import Position
 from gateway.core.shards import shard_of
-from gateway.core.windows import windows_at
 from gateway.resources import shipped
 
 ACCOUNT = "00000000-0000-7000-8000-000000000000"

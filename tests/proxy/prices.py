@@ -5,7 +5,7 @@ from fractions import Fraction
 from math import floor
 from typing import Any
 
-from gateway.core.rates import RateCard
+from gateway.core.pricing.rates import RateCard
 from gateway.sandbox.openai import LogEntry, TokenCounts
 
 CHAT = "/v1/chat/completions"

@@ -21,11 +21,11 @@ from gateway.app.sources import new_request_id, now_ms
 from gateway.app.stores import Stores, open_stores
 from gateway.app.workers import Workers
 from gateway.config import Config, load
+from gateway.core.calls.usage import Usage
 from gateway.core.holds import Balance
 from gateway.core.money import UCR_PER_CREDIT
-from gateway.core.schedule import Schedule
+from gateway.core.pricing.schedule import Schedule
 from gateway.core.shards import SHARD_KEYS
-from gateway.core.usage import Usage
 
 UPSTREAM_KEY = "sk-upstream-0123456789abcdefghijklmnopqrstuvwxyz"
 CREDITS = 100_000

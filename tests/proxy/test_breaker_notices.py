@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.adapters.postgres.notices import Notices
-from gateway.core.breaker import State
-from gateway.core.notices import load_templates
+from gateway.core.guard.breaker import State
+from gateway.core.guard.notices import load_templates
 from gateway.proxy.breaker_notices import BreakerNotices
 from gateway.resources import shipped
 from tests.books import Books, open_books

@@ -9,7 +9,7 @@ from aiohttp import ClientSession
 from openai import APIStatusError, AsyncOpenAI, BadRequestError, InternalServerError, RateLimitError
 
 from gateway.app.gateway import Gateway
-from gateway.core.breaker import State
+from gateway.core.guard.breaker import State
 from gateway.proxy.breakers import UPSTREAM
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import Running

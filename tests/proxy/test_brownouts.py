@@ -10,7 +10,7 @@ from openai import AsyncOpenAI, InternalServerError
 from openai.types.chat import ChatCompletion
 
 from gateway.adapters.postgres.audit_log import Signature
-from gateway.core.brownout import Level
+from gateway.core.guard.brownout import Level
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import Running
 from tests.proxy.stack import Stack, until

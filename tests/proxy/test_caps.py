@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from gateway.adapters.postgres.audit_log import Signature
-from gateway.core.caps import UNLIMITED
+from gateway.core.guard.caps import UNLIMITED
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.prices import CHAT

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from gateway.adapters.postgres.audit_log import Signature
-from gateway.core.flags import MAINTENANCE, PURCHASE, Scope
+from gateway.core.guard.flags import MAINTENANCE, PURCHASE, Scope
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.prices import CHAT, EMBEDDINGS, ask_of
 from tests.proxy.stack import Stack, until

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from gateway.core.rate_card import load_card
-from gateway.core.rates import RateCard
-from gateway.core.schedule import Schedule
+from gateway.core.pricing.rate_card import load_card
+from gateway.core.pricing.rates import RateCard
+from gateway.core.pricing.schedule import Schedule
 from gateway.sandbox.openai import SimulatedOpenAI, TokenCounts
 from tests.proxy.conftest import Running
 from tests.proxy.prices import CHAT, EMBEDDINGS, ask_of, price_of_counts

@@ -7,8 +7,8 @@ from typing import Any
 import openai as sdk
 import pytest
 
-from gateway.core.key_terms import KeyTerms
-from gateway.core.keys import make_key
+from gateway.core.access.key_terms import KeyTerms
+from gateway.core.access.keys import make_key
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.books import OPERATOR
 from tests.proxy.conftest import Running

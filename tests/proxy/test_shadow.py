@@ -7,11 +7,11 @@ import pytest
 
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.adapters.postgres.shadow import compare
-from gateway.core.flags import CHARGING, Scope
+from gateway.core.accounting.ledger import TransferKind
+from gateway.core.calls.usage import Usage
+from gateway.core.guard.flags import CHARGING, Scope
 from gateway.core.holds import Hold, Outcome, Settlement, Terms
-from gateway.core.ledger import TransferKind
 from gateway.core.money import UCR_PER_CREDIT
-from gateway.core.usage import Usage
 from tests.books import new_id, now_ms
 from tests.proxy.prices import CHAT, ask_of
 from tests.proxy.stack import PATIENCE_S, Account, Stack

@@ -9,7 +9,7 @@ from typing import Any
 import openai as sdk
 import pytest
 
-from gateway.core.rates import Rate, price
+from gateway.core.pricing.rates import Rate, price
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import Running
 from tests.proxy.prices import CHAT

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.core.keys import make_key
+from gateway.core.access.keys import make_key
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import Running
 from tests.proxy.prices import CHAT, ask_of

@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from gateway.core.keys import SHOWN_LENGTH
+from gateway.core.access.keys import SHOWN_LENGTH
 from tests.proxy.conftest import Running
 from tests.proxy.http1.wire import upstream as socket_upstream
 from tests.proxy.stack import UPSTREAM_KEY, Stack

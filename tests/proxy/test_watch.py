@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.adapters.openai.tokens import Tokenizer
-from gateway.core.meter import Reading
+from gateway.core.calls.meter import Reading
 from gateway.proxy.watch import FOLD_TEXT_CHARS, Watch
 from tests.proxy.conftest import Logs
 

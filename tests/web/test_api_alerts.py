@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.key_terms import KeyTerms
+from gateway.core.access.key_terms import KeyTerms
 from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import Stack
 from tests.web.test_api_callers import managing_key, told

@@ -7,8 +7,8 @@ from urllib.parse import quote
 import msgspec
 import pytest
 
-from gateway.core.key_terms import KeyTerms
-from gateway.core.roles import Role
+from gateway.core.access.key_terms import KeyTerms
+from gateway.core.access.roles import Role
 from tests.books import OPERATOR
 from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import CREDITS, Stack

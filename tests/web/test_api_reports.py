@@ -9,16 +9,16 @@ import pytest
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.adapters.postgres.usage_reports import UsageReports
 from gateway.app.sources import new_request_id, now_ms
+from gateway.core.access.key_terms import KeyTerms
+from gateway.core.calls.usage import Usage
+from gateway.core.calls.usage_reports import fingerprint_of, price_report
 from gateway.core.holds import Hold, Terms
-from gateway.core.key_terms import KeyTerms
 from gateway.core.money import UCR_PER_CREDIT
-from gateway.core.rates import price
+from gateway.core.pricing.rates import price
 from gateway.core.shards import shard_of
-from gateway.core.usage import Usage
-from gateway.core.usage_reports import fingerprint_of, price_report
 from gateway.proxy.leases import OpenHold
 from gateway.sandbox.openai import SimulatedOpenAI
-from gateway.web.api_reports import UsageAsked
+from gateway.web.api.reports import UsageAsked
 from tests.books import OPERATOR
 from tests.proxy.conftest import Running, logs, openai, running, stack
 from tests.proxy.stack import CREDITS, Stack

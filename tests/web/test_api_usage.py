@@ -7,9 +7,9 @@ from urllib.parse import quote
 import msgspec
 import pytest
 
-from gateway.core.key_terms import KeyTerms
-from gateway.core.roles import Role
-from gateway.core.windows import id_bound
+from gateway.core.access.key_terms import KeyTerms
+from gateway.core.access.roles import Role
+from gateway.core.guard.windows import id_bound
 from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import Stack
 from tests.proxy.wire import ask, request

@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from gateway.core.key_terms import KeyTerms
+from gateway.core.access.key_terms import KeyTerms
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import Running, logs, openai, running
 from tests.proxy.wire import ask, request

@@ -11,9 +11,9 @@ import pytest
 
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.app.ops import operations_of, ops_routes
-from gateway.core.operators import Role
+from gateway.core.access.operators import Role
 from gateway.web.metrics import registry
-from gateway.web.ops import exposition, listen, ops_app
+from gateway.web.ops.listener import exposition, listen, ops_app
 from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import Stack
 

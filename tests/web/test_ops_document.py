@@ -14,9 +14,9 @@ from schemathesis.specs.openapi.checks import content_type_conformance, ignored_
 
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.app.ops import ops_routes
-from gateway.core.operators import Role
+from gateway.core.access.operators import Role
 from gateway.web.metrics import registry
-from gateway.web.ops import exposition, listen, ops_app
+from gateway.web.ops.listener import exposition, listen, ops_app
 from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import Stack
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.core.breaker import State
+from gateway.core.guard.breaker import State
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import PATIENCE_S, Stack, until

@@ -8,11 +8,11 @@ import pytest
 
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.app.ops import ops_routes
+from gateway.core.access.operators import Role
 from gateway.core.money import UCR_PER_CREDIT
-from gateway.core.operators import Role
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.web.metrics import registry
-from gateway.web.ops import exposition, listen, ops_app
+from gateway.web.ops.listener import exposition, listen, ops_app
 from tests.proxy.conftest import Running, logs, openai, running
 from tests.shop import ENVIRONMENT, Shop, open_shop
 

@@ -11,10 +11,10 @@ import pytest
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.app.ops import ops_routes
 from gateway.config import ConfigError, load
-from gateway.core.operators import Role
+from gateway.core.access.operators import Role
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.web.metrics import registry
-from gateway.web.ops import exposition, listen, ops_app
+from gateway.web.ops.listener import exposition, listen, ops_app
 from tests.provider import AUDIENCE, ISSUER, RSA_KEY, Provider, provider
 from tests.proxy.conftest import Running, logs, openai, running
 from tests.proxy.stack import Stack

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.adapters.postgres.audit_log import Signature
-from gateway.core.flags import PURCHASE, Scope
+from gateway.core.guard.flags import PURCHASE, Scope
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import Running, logs, openai, running

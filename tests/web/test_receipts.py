@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from gateway.adapters.postgres.statements import Statements
-from gateway.core.statements import Receipt, next_month
+from gateway.core.accounting.statements import Receipt, next_month
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.web.statement_pdf import statement_pdf
 from tests.proxy.conftest import Running, logs, openai, running

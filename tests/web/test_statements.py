@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from gateway.core.statements import Statement
+from gateway.core.accounting.statements import Statement
 from gateway.web.statement_pdf import statement_pdf
 from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import Stack

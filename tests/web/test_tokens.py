@@ -8,7 +8,7 @@ import jwt
 import msgspec
 import pytest
 
-from gateway.core.roles import Role
+from gateway.core.access.roles import Role
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.provider import AUDIENCE, ISSUER, RSA_KEY, provider
 from tests.proxy.conftest import Running, logs, openai, running

@@ -18,12 +18,12 @@ from gateway.adapters.postgres.adjustments import Adjustments
 from gateway.adapters.postgres.books import Books as Exports
 from gateway.adapters.postgres.provider_costs import ProviderCosts
 from gateway.adapters.redis.outbox import decode
-from gateway.core.books import BOOK_ACCOUNTS, LAYOUTS, dollars
+from gateway.core.accounting.books import BOOK_ACCOUNTS, LAYOUTS, dollars
+from gateway.core.accounting.ledger import Bucket, TransferKind
+from gateway.core.calls.usage import Usage
 from gateway.core.holds import Outcome, Phase
-from gateway.core.ledger import Bucket, TransferKind
-from gateway.core.rates import cost_exact
+from gateway.core.pricing.rates import cost_exact
 from gateway.core.shards import shard_of
-from gateway.core.usage import Usage
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.books import Fields, end_fields, lapse_fields, now_ms, settlement
 from tests.proxy.conftest import openai

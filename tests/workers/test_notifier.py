@@ -8,7 +8,7 @@ import pytest
 
 from gateway.adapters.notify import Sender
 from gateway.adapters.postgres.notices import Notices
-from gateway.core.notices import Fields, Kind, is_signed, load_templates
+from gateway.core.guard.notices import Fields, Kind, is_signed, load_templates
 from gateway.resources import shipped
 from gateway.workers.notifier import Notifier
 from tests.books import Books, open_books

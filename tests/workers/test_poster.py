@@ -11,7 +11,7 @@ import pytest
 from psycopg import sql
 
 from gateway.adapters.redis.link import RedisUnavailable
-from gateway.core.posting import Position
+from gateway.core.accounting.posting import Position
 from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.workers.poster import Poster
 from tests.books import Books, end_fields, now_ms, open_books, settlement, terminate_clients

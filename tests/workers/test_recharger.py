@@ -11,9 +11,9 @@ from stripe import StripeClient
 
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.app.stripe import StripeParts
-from gateway.core.flags import PURCHASE, Scope
+from gateway.core.accounting.recharge import DECLINES_A_DAY_MAX
+from gateway.core.guard.flags import PURCHASE, Scope
 from gateway.core.money import UCR_PER_CREDIT
-from gateway.core.recharge import DECLINES_A_DAY_MAX
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.books import OPERATOR
 from tests.proxy.conftest import Running, logs, openai, running

@@ -12,7 +12,7 @@ from gateway.adapters.postgres.provider_costs import ProviderCosts
 from gateway.adapters.postgres.reconciliation import Reports
 from gateway.app.notices import load_words
 from gateway.config import load
-from gateway.core.reconciliation import Check, DayCosts, Verdict, compare, not_checked
+from gateway.core.accounting.reconciliation import Check, DayCosts, Verdict, compare, not_checked
 from gateway.workers.reconciler import Reconciler, Reconciliation
 from tests.books import Books, open_books
 from tests.proxy.conftest import Logs, logs

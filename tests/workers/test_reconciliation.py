@@ -19,8 +19,8 @@ from gateway.adapters.postgres.audit import run_audit
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.adapters.postgres.reconciliation import ReconciliationReads, Reports
 from gateway.app.reconcile import ReconcileParts, open_reconciliation
-from gateway.core.flags import CHARGING, Scope
-from gateway.core.reconciliation import Check, Report, Verdict
+from gateway.core.accounting.reconciliation import Check, Report, Verdict
+from gateway.core.guard.flags import CHARGING, Scope
 from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import openai

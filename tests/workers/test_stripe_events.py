@@ -14,12 +14,12 @@ from stripe import StripeClient
 
 from gateway.adapters.postgres.payouts import Payouts
 from gateway.adapters.stripe.objects import Told
+from gateway.core.accounting.payouts import Payout
+from gateway.core.accounting.statements import statement_csv
+from gateway.core.accounting.topups import Mismatch, PurchaseState
 from gateway.core.money import UCR_PER_CREDIT
-from gateway.core.payouts import Payout
-from gateway.core.statements import statement_csv
-from gateway.core.topups import Mismatch, PurchaseState
 from gateway.sandbox.openai import SimulatedOpenAI
-from gateway.web.ops import listen
+from gateway.web.ops.listener import listen
 from gateway.web.statement_pdf import statement_pdf
 from tests.books import OPERATOR, now_ms
 from tests.proxy.conftest import Running, logs, openai, running

@@ -8,9 +8,9 @@ import pytest
 from gateway.adapters.redis.credits import Credits, HoldMissing
 from gateway.adapters.redis.link import RedisLink, RedisUnavailable
 from gateway.adapters.redis.scripts import Scripts
+from gateway.core.calls.usage import Usage
 from gateway.core.holds import Balance, Hold, HoldState, Terms
 from gateway.core.shards import SHARD_KEYS, shard_of
-from gateway.core.usage import Usage
 from gateway.resources import shipped
 from gateway.workers.sweeper import Sweeper
 

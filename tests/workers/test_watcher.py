@@ -14,9 +14,9 @@ from gateway.adapters.postgres.payment_causes import PaymentCauses
 from gateway.adapters.postgres.reviews import ReviewError, Reviews
 from gateway.adapters.postgres.spending import SpendingBook
 from gateway.adapters.stripe.objects import Cause
-from gateway.core.alerts import Wishes
-from gateway.core.anomaly import Bound, Rule, Rules, Subject, Verdict, Width
-from gateway.core.notices import load_templates
+from gateway.core.guard.alerts import Wishes
+from gateway.core.guard.anomaly import Bound, Rule, Rules, Subject, Verdict, Width
+from gateway.core.guard.notices import load_templates
 from gateway.resources import shipped
 from gateway.workers.watcher import Mode, Watcher
 from tests.books import Books, open_books

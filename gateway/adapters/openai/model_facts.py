@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gateway.core.rates import IMAGE_TOKENS_MAX
+from gateway.core.pricing.rates import IMAGE_TOKENS_MAX
 
 FACTS = ("context_tokens", "output_tokens_max", "image_tokens_max")
 

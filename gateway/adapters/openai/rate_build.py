@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.adapters.openai.model_facts import bounds_of, is_of_family, longest_family, read_facts
-from gateway.core.rate_card import CLASSES, exact_rate
+from gateway.core.pricing.rate_card import CLASSES, exact_rate
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice

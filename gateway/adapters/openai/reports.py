@@ -13,8 +13,8 @@ import msgspec
 import stamina
 
 from gateway.adapters.postgres.provider_costs import day_start
+from gateway.core.accounting.reconciliation import Tokens
 from gateway.core.money import UCR_PER_DOLLAR, MicroCredits
-from gateway.core.reconciliation import Tokens
 
 PAGES_MAX = 100
 RETRY_WAIT_S_MAX = 10.0

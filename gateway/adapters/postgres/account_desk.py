@@ -7,9 +7,9 @@ import msgspec
 from gateway.adapters.postgres.accounts import AccountError
 from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signature
 from gateway.adapters.postgres.database import Pool, load_queries, outages
+from gateway.core.guard.plans import Plans
+from gateway.core.guard.windows import UnknownTimeZone, zone_of
 from gateway.core.money import MicroCredits
-from gateway.core.plans import Plans
-from gateway.core.windows import UnknownTimeZone, zone_of
 
 
 class Spender(msgspec.Struct, frozen=True):

@@ -14,9 +14,9 @@ import msgspec
 from gateway.adapters.postgres.audit_log import BY_TOLLGATE, TOLLGATE, AuditLog, Signature
 from gateway.adapters.postgres.database import Pool, load_queries, outages
 from gateway.adapters.postgres.ledger import Ledger
-from gateway.core.ledger import Buckets, TransferKind, entries_for_grant
+from gateway.core.accounting.ledger import Buckets, TransferKind, entries_for_grant
 from gateway.core.money import AMOUNT_UCR_MAX, MicroCredits, format_credits
-from gateway.core.rates import RateCard
+from gateway.core.pricing.rates import RateCard
 from gateway.core.shards import shard_of
 
 NAME_LENGTH_MAX = 200

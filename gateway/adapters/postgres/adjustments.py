@@ -8,8 +8,8 @@ from collections.abc import Callable
 from gateway.adapters.postgres.accounts import AccountError, reason_of
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
 from gateway.adapters.postgres.ledger import Ledger
-from gateway.core.adjustments import entries_for_adjustment, entries_for_expiry, entries_for_write_off
-from gateway.core.ledger import Buckets, Entries, TransferKind, taken_by
+from gateway.core.accounting.adjustments import entries_for_adjustment, entries_for_expiry, entries_for_write_off
+from gateway.core.accounting.ledger import Buckets, Entries, TransferKind, taken_by
 from gateway.core.money import AMOUNT_UCR_MAX, MicroCredits, format_credits
 from gateway.core.shards import shard_of
 

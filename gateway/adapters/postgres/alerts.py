@@ -2,7 +2,7 @@
 
 from gateway.adapters.postgres.database import Pool, load_queries, outages
 from gateway.adapters.postgres.notices import Notices
-from gateway.core.alerts import Standing, Wishes, warnings
+from gateway.core.guard.alerts import Standing, Wishes, warnings
 
 
 class Alerts:

@@ -13,9 +13,9 @@ from gateway.adapters.postgres.database import Pool, load_queries, outages
 from gateway.adapters.postgres.recorded_cards import recorded_cards
 from gateway.adapters.postgres.seals import Seals
 from gateway.adapters.redis.link import RedisLink, RedisUnavailable
+from gateway.core.calls.usage import Usage
 from gateway.core.holds import Outcome
-from gateway.core.rates import Price, RateCard, UnsoldTier, price
-from gateway.core.usage import Usage
+from gateway.core.pricing.rates import Price, RateCard, UnsoldTier, price
 
 EXAMPLES_MAX = 5
 SEALED = "13. ledger rows never change or vanish: they are as they were sealed"

@@ -7,8 +7,8 @@ import asyncpg
 
 from gateway.adapters.postgres.database import SYSTEM, Connection, Pool, load_queries, outages
 from gateway.adapters.postgres.provider_costs import day_start
-from gateway.core.books import BOOK_ACCOUNTS, Layout, csv_line
-from gateway.core.ledger import Bucket
+from gateway.core.accounting.books import BOOK_ACCOUNTS, Layout, csv_line
+from gateway.core.accounting.ledger import Bucket
 from gateway.core.money import MicroCredits
 
 LINES_AT_ONCE = 2000

@@ -11,9 +11,9 @@ from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signatu
 from gateway.adapters.postgres.controls import brownout_of
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
 from gateway.adapters.postgres.notices import Notices
-from gateway.core.brownout import Brownout, Level
-from gateway.core.calls import OUTPUT_LIMIT_TOKENS_MAX
-from gateway.core.notices import Fields, Kind
+from gateway.core.calls.calls import OUTPUT_LIMIT_TOKENS_MAX
+from gateway.core.guard.brownout import Brownout, Level
+from gateway.core.guard.notices import Fields, Kind
 
 NAME_LENGTH_MAX = 128
 BANNER_LENGTH_MAX = 500

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import structlog
 
 from gateway.adapters.postgres.database import LedgerUnavailable, Pool, load_queries, outages
-from gateway.core.callers import Caller, Restrictions, Status, may_call
+from gateway.core.access.callers import Caller, Restrictions, Status, may_call
+from gateway.core.access.jwts import token_of
+from gateway.core.access.keys import credential_of
 from gateway.core.errors import BillingUnavailable, Unauthenticated
-from gateway.core.jwts import token_of
-from gateway.core.keys import credential_of
 
 log = structlog.get_logger(__name__)
 

@@ -10,9 +10,9 @@ from gateway.adapters.postgres.caps import read_caps
 from gateway.adapters.postgres.charges import Charges
 from gateway.adapters.postgres.database import Pool, load_queries, outages
 from gateway.adapters.redis.counters import Counters, Used
-from gateway.core.caps import Caps, Holder
-from gateway.core.plans import Plans
-from gateway.core.windows import Windows, windows_at
+from gateway.core.guard.caps import Caps, Holder
+from gateway.core.guard.plans import Plans
+from gateway.core.guard.windows import Windows, windows_at
 
 PLAN_PREFIX = "plan:"
 PATTERNS_MAX = 100

@@ -14,10 +14,10 @@ import structlog
 
 from gateway.adapters.counting import Kept
 from gateway.adapters.postgres.database import LedgerUnavailable, Pool, load_queries, outages
-from gateway.core.callers import Caller
-from gateway.core.caps import Bounds, Caps, CapsByLevel, Holder, Level, bounds_of, id_of
+from gateway.core.access.callers import Caller
 from gateway.core.errors import BillingUnavailable
-from gateway.core.plans import Plans
+from gateway.core.guard.caps import Bounds, Caps, CapsByLevel, Holder, Level, bounds_of, id_of
+from gateway.core.guard.plans import Plans
 
 log = structlog.get_logger(__name__)
 

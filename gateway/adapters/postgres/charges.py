@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 from gateway.adapters.postgres.database import Pool, load_queries, outages
 from gateway.adapters.redis.counters import Charged
 from gateway.adapters.redis.credits import ShardCold
-from gateway.core.caps import Holder
-from gateway.core.posting import Position
+from gateway.core.accounting.posting import Position
+from gateway.core.guard.caps import Holder
+from gateway.core.guard.windows import Windows, id_bound
 from gateway.core.shards import shard_of
-from gateway.core.windows import Windows, id_bound
 
 # A call is posted after its window's beginning, give or take what clocks differ.
 SKEW = timedelta(hours=1)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
-from gateway.core.brownout import Brownout, Level
-from gateway.core.flags import Flag, Scope
-from gateway.core.policy import Controls, Decisions
+from gateway.core.guard.brownout import Brownout, Level
+from gateway.core.guard.flags import Flag, Scope
+from gateway.core.guard.policy import Controls, Decisions
 
 
 class ControlsFollower:

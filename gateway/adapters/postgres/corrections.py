@@ -13,7 +13,7 @@ import msgspec
 from gateway.adapters.postgres.adjustments import Adjustments
 from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signature
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
-from gateway.core.ledger import Buckets, TransferKind
+from gateway.core.accounting.ledger import Buckets, TransferKind
 from gateway.core.money import MicroCredits, format_credits
 
 

@@ -11,7 +11,7 @@ import msgspec
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
 from gateway.adapters.postgres.ledger import Ledger
 from gateway.adapters.redis.outbox import decode
-from gateway.core.posting import Event
+from gateway.core.accounting.posting import Event
 
 LETTERS_MAX = 1000
 REASON_LENGTH_MAX = 500

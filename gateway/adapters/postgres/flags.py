@@ -9,7 +9,7 @@ from uuid import UUID
 from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signature
 from gateway.adapters.postgres.controls import flag_of
 from gateway.adapters.postgres.database import Pool, load_queries, outages
-from gateway.core.flags import Flag, FlagError, Scope, default_of
+from gateway.core.guard.flags import Flag, FlagError, Scope, default_of
 
 ACCOUNTS_MAX = 10_000
 BANNER_LENGTH_MAX = 500

@@ -17,11 +17,11 @@ from gateway.adapters.postgres.audit_log import Signature
 from gateway.adapters.postgres.callers import OVERLAP_S, poll, status_of
 from gateway.adapters.postgres.database import LedgerUnavailable, Pool, load_queries, outages
 from gateway.adapters.postgres.members import Member, MemberChange, MemberRefused, Members, NoSuchMember
-from gateway.core.callers import Caller, Restrictions, may_call
+from gateway.core.access.callers import Caller, Restrictions, may_call
+from gateway.core.access.jwts import ClaimNames, Identity, identity_of, token_of
+from gateway.core.access.keys import hash_key
+from gateway.core.access.roles import Role
 from gateway.core.errors import BillingUnavailable, Unauthenticated
-from gateway.core.jwts import ClaimNames, Identity, identity_of, token_of
-from gateway.core.keys import hash_key
-from gateway.core.roles import Role
 
 log = structlog.get_logger(__name__)
 

@@ -10,8 +10,8 @@ import msgspec
 from gateway.adapters.postgres.accounts import AccountError
 from gateway.adapters.postgres.audit_log import BY_TOLLGATE, AuditLog, Signature
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
-from gateway.core.key_terms import KeyTerms, mistake_in, read_networks
-from gateway.core.keys import SHOWN_LENGTH, hash_key, make_key
+from gateway.core.access.key_terms import KeyTerms, mistake_in, read_networks
+from gateway.core.access.keys import SHOWN_LENGTH, hash_key, make_key
 
 OVERLAP_MAX = timedelta(days=90)
 LISTED_MAX = 10_000

@@ -7,10 +7,10 @@ import asyncpg
 import msgspec
 
 from gateway.adapters.postgres.database import SYSTEM, Connection, Pool, load_queries, outages
+from gateway.core.accounting.ledger import CUSTOMER_BUCKETS, Buckets, Entries
+from gateway.core.accounting.posting import Claim, DeadLetter, Event, Known, Line, Plan, Position, dead, plan
 from gateway.core.holds import Phase
-from gateway.core.ledger import CUSTOMER_BUCKETS, Buckets, Entries
 from gateway.core.money import MicroCredits
-from gateway.core.posting import Claim, DeadLetter, Event, Known, Line, Plan, Position, dead, plan
 from gateway.core.shards import SHARDS
 
 Events = Sequence[Event | DeadLetter]

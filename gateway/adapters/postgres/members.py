@@ -12,7 +12,7 @@ import msgspec
 from gateway.adapters.postgres.accounts import AccountError
 from gateway.adapters.postgres.audit_log import BY_TOLLGATE, AuditLog, Signature
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
-from gateway.core.roles import Role
+from gateway.core.access.roles import Role
 
 EMAIL_LENGTH_MAX = 254
 TEXT_LENGTH_MAX = 200

@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
-from gateway.core.notices import Fields, Kind, Templates, check_fields
+from gateway.core.guard.notices import Fields, Kind, Templates, check_fields
 
 
 class Due(msgspec.Struct, frozen=True):

@@ -7,8 +7,8 @@ import msgspec
 
 from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signature
 from gateway.adapters.postgres.database import Pool, load_queries, outages
-from gateway.core.keys import hash_key, secret_of
-from gateway.core.operators import RANDOM_BYTES, SHOWN_LENGTH, Operator, Role, is_ops_key, make_ops_key
+from gateway.core.access.keys import hash_key, secret_of
+from gateway.core.access.operators import RANDOM_BYTES, SHOWN_LENGTH, Operator, Role, is_ops_key, make_ops_key
 
 
 class OpsKey(msgspec.Struct, frozen=True):

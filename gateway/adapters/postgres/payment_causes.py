@@ -6,8 +6,8 @@ Operators are told of a dispute and the account of its review, once each, in the
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
 from gateway.adapters.postgres.notices import Notices
 from gateway.adapters.stripe.objects import Cause
+from gateway.core.guard.notices import Kind
 from gateway.core.money import format_dollars
-from gateway.core.notices import Kind
 
 
 class PaymentCauses:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from gateway.adapters.postgres.database import SYSTEM, Connection, Pool, load_queries, outages
 from gateway.adapters.postgres.ledger import Ledger
 from gateway.adapters.postgres.provider_costs import SYSTEM_SHARD
-from gateway.core.adjustments import entries_for_own_fee, entries_for_payout
-from gateway.core.ledger import Entries, TransferKind
-from gateway.core.payouts import OwnFee, Payout, charged, target
+from gateway.core.accounting.adjustments import entries_for_own_fee, entries_for_payout
+from gateway.core.accounting.ledger import Entries, TransferKind
+from gateway.core.accounting.payouts import OwnFee, Payout, charged, target
 
 
 class Payouts:

@@ -10,11 +10,11 @@ from datetime import UTC, date, datetime, time, timedelta
 from gateway.adapters.postgres.database import SYSTEM, Connection, Pool, load_queries, outages
 from gateway.adapters.postgres.ledger import Ledger
 from gateway.adapters.postgres.recorded_cards import recorded_cards
-from gateway.core.adjustments import entries_for_cogs
-from gateway.core.ledger import TransferKind
+from gateway.core.accounting.adjustments import entries_for_cogs
+from gateway.core.accounting.ledger import TransferKind
+from gateway.core.calls.usage import Usage
 from gateway.core.money import MicroCredits, format_credits
-from gateway.core.provider_costs import Consumption, ModelCost, costs_by_model
-from gateway.core.usage import Usage
+from gateway.core.pricing.provider_costs import Consumption, ModelCost, costs_by_model
 
 # The system's transfers are posted in one shard: its row orders them.
 SYSTEM_SHARD = 0

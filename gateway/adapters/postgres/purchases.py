@@ -11,10 +11,8 @@ from gateway.adapters.postgres.audit_log import AuditLog, Signature
 from gateway.adapters.postgres.database import SYSTEM, Connection, Pool, load_queries, outages
 from gateway.adapters.postgres.ledger import Ledger
 from gateway.adapters.stripe.objects import Customer
-from gateway.core.ledger import CUSTOMER_BUCKETS, Buckets
-from gateway.core.money import MicroCredits
-from gateway.core.shards import shard_of
-from gateway.core.topups import (
+from gateway.core.accounting.ledger import CUSTOMER_BUCKETS, Buckets
+from gateway.core.accounting.topups import (
     Freeze,
     Mismatch,
     Order,
@@ -26,6 +24,8 @@ from gateway.core.topups import (
     refundable_cents,
     target,
 )
+from gateway.core.money import MicroCredits
+from gateway.core.shards import shard_of
 
 _POSTED = tuple(Standing.__struct_fields__)
 

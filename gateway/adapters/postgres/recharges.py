@@ -9,10 +9,10 @@ import msgspec
 
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
 from gateway.adapters.postgres.notices import Notices
+from gateway.core.accounting.recharge import DECLINES_A_DAY_MAX, Pause, Terms, after_decline
+from gateway.core.accounting.topups import UCR_PER_CENT, PurchaseState
+from gateway.core.guard.notices import Kind
 from gateway.core.money import format_dollars
-from gateway.core.notices import Kind
-from gateway.core.recharge import DECLINES_A_DAY_MAX, Pause, Terms, after_decline
-from gateway.core.topups import UCR_PER_CENT, PurchaseState
 
 NO_PURCHASE = "00000000-0000-0000-0000-000000000000"
 

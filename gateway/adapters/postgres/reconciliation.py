@@ -11,12 +11,12 @@ from gateway.adapters.postgres.audit import recompute
 from gateway.adapters.postgres.database import Pool, load_queries, outages
 from gateway.adapters.postgres.provider_costs import day_start
 from gateway.adapters.postgres.recorded_cards import recorded_cards
+from gateway.core.accounting.reconciliation import PaymentSums, Report
+from gateway.core.accounting.topups import UCR_PER_CENT, Order
+from gateway.core.calls.usage import Usage
 from gateway.core.money import MicroCredits
-from gateway.core.provider_costs import CostUnknown
-from gateway.core.rates import Price, cost_exact
-from gateway.core.reconciliation import PaymentSums, Report
-from gateway.core.topups import UCR_PER_CENT, Order
-from gateway.core.usage import Usage
+from gateway.core.pricing.provider_costs import CostUnknown
+from gateway.core.pricing.rates import Price, cost_exact
 
 # Of the database: one reconciliation at a time, whoever makes it.
 LOCK = 0x7467_7265  # "tgre"

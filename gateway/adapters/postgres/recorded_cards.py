@@ -1,8 +1,8 @@
 """Every rate card that was ever in use, as Postgres keeps it: what a charge can be recomputed with."""
 
 from gateway.adapters.postgres.database import Pool, outages
-from gateway.core.rate_card import RateCardError, load_card
-from gateway.core.rates import RateCard
+from gateway.core.pricing.rate_card import RateCardError, load_card
+from gateway.core.pricing.rates import RateCard
 
 
 async def recorded_cards(pool: Pool) -> dict[str, RateCard]:

@@ -12,8 +12,8 @@ import msgspec
 from gateway.adapters.postgres.audit_log import TOLLGATE, AuditLog, Signature
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
 from gateway.adapters.postgres.notices import Notices
-from gateway.core.anomaly import Subject, Verdict
-from gateway.core.notices import Kind
+from gateway.core.guard.anomaly import Subject, Verdict
+from gateway.core.guard.notices import Kind
 
 
 class ReviewError(Exception):

@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
-from gateway.core.seals import BEGINNING, LEAF_BYTES, Leaf, Seal, judge, seal_after
+from gateway.core.accounting.seals import BEGINNING, LEAF_BYTES, Leaf, Seal, judge, seal_after
 
 SEAL_LOCK = 7_077_004
 SEALS_AT_ONCE = 20

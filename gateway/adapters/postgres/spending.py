@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
-from gateway.core.anomaly import Spending, Subject, Window
+from gateway.core.guard.anomaly import Spending, Subject, Window
 from gateway.core.money import MicroCredits
 
 # Longer than a posting may take from its beginning, which dates its rows, to its commit.

@@ -9,8 +9,8 @@ import msgspec
 
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
 from gateway.adapters.postgres.provider_costs import CLOSING_TIME
-from gateway.core.statements import Movement, Receipt, Statement, month_bounds
-from gateway.core.topups import UCR_PER_CENT
+from gateway.core.accounting.statements import Movement, Receipt, Statement, month_bounds
+from gateway.core.accounting.topups import UCR_PER_CENT
 
 
 class NoStatement(Exception):

@@ -6,8 +6,8 @@ from typing import Literal
 import msgspec
 
 from gateway.adapters.postgres.database import Pool, load_queries, outages
+from gateway.core.guard.windows import id_bound
 from gateway.core.money import MicroCredits
-from gateway.core.windows import id_bound
 
 Grouping = Literal["day", "model", "member", "key"]
 

@@ -7,8 +7,8 @@ from uuid import UUID
 import msgspec
 
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
-from gateway.core.callers import Caller
-from gateway.core.usage_reports import Reported
+from gateway.core.access.callers import Caller
+from gateway.core.calls.usage_reports import Reported
 
 
 class ReportMismatch(Exception):

@@ -7,8 +7,8 @@ from typing import Any
 
 from gateway.adapters.redis.link import RedisLink
 from gateway.adapters.redis.scripts import Scripts
-from gateway.core.breaker import Breaker, BreakerPolicy, Cause, Counts, State
-from gateway.core.shared_breaker import Report, Standing
+from gateway.core.guard.breaker import Breaker, BreakerPolicy, Cause, Counts, State
+from gateway.core.guard.shared_breaker import Report, Standing
 
 INDEX = b"tg:breakers"  # name → state, of each that has opened within the time to live
 TTL_MS = 24 * 3600 * 1000

@@ -7,11 +7,11 @@ import msgspec
 from gateway.adapters.redis.credits import ShardCold
 from gateway.adapters.redis.link import RedisLink
 from gateway.adapters.redis.scripts import Scripts
-from gateway.core.caps import Holder
+from gateway.core.accounting.posting import Position
+from gateway.core.guard.caps import Holder
+from gateway.core.guard.windows import Window, Windows, id_bound, windows_at
 from gateway.core.money import MicroCredits
-from gateway.core.posting import Position
 from gateway.core.shards import SHARD_KEYS, shard_of
-from gateway.core.windows import Window, Windows, id_bound, windows_at
 
 # Calls may still end in a window that was over this long ago.
 KEPT_MS = 2 * 86_400_000

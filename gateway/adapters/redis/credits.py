@@ -14,10 +14,10 @@ import msgspec
 from gateway.adapters.redis.link import Argument, RedisLink, RedisScriptError
 from gateway.adapters.redis.scripts import Scripts
 from gateway.adapters.redis.stored_holds import owner_of, terms_of
+from gateway.core.calls.usage import Usage
 from gateway.core.holds import Balance, Counted, Hold, HoldState, Settlement, Terms
 from gateway.core.money import MicroCredits
 from gateway.core.shards import SHARD_KEYS, SHARDS, ShardKeys, shard_of
-from gateway.core.usage import Usage
 
 # A script unpacks its keys onto Lua's stack.
 ACK_HOLDS_MAX = 5000

@@ -12,11 +12,11 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from gateway.core.accounting.posting import DeadLetter, Event, Position
+from gateway.core.calls.usage import Usage
 from gateway.core.holds import Flag, Outcome, Phase, Settlement, Terms
 from gateway.core.money import AMOUNT_UCR_MAX
-from gateway.core.posting import DeadLetter, Event, Position
 from gateway.core.shards import SHARD_KEYS, shard_of
-from gateway.core.usage import Usage
 
 EVENT_AT_MS_MAX = 253_402_300_799_999  # the end of the year 9999
 STATUS_MAX = 999

@@ -2,9 +2,9 @@
 
 import msgspec
 
+from gateway.core.calls.usage import Usage
 from gateway.core.holds import HoldState, Terms
 from gateway.core.money import MicroCredits
-from gateway.core.usage import Usage
 
 _decode_terms = msgspec.json.Decoder(Terms).decode
 _decode_usage = msgspec.json.Decoder(Usage).decode

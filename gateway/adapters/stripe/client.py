@@ -29,8 +29,8 @@ from gateway.adapters.stripe.objects import (
     read_session,
     told,
 )
-from gateway.core.payouts import Payout
-from gateway.core.topups import DISPUTES_THAT_RELEASE, Payment, Refund
+from gateway.core.accounting.payouts import Payout
+from gateway.core.accounting.topups import DISPUTES_THAT_RELEASE, Payment, Refund
 
 PAGE = 100
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import stripe
 
-from gateway.core.topups import Dispute, Payment, Refund
+from gateway.core.accounting.topups import Dispute, Payment, Refund
 
 
 class BadSignature(Exception):

@@ -13,10 +13,10 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from aiohttp import web
 
+from gateway.core.calls.usage import ReportedUsage, disjoint
 from gateway.core.money import UCR_PER_DOLLAR
-from gateway.core.rate_card import load_card
-from gateway.core.rates import TOKENS_PER_RATE, RateCard, UnsoldTier, millionths, priced_tier
-from gateway.core.usage import ReportedUsage, disjoint
+from gateway.core.pricing.rate_card import load_card
+from gateway.core.pricing.rates import TOKENS_PER_RATE, RateCard, UnsoldTier, millionths, priced_tier
 from gateway.resources import shipped
 from gateway.sandbox.openai import errors
 from gateway.sandbox.openai.answers import EMBEDDINGS

@@ -1,0 +1,1 @@
+"""Double entry: what moves, why, and what it must agree with."""

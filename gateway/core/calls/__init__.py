@@ -1,0 +1,1 @@
+"""What a call asks for, the most it can cost, and what it used."""

@@ -1,0 +1,1 @@
+"""What protects customers and the business: caps, limits, flags, brownouts, breakers, anomalies, and who is told."""

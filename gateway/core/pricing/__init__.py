@@ -1,0 +1,1 @@
+"""Rates, dated and versioned, and what is made of them."""

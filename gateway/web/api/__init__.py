@@ -1,0 +1,1 @@
+"""/api and /billing: what customers read and change of their own."""

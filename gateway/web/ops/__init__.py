@@ -1,0 +1,1 @@
+"""The operations listener: /ops/*, /metrics and readiness."""
