@@ -118,15 +118,28 @@ async def test_who_is_seen_first_becomes_a_member_once_where_policy_says_so(book
 
 async def test_an_invited_member_is_linked_by_address_only_where_policy_says_so(books: Books, account: Account) -> None:
     bea = await books.members.create(account.id, "bea@example.com", Role.ADMIN)
-    token = bearer(account, "u-1", email="bea@example.com")
+    token = bearer(account, "u-1", email="bea@example.com", email_verified=True)
     with pytest.raises(Unauthenticated):
         await open_callers(books).authenticate(token)
     callers = open_callers(books, links=True)
-    with pytest.raises(Unauthenticated):
-        await callers.authenticate(bearer(account, "u-1", email="bea@example.com", email_verified=False))
     assert (await callers.authenticate(token)).member_id == bea.id
     with pytest.raises(Unauthenticated):  # the address is linked to another subject now
-        await callers.authenticate(bearer(account, "u-2", email="bea@example.com"))
+        await callers.authenticate(bearer(account, "u-2", email="bea@example.com", email_verified=True))
+
+
+@pytest.mark.parametrize("told", [{}, *({"email_verified": each} for each in (None, False, "true", 1))])
+@pytest.mark.parametrize("creates", [None, Role.VIEWER])
+async def test_an_address_that_is_not_verified_links_nobody(
+    books: Books, account: Account, told: dict[str, Any], creates: Role | None
+) -> None:
+    bea = await books.members.create(account.id, "bea@example.com", Role.ADMIN)
+    callers = open_callers(books, links=True, creates=creates)
+    with pytest.raises(Unauthenticated) as refusal:
+        await callers.authenticate(bearer(account, "u-1", email="bea@example.com", **told))
+    with pytest.raises(Unauthenticated) as stranger:
+        await callers.authenticate(bearer(account, "u-1"))
+    assert refusal.value.body() == stranger.value.body()
+    assert await books.members.listing(account.id) == [bea]
 
 
 async def test_a_suspended_member_and_account_are_followed_and_a_removed_one_is_nobody(

@@ -24,6 +24,13 @@ def test_an_address_that_nobody_verified_is_not_believed() -> None:
     assert identity_of({**CLAIMS, "email_verified": False}, NAMES).email == ""
 
 
+@pytest.mark.parametrize("told", [None, False, "true", "false", 1, [True]])
+def test_an_address_is_verified_by_a_plain_true_only(told: object) -> None:
+    assert identity_of({**CLAIMS, "email_verified": True}, NAMES).is_email_verified
+    assert not identity_of({**CLAIMS, "email_verified": told}, NAMES).is_email_verified
+    assert not identity_of(CLAIMS, NAMES).is_email_verified
+
+
 @pytest.mark.parametrize(
     "header",
     [

@@ -35,7 +35,7 @@ class TokenPolicy(msgspec.Struct, frozen=True):
     names: ClaimNames
     scopes: frozenset[str]
     creates: Role | None  # who is not known becomes a member of this role
-    links_by_email: bool  # who is not known is the invited member of this address
+    links_by_email: bool  # who is not known is the invited member of this address, if it is verified
 
 
 class TokenCallers:
@@ -125,7 +125,7 @@ class TokenCallers:
         if not identity.email:
             return None
         try:
-            if self._policy.links_by_email:
+            if self._policy.links_by_email and identity.is_email_verified:
                 try:
                     return await self._link(account_id, identity)
                 except NoSuchMember:

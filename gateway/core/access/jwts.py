@@ -36,8 +36,9 @@ class Identity(msgspec.Struct, frozen=True):
 
     account: str  # id or name
     subject: str
-    email: str  # "" if the token does not tell, or not for sure
+    email: str  # "" if the token does not tell, or says that nobody verified it
     expires_at_s: int
+    is_email_verified: bool = False  # the token says so, with a plain true
 
 
 def is_jwt(secret: bytes) -> bool:
@@ -81,8 +82,9 @@ def identity_of(claims: Mapping[str, Any], names: ClaimNames) -> Identity:
     if not account or not subject:
         raise Unauthenticated
     # An address that nobody verified could be another member's.
-    email = "" if claims.get("email_verified") is False else _text(claims.get(names.email))
-    return Identity(account, subject, email, int(claims["exp"]))
+    verified = claims.get("email_verified")
+    email = "" if verified is False else _text(claims.get(names.email))
+    return Identity(account, subject, email, int(claims["exp"]), verified is True)
 
 
 def _text(value: object) -> str:
