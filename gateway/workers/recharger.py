@@ -188,7 +188,9 @@ class Recharger:
                 await self._offer_page(attempt)
 
     async def _offer_page(self, attempt: Attempt) -> None:
-        """Only the customer can pay: a page for the same amount, on which the card is saved anew."""
+        """Only the customer can pay: a page for the same amount, on which the card is saved anew, once they may buy."""
+        if not await self._sells_to(attempt.account_id):
+            return  # `unoffered` has it again
         key = f"recharge-page-{attempt.purchase_id}"
         try:
             page = await self._checkout.begin(attempt.account_id, custom(attempt.amount_cents), key, saves_card=True)

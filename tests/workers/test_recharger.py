@@ -385,6 +385,33 @@ async def test_no_card_is_charged_while_purchases_are_switched_off(shop: Shop, c
     assert await charges(client) == [(1000, "succeeded")]
 
 
+async def test_an_attempt_that_never_reached_stripe_is_not_charged_while_purchases_are_switched_off(
+    shop: Shop, client: StripeClient
+) -> None:
+    await agree(shop)
+    await interrupted(shop)
+    await shop.stack.stores.flags.set(PURCHASE, False, Scope(), Signature("ann", "the price list changes"))
+    await recharge(shop)
+    assert await charges(client) == []
+
+
+async def test_no_page_is_offered_until_purchases_are_switched_on(shop: Shop, client: StripeClient) -> None:
+    await use_card(shop, client, "pm_card_authenticationRequired")
+    await agree(shop)
+    shop.simulated.add_fault("refuse", method="POST", path="/v1/checkout/sessions", times=3)
+    await recharge(shop)
+    signature = Signature("ann", "the price list changes")
+    await shop.stack.stores.flags.set(PURCHASE, False, Scope(), signature)
+    await age(shop)
+    await recharge(shop)
+    pages = await client.v1.checkout.sessions.list_async()
+    assert (len(pages.data), await remedies(shop)) == (1, [])  # that of the first purchase
+    await shop.stack.stores.flags.clear(PURCHASE, signature)
+    await age(shop)
+    await recharge(shop)
+    assert (await shown(shop))["checkout_url"].startswith("http")
+
+
 async def test_turning_it_on_again_and_again_does_not_try_a_card_without_end(shop: Shop, client: StripeClient) -> None:
     await use_card(shop, client, "pm_card_chargeCustomerFail")
     for _ in range(DECLINES_A_DAY_MAX + 3):
