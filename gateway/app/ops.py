@@ -16,6 +16,7 @@ from gateway.web.openapi import document
 from gateway.web.operations import Operation, routes_of
 from gateway.web.ops.access import OperatorAccess, by_key_or_token, told_refusals
 from gateway.web.ops.accounts import AccountsApi
+from gateway.web.ops.caps import CapsApi
 from gateway.web.ops.controls import ControlsApi
 from gateway.web.ops.keys import KeysApi
 from gateway.web.ops.models import BrownoutDefaults, ModelsApi
@@ -38,6 +39,7 @@ def operations_of(config: Config, stores: Stores, stripe: "StripeParts | None" =
         [
             *ControlsApi(access, stores.flags, stores.audit_log).operations(),
             *accounts.operations(),
+            *CapsApi(access, stores.caps).operations(),
             *models.operations(),
             *KeysApi(access, stores.ops_keys).operations(),
             *(_refunds(access, stripe) if stripe is not None else []),

@@ -79,6 +79,8 @@ async def test_a_customers_key_is_no_operators(desk: Desk) -> None:
         ("POST", "/ops/flags", Role.OPERATOR),
         ("POST", "/ops/flags/clear", Role.OPERATOR),
         ("POST", f"/ops/accounts/{UNKNOWN}/status", Role.OPERATOR),
+        ("GET", "/ops/caps/main", Role.VIEWER),
+        ("POST", "/ops/caps/main", Role.OPERATOR),
         ("POST", "/ops/reviews/rev_1/release", Role.OPERATOR),
         ("PUT", f"/ops/corrections/{UNKNOWN}", Role.OPERATOR),
         ("POST", f"/ops/corrections/{UNKNOWN}/approve", Role.OPERATOR),

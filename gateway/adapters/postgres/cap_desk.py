@@ -19,6 +19,10 @@ PATTERNS_MAX = 100
 PATTERN_LENGTH_MAX = 100
 
 
+class NoSuchHolder(ChangeRefused):
+    """Nobody and no plan goes by that name."""
+
+
 class Capped(msgspec.Struct, frozen=True):
     """Who can have caps: a plan, an account, a member or a key."""
 
@@ -59,16 +63,18 @@ class CapDesk:
         self._sql = load_queries("caps") | load_queries("cap_desk")
 
     async def find(self, who: str) -> Capped:
-        """An account, member or key by name or id, or a plan as "plan:NAME"; raises `ChangeRefused`."""
+        """An account, member or key by name or id, or a plan as "plan:NAME"; raises `ChangeRefused`, `NoSuchHolder`."""
         if who.startswith(PLAN_PREFIX):
             name = who.removeprefix(PLAN_PREFIX)
             if name not in self._plans.names:
-                raise ChangeRefused(f"{name!r} is no plan; choose one of: {', '.join(self._plans.names)}.")
+                raise NoSuchHolder(f"{name!r} is no plan; choose one of: {', '.join(self._plans.names)}.")
             return Capped("plan", name, name)
-        with outages():
-            rows = await self._pool.fetch(self._sql["find"], who)
+        rows = []
+        if "\0" not in who:
+            with outages():
+                rows = await self._pool.fetch(self._sql["find"], who)
         if not rows:
-            raise ChangeRefused(f"There is no account, member or key {who!r}.")
+            raise NoSuchHolder(f"There is no account, member or key {who!r}.")
         if len(rows) > 1:
             found = ", ".join(f"{row['level']} {row['id']}" for row in rows)
             raise ChangeRefused(f"{who!r} may be {found}; give the id.")

@@ -7,10 +7,11 @@ from aiohttp import hdrs, web
 
 from gateway.adapters.postgres.accounts import AccountError
 from gateway.adapters.postgres.audit_log import ChangeRefused
+from gateway.adapters.postgres.cap_desk import NoSuchHolder
 from gateway.adapters.postgres.ops_keys import OpsKeys
 from gateway.adapters.postgres.reviews import ReviewError
 from gateway.core.access.operators import Operator, Role
-from gateway.core.errors import InvalidRequest, RoleNotAllowed, Unauthenticated
+from gateway.core.errors import InvalidRequest, NotFound, RoleNotAllowed, Unauthenticated
 from gateway.web.operations import Answer, Operation
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def _told(handle: Callable[[web.Request], Awaitable[Answer]]) -> Callable[[web.R
     async def serve(request: web.Request) -> Answer:
         try:
             return await handle(request)
+        except NoSuchHolder as error:
+            raise NotFound(str(error)) from error
         except (ChangeRefused, AccountError, ReviewError) as error:
             raise InvalidRequest(str(error)) from error
 
