@@ -10,6 +10,7 @@ from gateway.adapters.postgres.accounts import Account
 from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
+from gateway.core.access.callers import Priority
 from gateway.core.holds import Balance
 from gateway.core.money import InvalidAmount, format_credits, parse_credits
 from gateway.core.spans import read_span
@@ -27,11 +28,6 @@ class Status(StrEnum):
 
 class Order(StrEnum):
     SPEND = "spend"
-
-
-class Priority(StrEnum):
-    NORMAL = "normal"
-    LOW = "low"
 
 
 class OnDisconnect(StrEnum):

@@ -19,9 +19,9 @@ ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model, or
 
 
 LEVELS = (
-    "1: a share of the accounts of low priority is refused. 2: answers are capped, in the default tier (flex stays). "
-    "3: callers who send 'x-gateway-fallback: allow' get a cheaper model. 4: all are refused. Each does what those "
-    "below it do."
+    "1: a share of the accounts and keys of low priority is refused. 2: answers are capped, in the default tier (flex "
+    "stays). 3: callers who send 'x-gateway-fallback: allow' get a cheaper model. 4: all are refused. Each does what "
+    "those below it do."
 )
 
 
@@ -31,7 +31,7 @@ def set_brownout(
     level: Annotated[int, typer.Argument(metavar="LEVEL", min=1, max=4, help=LEVELS)],
     reason: Reason,
     span: Annotated[str, typer.Option("--for", help="It ends by itself after this: 30m, 2h, 1d.")],
-    shed: Annotated[int | None, typer.Option(help="Percent of the low-priority accounts that are refused.")] = None,
+    shed: Annotated[int | None, typer.Option(help="Percent of low-priority accounts and keys refused.")] = None,
     output_tokens: Annotated[int | None, typer.Option(help="The most of each choice, from level 2 on.")] = None,
     to: Annotated[str | None, typer.Option(help="The cheaper model of level 3.")] = None,
     banner: Annotated[str, typer.Option(help="What callers are told instead of the reason.")] = "",

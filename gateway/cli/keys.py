@@ -10,7 +10,7 @@ from gateway.cli.accounts import AccountArgument
 from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
-from gateway.core.access.callers import DEFAULT_SCOPES, Scope
+from gateway.core.access.callers import DEFAULT_SCOPES, Priority, Scope
 from gateway.core.access.key_terms import KeyTerms
 from gateway.core.spans import read_span
 
@@ -32,6 +32,9 @@ def create(
     model: Annotated[list[str] | None, typer.Option(help="A model it may use, or a pattern like gpt-4o*.")] = None,
     endpoint: Annotated[list[str] | None, typer.Option(help="A path it may call, or a pattern.")] = None,
     network: Annotated[list[str] | None, typer.Option(help="A network it may come from, like 192.0.2.0/24.")] = None,
+    priority: Annotated[
+        Priority, typer.Option(help="Of low priority, it is refused first. Normal: its account's.")
+    ] = Priority.NORMAL,
     reason: Reason = BY_COMMAND,
     author: Author = None,
     data: Data = None,
@@ -54,6 +57,7 @@ def create(
                 models=tuple(model or ()),
                 endpoints=tuple(endpoint or ()),
                 networks=tuple(network or ()),
+                priority=priority,
             )
             return await stores.keys.issue(account_id, terms, by=signature)
 
@@ -135,6 +139,7 @@ def _described(key: Key) -> dict[str, Any]:
         "models": list(key.terms.models),
         "endpoints": list(key.terms.endpoints),
         "networks": list(key.terms.networks),
+        "priority": key.terms.priority,
         "rotated_from": key.rotated_from,
         "created_at": key.created_at.isoformat(timespec="seconds"),
         "expires_at": key.terms.expires_at.isoformat(timespec="seconds") if key.terms.expires_at else None,

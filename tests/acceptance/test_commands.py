@@ -72,12 +72,13 @@ def test_a_key_is_created_for_a_member_on_terms_and_rotated(stack: Stack, accoun
     created = stack.tollgate(
         "keys", "create", "commands", "--name", "laptop", "--member", "ada@example.com", "--scope", "calls",
         "--expires", "90d", "--model", "gpt-4o*", "--endpoint", "/v1/chat/*", "--network", "192.0.2.0/24",
+        "--priority", "low",
     )  # fmt: skip
     rotated = stack.tollgate("keys", "rotate", created["key_id"], "--overlap", "15m")
     new, old = stack.tollgate("keys", "list", "commands")["keys"][:2]
     assert (new["key_id"], new["rotated_from"], old["key_id"]) == (rotated["key_id"], old["key_id"], created["key_id"])
     assert (new["member"], new["scopes"], new["models"]) == ("ada@example.com", ["calls"], ["gpt-4o*"])
-    assert (new["endpoints"], new["networks"]) == (["/v1/chat/*"], ["192.0.2.0/24"])
+    assert (new["endpoints"], new["networks"], new["priority"]) == (["/v1/chat/*"], ["192.0.2.0/24"], "low")
     assert old["expires_at"] < new["expires_at"]
     stack.tollgate("members", "add", "commands", "bea@example.com", "--role", "owner")
     changed = stack.tollgate("members", "set", "commands", "ada@example.com", "--role", "viewer")

@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from ipaddress import ip_network
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.postgres.callers import CallerDirectory
 from gateway.adapters.postgres.members import MemberChange
@@ -215,6 +217,20 @@ async def test_a_key_carries_what_it_may_do_and_whose_it_is(books: Books, clock:
         priority="low",
         time_zone="Asia/Tokyo",
     )
+
+
+async def test_a_keys_priority_is_followed_and_a_rotated_key_keeps_it(
+    books: Books, clock: Clock, database_url: str
+) -> None:
+    callers = open_directory(books, clock)
+    header, caller = await issue(books)
+    assert (await callers.authenticate(header)).key_priority == "normal"
+    await as_owner(database_url, "UPDATE api_key SET priority = 'low', changed_at = clock_timestamp()")
+    assert await callers.refresh_step() == 1
+    assert known(callers, header) == replace(caller, key_priority="low")
+    secret, _ = await books.keys.rotate(caller.key_id, timedelta(hours=1))
+    successor = await callers.authenticate(b"Bearer " + secret.encode())
+    assert (successor.priority, successor.key_priority) == ("normal", "low")
 
 
 async def test_an_expired_key_is_an_unknown_one(books: Books, clock: Clock, database_url: str) -> None:

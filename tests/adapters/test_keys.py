@@ -8,6 +8,7 @@ import pytest
 
 from gateway.adapters.postgres.accounts import Account, AccountError
 from gateway.adapters.postgres.keys import KeyRefused, NoSuchKey
+from gateway.core.access.callers import Priority
 from gateway.core.access.key_terms import KeyTerms
 from gateway.core.access.keys import hash_key
 from gateway.core.access.roles import Role
@@ -38,6 +39,7 @@ async def test_a_key_is_listed_with_its_terms_and_without_its_secret(books: Book
         models=("gpt-4o*",),
         endpoints=("/v1/chat/*",),
         networks=("10.0.0.0/8", "2001:db8::1/128"),
+        priority=Priority.LOW,
     )
     secret, key_id = await books.keys.issue(account.id, terms)
     await books.keys.issue(account.id, KeyTerms())

@@ -11,6 +11,7 @@ NOW_MS = 1_000_000
 ANYBODY = Caller("account", "key")
 NO_CAPS = Caps()
 LOW = Caller("account", "key", priority="low")
+LOW_KEY = Caller("account", "key", key_priority="low")
 
 
 def brownout(level: Level, models: str = "gpt-4o", **settings: object) -> Brownout:
@@ -49,22 +50,44 @@ def sent(trimmed: Trimmed) -> dict[str, object]:
     return body
 
 
-def test_level_1_sheds_low_priority_only_and_tells_when_to_come_back() -> None:
+@pytest.mark.parametrize("caller", [LOW, LOW_KEY])
+def test_level_1_sheds_low_priority_only_and_tells_when_to_come_back(caller: Caller) -> None:
     assert trim(chat(), brownout(Level.SHED)).call == chat()
     with pytest.raises(ModelBrownedOut) as refusal:
-        trim(chat(), brownout(Level.SHED), caller=LOW)
+        trim(chat(), brownout(Level.SHED), caller=caller)
     assert refusal.value.retry_after_s == 60
     assert "too slow" in refusal.value.message
 
 
-def test_the_share_that_is_shed_is_as_large_as_it_says_and_stays_the_same() -> None:
-    half, later = brownout(Level.SHED, shed_percent=50), brownout(Level.SHED, shed_percent=50, set_at_ms=NOW_MS + 1)
-    accounts = [f"account-{number}" for number in range(1000)]
+LOW_ACCOUNTS = [Caller(f"account-{number}", "key", priority="low") for number in range(1000)]
+LOW_KEYS = [Caller("account", f"key-{number}", key_priority="low") for number in range(1000)]
 
-    shed = {each for each in accounts if half.sheds(each)}
+
+@pytest.mark.parametrize("callers", [LOW_ACCOUNTS, LOW_KEYS])
+def test_the_share_that_is_shed_is_as_large_as_it_says_and_stays_the_same(callers: list[Caller]) -> None:
+    half, later = brownout(Level.SHED, shed_percent=50), brownout(Level.SHED, shed_percent=50, set_at_ms=NOW_MS + 1)
+
+    shed = [each for each in callers if half.sheds(each)]
     assert 430 <= len(shed) <= 570
-    assert shed == {each for each in accounts if half.sheds(each)}
-    assert shed != {each for each in accounts if later.sheds(each)}
+    assert shed == [each for each in callers if half.sheds(each)]
+    assert shed != [each for each in callers if later.sheds(each)]
+
+
+@pytest.mark.parametrize(
+    ("account", "key", "can_be_shed"),
+    [("normal", "normal", False), ("normal", "low", True), ("low", "normal", True), ("low", "low", True)],
+)
+def test_a_caller_is_of_low_priority_if_its_key_or_its_account_is(account: str, key: str, can_be_shed: bool) -> None:
+    caller = Caller("account", "key", priority=account, key_priority=key)
+    assert brownout(Level.SHED).sheds(caller) is can_be_shed
+    assert not brownout(Level.SHED, shed_percent=0).sheds(caller)
+
+
+def test_a_low_account_is_shed_with_all_its_keys_or_with_none() -> None:
+    half = brownout(Level.SHED, shed_percent=50)
+    for account in ("account-1", "account-2", "account-3"):
+        keys = [Caller(account, f"key-{n}", priority="low", key_priority=("normal", "low")[n % 2]) for n in range(50)]
+        assert len({half.sheds(each) for each in keys}) == 1
 
 
 def test_level_2_caps_output_and_forces_the_default_tier() -> None:

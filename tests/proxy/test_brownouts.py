@@ -10,6 +10,8 @@ from openai import AsyncOpenAI, InternalServerError
 from openai.types.chat import ChatCompletion
 
 from gateway.adapters.postgres.audit_log import Signature
+from gateway.core.access.callers import Priority
+from gateway.core.access.key_terms import KeyTerms
 from gateway.core.guard.brownout import Level
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import Running
@@ -56,6 +58,18 @@ async def test_level_1_refuses_low_priority_accounts_only(stack: Stack) -> None:
             await chat(shed)
         assert refusal.value.code == "model_browned_out"
         assert 1 <= int(refusal.value.response.headers["retry-after"]) <= 60
+        await chat(shed, model=CHEAPER)
+        await chat(served)
+
+
+async def test_level_1_refuses_low_priority_keys_of_an_account_that_is_not(stack: Stack) -> None:
+    low, _ = await stack.stores.keys.issue(stack.account.id, KeyTerms(priority=Priority.LOW))
+    await set_level(stack, Level.SHED)
+
+    async with stack.client(low) as shed, stack.client() as served:
+        with pytest.raises(InternalServerError, match="too slow") as refusal:
+            await chat(shed)
+        assert refusal.value.code == "model_browned_out"
         await chat(shed, model=CHEAPER)
         await chat(served)
 

@@ -68,11 +68,13 @@ async def test_the_balance_is_told_in_credits_and_in_millionths(stack: Stack) ->
 async def test_a_key_is_made_used_rotated_and_revoked(stack: Stack) -> None:
     manager = await managing_key(stack)
     asked = {"name": "ci", "scopes": ["calls", "read"], "models": ["gpt-4o*"], "networks": ["127.0.0.0/8"]}
+    asked["priority"] = "low"
     status, made = await told(stack, manager, "POST", "/api/keys", asked)
     assert (status, made["name"], made["scopes"], made["memberId"]) == (201, "ci", ["calls", "read"], None)
     assert (await told(stack, made["secret"], "GET", "/api/balance"))[0] == 200
     status, rotated = await told(stack, manager, "POST", f"/api/keys/{made['id']}/rotate", {"overlapS": 60})
     assert (status, rotated["rotatedFrom"], rotated["models"]) == (201, made["id"], ["gpt-4o*"])
+    assert (made["priority"], rotated["priority"]) == ("low", "low")
     for secret in (made["secret"], rotated["secret"]):
         assert (await told(stack, secret, "GET", "/api/balance"))[0] == 200
     status, revoked = await told(stack, manager, "DELETE", f"/api/keys/{made['id']}")
@@ -208,6 +210,8 @@ async def test_another_accounts_keys_and_members_are_not_there(stack: Stack) -> 
         ("/api/keys", {"nmae": "x"}, None),
         ("/api/keys", {"scopes": ["root"]}, None),
         ("/api/keys", {"scopes": []}, "scopes"),
+        ("/api/keys", {"priority": "high"}, None),
+        ("/api/keys", {"priority": None}, None),
         ("/api/keys", {"networks": ["home"]}, "networks"),
         ("/api/keys", {"expiresAt": "2020-01-01T00:00:00Z"}, "expiresAt"),
         ("/api/keys", {"expiresAt": "9999-12-31T23:59:59-14:00"}, "expiresAt"),

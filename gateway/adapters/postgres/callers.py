@@ -165,6 +165,7 @@ class CallerDirectory:
             review=row["review"] or "",
             plan=row["plan"],
             priority=row["priority"],
+            key_priority=row["key_priority"],
             time_zone=row["time_zone"],
         )
 

@@ -5,7 +5,7 @@
 SELECT api_key.hash, api_key.id AS key_id, api_key.revoked_at, api_key.expires_at, api_key.scopes, api_key.models,
        api_key.endpoints, api_key.networks, api_key.member_id, member.role, member.status AS member_status,
        account.id AS account_id, account.status, account.on_disconnect, account.plan, account.priority,
-       account.time_zone, review.reference AS review, review.is_narrow
+       api_key.priority AS key_priority, account.time_zone, review.reference AS review, review.is_narrow
 FROM api_key JOIN account ON account.id = api_key.account_id
 LEFT JOIN member ON member.id = api_key.member_id
 LEFT JOIN LATERAL (

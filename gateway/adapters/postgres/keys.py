@@ -10,6 +10,7 @@ import msgspec
 from gateway.adapters.postgres.accounts import AccountError
 from gateway.adapters.postgres.audit_log import BY_TOLLGATE, AuditLog, Signature
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
+from gateway.core.access.callers import Priority
 from gateway.core.access.key_terms import KeyTerms, mistake_in, read_networks
 from gateway.core.access.keys import SHOWN_LENGTH, hash_key, make_key
 
@@ -108,6 +109,7 @@ class Keys:
                 terms.models,
                 terms.endpoints,
                 read_networks(terms.networks),
+                terms.priority,
                 rotated_from,
             )
         except asyncpg.ForeignKeyViolationError as error:
@@ -190,6 +192,7 @@ def _key(row: Any) -> Key:
         models=tuple(row["models"]),
         endpoints=tuple(row["endpoints"]),
         networks=tuple(str(each) for each in row["networks"]),
+        priority=Priority(row["priority"]),
     )
     return Key(
         row["id"],

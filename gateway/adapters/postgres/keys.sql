@@ -3,15 +3,16 @@
 -- name: insert
 -- A member's key is of the member's account; a removed member has none.
 INSERT INTO api_key
-    (id, account_id, hash, prefix, name, member_id, scopes, expires_at, models, endpoints, networks, rotated_from)
-SELECT $1, $2::uuid, $3, $4, $5, $6::uuid, $7, $8, $9, $10, $11, $12
+    (id, account_id, hash, prefix, name, member_id, scopes, expires_at, models, endpoints, networks, priority,
+     rotated_from)
+SELECT $1, $2::uuid, $3, $4, $5, $6::uuid, $7, $8, $9, $10, $11, $12, $13
 WHERE $6 IS NULL OR EXISTS (SELECT FROM member WHERE id = $6::uuid AND account_id = $2::uuid AND status <> 'removed')
 RETURNING id
 
 -- name: shown
 SELECT api_key.id, api_key.prefix, api_key.created_at, api_key.revoked_at, api_key.name, api_key.member_id,
-       api_key.scopes, api_key.expires_at, api_key.models, api_key.endpoints, api_key.networks, api_key.rotated_from,
-       api_key.account_id, member.role AS member_role, member.email AS member_email
+       api_key.scopes, api_key.expires_at, api_key.models, api_key.endpoints, api_key.networks, api_key.priority,
+       api_key.rotated_from, api_key.account_id, member.role AS member_role, member.email AS member_email
 FROM api_key LEFT JOIN member ON member.id = api_key.member_id
 
 -- name: one

@@ -23,6 +23,14 @@ class Scope(StrEnum):
 
 DEFAULT_SCOPES = frozenset({Scope.CALLS.value, Scope.READ.value, Scope.BUY.value})
 
+
+class Priority(StrEnum):
+    """What is of low priority is refused first when capacity is short."""
+
+    NORMAL = "normal"
+    LOW = "low"
+
+
 # Where a caller finds what its key is restricted to.
 _TERMS = "GET /api/users/profile shows what it may"
 
@@ -78,5 +86,6 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     restrictions: Restrictions | None = None
     review: str = ""  # the reference of what put it in review
     plan: str = "default"
-    priority: str = "normal"  # or "low"
+    priority: str = "normal"  # of the account; or "low"
+    key_priority: str = "normal"  # or "low"; a normal key of a low account is low all the same
     time_zone: str = "UTC"

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import msgspec
 
 from gateway.core.access.addresses import Network
-from gateway.core.access.callers import DEFAULT_SCOPES, Scope
+from gateway.core.access.callers import DEFAULT_SCOPES, Priority, Scope
 
 NAME_LENGTH_MAX = 200
 PATTERNS_MAX = 64
@@ -29,6 +29,7 @@ class KeyTerms(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = ()
     endpoints: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
+    priority: Priority = Priority.NORMAL  # normal: that of its account
 
 
 def read_networks(texts: tuple[str, ...]) -> tuple[Network, ...]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.core.access.callers import Caller
+from gateway.core.access.callers import Caller, Priority
 from gateway.core.calls.calls import Call, Endpoint
 from gateway.core.calls.clamps import with_model, with_output_limit, with_service_tier
 from gateway.core.errors import ModelBrownedOut, ModelNotAllowed
@@ -22,7 +22,6 @@ from gateway.core.guard.flags import Banner
 
 DEFAULT_TIER = "default"
 FLEX_TIER = "flex"  # cheaper, and gives way by itself
-LOW_PRIORITY = "low"
 
 # A client that is told to come back much later gives up; the end of a brownout is a guess besides.
 RETRY_AFTER_S_MAX = 300
@@ -41,7 +40,7 @@ class Brownout(msgspec.Struct, frozen=True):
 
     models: str
     level: Level
-    shed_percent: int  # of low-priority accounts
+    shed_percent: int  # of the low-priority accounts, and of the low-priority keys of others
     output_tokens: int  # of each choice
     reroute_to: str  # a model; "": nobody is rerouted
     reason: str
@@ -64,9 +63,18 @@ class Brownout(msgspec.Struct, frozen=True):
         """Whether the model is the way out of this brownout: a family may hold the very model that is rerouted to."""
         return self.level == Level.REROUTE and model == self.reroute_to
 
-    def sheds(self, account_id: str) -> bool:
-        """Whether the account is of the share that is shed: always the same in one brownout, another in the next."""
-        drawn = sha256(f"{self.models} {self.set_at_ms} {account_id}".encode()).digest()
+    def sheds(self, caller: Caller) -> bool:
+        """Whether the caller is of the share that is shed: always the same in one brownout, another in the next.
+
+        An account of low priority is shed with all its keys, or with none.
+        """
+        if caller.priority == Priority.LOW:
+            drawn_by = caller.account_id
+        elif caller.key_priority == Priority.LOW:
+            drawn_by = caller.key_id
+        else:
+            return False
+        drawn = sha256(f"{self.models} {self.set_at_ms} {drawn_by}".encode()).digest()
         return int.from_bytes(drawn[:8]) % 100 < self.shed_percent
 
 
@@ -157,8 +165,7 @@ def _may_use(caller: Caller, bounds: Bounds, model: str) -> bool:
 
 
 def _check(caller: Caller, brownout: Brownout, now_ms: int) -> None:
-    is_shed = caller.priority == LOW_PRIORITY and brownout.sheds(caller.account_id)
-    if brownout.level >= Level.REFUSE or (brownout.level >= Level.SHED and is_shed):
+    if brownout.level >= Level.REFUSE or (brownout.level >= Level.SHED and brownout.sheds(caller)):
         raise ModelBrownedOut(str(brownout.told), param="model", retry_after_s=brownout.retry_after_s(now_ms))
 
 

@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from gateway.adapters.postgres.idempotency import Idempotency
 from gateway.adapters.postgres.keys import Key, KeyExists, Keys
 from gateway.adapters.postgres.members import Members
-from gateway.core.access.callers import DEFAULT_SCOPES, Caller, Scope
+from gateway.core.access.callers import DEFAULT_SCOPES, Caller, Priority, Scope
 from gateway.core.access.key_terms import KeyTerms
 from gateway.core.access.roles import Role, may_give, may_have_key, may_revoke_key
 from gateway.core.errors import RoleNotAllowed
@@ -22,7 +22,10 @@ OVERLAP_S_DEFAULT, OVERLAP_S_MAX = 86_400, 90 * 86_400
 
 
 class KeyAsked(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """A key to be made. Without `memberId` it is the caller's own; null makes it the account's."""
+    """A key to be made. Without `memberId` it is the caller's own; null makes it the account's.
+
+    Keys of low priority are refused first when a model is short of capacity, and so are all keys of such an account.
+    """
 
     name: str = ""
     member_id: str | UnsetType | None = UNSET
@@ -31,6 +34,7 @@ class KeyAsked(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_field
     models: list[str] = []
     endpoints: list[str] = []
     networks: list[str] = []
+    priority: Priority = Priority.NORMAL
 
 
 class RotationAsked(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -51,6 +55,7 @@ class KeyShown(msgspec.Struct, frozen=True, rename="camel"):
     models: list[str]
     endpoints: list[str]
     networks: list[str]
+    priority: Priority
     created_at: str
     expires_at: str | None
     revoked_at: str | None
@@ -99,6 +104,7 @@ class KeysApi:
             models=tuple(asked.models),
             endpoints=tuple(asked.endpoints),
             networks=tuple(asked.networks),
+            priority=asked.priority,
         )
         object_id = await object_id_of(request, caller, self._idempotency)
         try:
@@ -150,6 +156,7 @@ def shown(key: Key, secret: str | UnsetType = UNSET) -> KeyShown:
         models=[*terms.models],
         endpoints=[*terms.endpoints],
         networks=[*terms.networks],
+        priority=terms.priority,
         created_at=iso(key.created_at),
         expires_at=None if terms.expires_at is None else iso(terms.expires_at),
         revoked_at=None if key.revoked_at is None else iso(key.revoked_at),
