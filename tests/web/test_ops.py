@@ -79,6 +79,7 @@ async def test_a_customers_key_is_no_operators(desk: Desk) -> None:
         ("POST", "/ops/flags", Role.OPERATOR),
         ("POST", "/ops/flags/clear", Role.OPERATOR),
         ("POST", f"/ops/accounts/{UNKNOWN}/status", Role.OPERATOR),
+        ("POST", f"/ops/accounts/{UNKNOWN}/terms", Role.OPERATOR),
         ("GET", "/ops/caps/main", Role.VIEWER),
         ("POST", "/ops/caps/main", Role.OPERATOR),
         ("POST", "/ops/reviews/rev_1/release", Role.OPERATOR),
@@ -138,6 +139,40 @@ async def test_an_account_is_suspended_and_served_again(desk: Desk) -> None:
         ({"status": "suspended"}, {"status": "active"}),
         ({"status": "active"}, {"status": "suspended"}),
     ]
+
+
+async def test_an_accounts_terms_are_changed_and_signed_and_what_is_not_given_stays(desk: Desk) -> None:
+    path = f"/ops/accounts/{desk.stack.account.id}"
+    _, before = await desk.ask("GET", path, by="eve")
+    asked = {"time_zone": "Europe/Berlin", "priority": "low", "reason": "they moved"}
+    status, told = await desk.ask("POST", f"{path}/terms", asked)
+    assert (status, told) == (200, before | {"time_zone": "Europe/Berlin", "priority": "low"})
+    _, told = await desk.ask("POST", "/ops/accounts/main/terms", {"on_disconnect": "cancel", "reason": "asked to"})
+    assert told == before | {"time_zone": "Europe/Berlin", "priority": "low", "on_disconnect": "cancel"}
+    last, first = await desk.log()
+    assert (last["author"], last["action"], last["after"]) == ("ann", "account.set", {"on_disconnect": "cancel"})
+    assert (first["reason"], first["before"]) == ("they moved", {"priority": "normal", "time_zone": "UTC"})
+
+
+@pytest.mark.parametrize(
+    ("terms", "why"),
+    [
+        ({}, "Nothing to set"),
+        ({"plan": None}, "Nothing to set"),
+        ({"plan": "defualt"}, "choose one of: default"),
+        ({"time_zone": "Mars"}, "Europe/Berlin"),
+        ({"time_zone": "\0"}, "Europe/Berlin"),
+        ({"time_zone": ""}, "Europe/Berlin"),
+        ({"priority": "high"}, "$.priority"),
+        ({"on_disconnect": "wait"}, "$.on_disconnect"),
+        ({"status": "active"}, "status"),
+        ({"plan": "default", "reason": " "}, "reason"),
+    ],
+)
+async def test_terms_that_cannot_be_meant_are_refused(desk: Desk, terms: dict[str, Any], why: str) -> None:
+    status, told = await desk.ask("POST", "/ops/accounts/main/terms", {"reason": "x"} | terms)
+    assert (status, why in told["error"]["message"]) == (400, True), told
+    assert await desk.log() == []
 
 
 async def test_a_large_correction_takes_two_keys_of_two_people(desk: Desk) -> None:

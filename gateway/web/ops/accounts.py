@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
-from gateway.adapters.postgres.account_desk import AccountDesk, Spender
+from gateway.adapters.postgres.account_desk import AccountDesk, AccountTerms, Spender
 from gateway.adapters.postgres.accounts import Accounts
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.adapters.postgres.corrections import Correction, Corrections
@@ -45,11 +45,25 @@ class AccountShown(msgspec.Struct, frozen=True):
     name: str
     status: str
     balance: str
+    plan: str
+    priority: str
+    time_zone: str
+    on_disconnect: str
 
 
 class StatusAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     status: Literal["active", "suspended"]
     reason: str
+
+
+class TermsAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is not given stays as it is."""
+
+    reason: str
+    plan: str | None = None
+    priority: Literal["normal", "low"] | None = None
+    time_zone: str | None = None
+    on_disconnect: Literal["drain", "cancel"] | None = None
 
 
 class ReasonAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,6 +122,7 @@ class AccountsApi:
             Operation("GET", "/ops/accounts/top", self.top, "By spend.", SpendersShown, query=(LIMIT, window)),
             Operation("GET", one, self.account, "An account, by name or id.", AccountShown),
             Operation("POST", f"{one}/status", self.set_status, "Stop or serve.", AccountShown, takes=StatusAsked),
+            Operation("POST", f"{one}/terms", self.set_terms, "How it is treated.", AccountShown, takes=TermsAsked),
             Operation("GET", "/ops/reviews", self.reviews, "Reviews.", ReviewsShown, query=(LIMIT, everything)),
             Operation("POST", f"{review}/release", self.release, "End a review.", Review, takes=ReasonAsked),
             Operation(
@@ -136,6 +151,18 @@ class AccountsApi:
         asked = read_body(await request.read(), StatusAsked)
         account_id = (await self._accounts.find(request.match_info["account"])).id
         await self._desk.set_status(account_id, asked.status, Signature(operator.name, asked.reason))
+        return Answer(await self._shown(account_id))
+
+    async def set_terms(self, request: web.Request) -> Answer:
+        operator = await self._access.operator(request, Role.OPERATOR)
+        asked = read_body(await request.read(), TermsAsked)
+        terms = AccountTerms(
+            plan=asked.plan, priority=asked.priority, time_zone=asked.time_zone, on_disconnect=asked.on_disconnect
+        )
+        if terms == AccountTerms():
+            raise InvalidRequest("Nothing to set; give plan, priority, time_zone or on_disconnect.")
+        account_id = (await self._accounts.find(request.match_info["account"])).id
+        await self._desk.set_terms(account_id, terms, Signature(operator.name, asked.reason))
         return Answer(await self._shown(account_id))
 
     async def reviews(self, request: web.Request) -> Answer:
@@ -183,7 +210,16 @@ class AccountsApi:
     async def _shown(self, name_or_id: str) -> AccountShown:
         found = await self._accounts.find(name_or_id)
         balance = (await self._accounts.balance(found.id)).total
-        return AccountShown(found.id, found.name, found.status, format_credits(balance))
+        return AccountShown(
+            found.id,
+            found.name,
+            found.status,
+            format_credits(balance),
+            found.plan,
+            found.priority,
+            found.time_zone,
+            found.on_disconnect,
+        )
 
 
 def _wants_all(request: web.Request) -> bool:
