@@ -45,7 +45,8 @@ class StripeWebhook:
         try:
             event = told(body)
         except msgspec.DecodeError as error:
-            raise InvalidRequest("The body is not an event.") from error
+            log.warning("webhook refused", reason=str(error))
+            raise InvalidRequest(f"The body is not an event of Stripe's: {error}.") from error
         headers = {name: request.headers[name] for name in HEADERS_KEPT if name in request.headers}
         try:
             await self._inbox.keep(event, headers, "webhook")

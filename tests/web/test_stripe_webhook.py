@@ -74,6 +74,31 @@ async def test_what_is_signed_and_no_event_is_refused(shop: Shop, body: bytes) -
     assert await send(shop, body, signed(body)) == 400
 
 
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"id": "evt_\0"}, "$.id"),
+        ({"id": "e" * 5000}, "$.id"),
+        ({"type": "charge\0.updated"}, "$.type"),
+        ({"created": 2**63 - 1}, "$.created"),
+        ({"created": -(2**63)}, "$.created"),
+        ({"data": {"object": {"id": "pi_\0"}}}, "$.data.object.id"),
+        ({"data": {"object": {"payment_intent": "pi_\0"}}}, "$.data.object.payment_intent"),
+        ({"data": {"object": {"payment_intent": {"id": "pi_\0"}}}}, "$.data.object.payment_intent.id"),
+        ({"data": {"object": {"payment_intent": 5}}}, "$.data.object.payment_intent"),
+    ],
+)
+async def test_what_is_signed_and_can_never_be_stored_is_refused_by_name(
+    shop: Shop, changes: dict[str, Any], where: str
+) -> None:
+    body = event(**changes)
+    headers = {"Stripe-Signature": signed(body)}
+    async with shop.browser.post(f"{shop.url}/webhooks/stripe", data=body, headers=headers) as answer:
+        told = await answer.json()
+    assert (answer.status, f"`{where}`" in told["error"]["message"]) == (400, True), told
+    assert await shop.states() == {}
+
+
 async def test_the_event_is_kept_as_it_came(shop: Shop) -> None:
     body = event().replace(b'"id"', b'\n "id"')
     assert await send(shop, body, signed(body)) == 200

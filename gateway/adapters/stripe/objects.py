@@ -1,6 +1,6 @@
 """What Stripe sends and shows, as our own small structs: events, signatures, and the objects that move money."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import stripe
@@ -94,15 +94,27 @@ def verify(body: bytes, signature: str, secrets: tuple[str, ...], *, tolerance_s
     raise BadSignature("no secret fits")
 
 
+# What PostgreSQL can store. Stripe's own are far within it.
+_Text = Annotated[str, msgspec.Meta(max_length=255, pattern=r"^[^\x00]*$")]
+_Seconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]  # of Unix, until the end of the year 9999
+
+
+class _Named(msgspec.Struct):
+    id: _Text
+
+
+_Reference = _Text | _Named | None
+
+
 class _Object(msgspec.Struct):
-    id: str = ""
+    id: _Text = ""
     object: str = ""
-    payment_intent: Any = None
-    customer: Any = None
+    payment_intent: _Reference = None
+    customer: _Reference = None
 
 
 class _Before(msgspec.Struct):
-    customer: Any = None
+    customer: _Reference = None
 
 
 class _Data(msgspec.Struct):
@@ -111,16 +123,15 @@ class _Data(msgspec.Struct):
 
 
 class _Event(msgspec.Struct):
-    id: str
-    type: str
-    created: int
+    id: _Text
+    type: _Text
+    created: _Seconds
     livemode: bool
     data: _Data
 
 
 def told(body: bytes) -> Told:
-    """Read an event. Raises `ValueError` for what is none."""
-
+    """Read an event. Raises `msgspec.DecodeError` for what is none, or could never be stored."""
     event = msgspec.json.decode(body, type=_Event)
     about = event.data.object
     payment_id = about.id if about.object == "payment_intent" else id_of(about.payment_intent)
