@@ -20,7 +20,7 @@ from gateway.workers.payments import Payments
 
 log = structlog.get_logger(__name__)
 
-# Who asked for a refund waits this long for Stripe; after it, the worker takes over.
+# Who makes a refund has asked Stripe by then, with all retries of the call; after it, the worker takes over.
 WAITING_S = 60.0
 READS_MAX = 5  # of what is unused, while the account's credit moves
 
@@ -112,13 +112,13 @@ class Refunds:
         return 0
 
     async def _find_or_make(self, asked: AskedRefund) -> None:
-        """Stripe forgets idempotency keys after a day, but not refunds."""
+        """Stripe forgets idempotency keys after a day, but not refunds. `asked` was read before Stripe is."""
         payment = await self._stripe.payment(asked.payment_intent_id)
         made = next((each.id for each in payment.refunds if each.ours == asked.id), None)
-        if made is None:
+        if made is not None:
+            await self._purchases.refund_made(asked, made)
+        elif await self._purchases.claim_refund(asked, WAITING_S):
             await self._make(asked)
-        else:
-            await self._purchases.refund_made(asked.id, made)
 
     async def _make(self, asked: AskedRefund) -> None:
         bought = await self._purchases.find(asked.purchase_id)
@@ -129,7 +129,7 @@ class Refunds:
             made = await self._stripe.create_refund(asked.payment_intent_id, asked.cents, asked.id)
         except StripeRefused as error:
             await self._give_back(asked, f"Stripe refused: {error}")
-        await self._purchases.refund_made(asked.id, made.id)
+        await self._purchases.refund_made(asked, made.id)
         await self._payments.look(asked.payment_intent_id)
 
     async def _give_back(self, asked: AskedRefund, why: str) -> NoReturn:

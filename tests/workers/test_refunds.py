@@ -193,6 +193,47 @@ async def test_no_money_goes_out_for_what_was_spent_before_admission_knew(shop: 
     await shop.stack.stores.credits.void(calls[0])
 
 
+async def test_a_refund_that_is_being_made_is_refused_by_nobody_else(shop: Shop, client: StripeClient) -> None:
+    purchase_id = await shop.bought()
+    found: list[str] = []
+
+    async def overdrawn(account_id: str) -> Unused:
+        return Unused(-1, 0)
+
+    async def unused(account_id: str) -> Unused:
+        """What the first worker asks; when it is about to ask Stripe, a second comes for the same refund."""
+        if await shop.parts.purchases.refund_by_key(purchase_id, "one"):
+            second = refunds(shop, overdrawn)
+            found.append((await second.create(purchase_id, ALL, key="one", signature=SIGNED)).state)
+            await second.step()
+        return await shop.parts.unused.of(account_id)
+
+    made = await refunds(shop, unused).create(purchase_id, ALL, key="one", signature=SIGNED)
+    assert (found, made.state, await refunded(client)) == (["requested"], "made", [500])
+
+
+async def test_a_refund_that_stripe_shows_is_made_whatever_we_thought(shop: Shop, client: StripeClient) -> None:
+    purchase_id = await shop.bought()
+    calls: list[Settlement] = []
+
+    async def unused(account_id: str) -> Unused:
+        found = await shop.parts.unused.of(account_id)
+        if not calls:
+            calls.append(await hold(shop, 4_500))
+        return found
+
+    with pytest.raises(RefundRefused, match="used meanwhile"):
+        await refunds(shop, unused).create(purchase_id, 1000 * UCR_PER_CREDIT, key="one", signature=SIGNED)
+    asked = await shop.parts.purchases.refund_by_key(purchase_id, "one")
+    assert asked is not None
+    await shop.parts.stripe.create_refund(asked.payment_intent_id, asked.cents, asked.id)  # one that was very late
+    await shop.settle()
+    asked = await shop.parts.purchases.refund_by_key(purchase_id, "one")
+    assert asked is not None
+    assert (asked.state, asked.answer, await refunded(client)) == ("made", "", [100])
+    await shop.stack.stores.credits.void(calls[0])
+
+
 async def test_promotional_credit_is_not_turned_into_money(shop: Shop, client: StripeClient) -> None:
     """What was bought is spent; what is left was a gift."""
     purchase_id = await shop.bought()

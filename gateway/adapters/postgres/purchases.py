@@ -91,6 +91,7 @@ class AskedRefund(msgspec.Struct, frozen=True):
     stripe_id: str
     answer: str
     payment_intent_id: str
+    changed_at: datetime
 
 
 class AccountMoved(Exception):
@@ -204,7 +205,10 @@ class Purchases:
                     raise Mismatch(f"it was paid by {locked.payment_intent_id} already")
                 if promise is not None:
                     await self._promise(connection, locked, promise)
-                shown = [each.ours for each in payment.refunds if _is_uuid(each.ours)]
+                refunds = [each for each in payment.refunds if _is_uuid(each.ours)]
+                shown = [each.ours for each in refunds]
+                if shown:
+                    await connection.execute(self._sql["refunds_made"], bought.id, shown, [each.id for each in refunds])
                 promised = await connection.fetchval(self._sql["promised"], bought.id, shown)
                 facts = facts_of(
                     payment, locked.order, tax_cents=tax_cents, promised_cents=promised, freeze=self._freeze
@@ -270,9 +274,15 @@ class Purchases:
             rows = await self._pool.fetch(self._sql["refunds_requested"], timedelta(seconds=older_than_s))
         return [_refund(row) for row in rows]
 
-    async def refund_made(self, refund_id: str, stripe_id: str) -> None:
+    async def claim_refund(self, asked: AskedRefund, lease_s: float) -> bool:
+        """Whether the caller alone may ask Stripe for it now, or give it up; nobody else may for so long."""
+        known = (asked.id, asked.changed_at, timedelta(seconds=lease_s))
         with outages():
-            await self._pool.execute(self._sql["refund_made"], refund_id, stripe_id)
+            return await self._pool.fetchval(self._sql["claim_refund"], *known) is not None
+
+    async def refund_made(self, asked: AskedRefund, stripe_id: str) -> None:
+        with outages():
+            await self._pool.execute(self._sql["refunds_made"], asked.purchase_id, [asked.id], [stripe_id])
 
     async def refund_refused(self, refund_id: str, answer: str) -> None:
         """It was not made and never will be: its credits are to be given back."""
@@ -324,6 +334,7 @@ def _refund(row: Any) -> AskedRefund:
         row["stripe_id"] or "",
         row["answer"],
         row["payment_intent_id"] or "",
+        row["changed_at"],
     )
 
 

@@ -89,8 +89,18 @@ WHERE purchase_id = $1::uuid AND refund.idempotency_key = $2
 SELECT refund.*, purchase.payment_intent_id FROM refund JOIN purchase ON purchase.id = purchase_id
 WHERE refund.state = 'requested' AND refund.changed_at < now() - $1::interval ORDER BY refund.changed_at LIMIT 20
 
--- name: refund_made
-UPDATE refund SET state = 'made', stripe_id = $2, changed_at = now() WHERE id = $1::uuid AND state = 'requested'
+-- name: claim_refund
+-- Of those that saw it so, one may ask Stripe for it or give it up; if that one dies, another after this long.
+UPDATE refund SET changed_at = now()
+WHERE id = $1::uuid AND state = 'requested' AND changed_at = $2
+  AND (changed_at = created_at OR changed_at < now() - $3::interval)
+RETURNING id
+
+-- name: refunds_made
+-- What Stripe shows is made, whatever was thought of it.
+UPDATE refund SET state = 'made', stripe_id = shown.stripe_id, answer = '', changed_at = now()
+FROM unnest($2::uuid[], $3::text[]) AS shown (id, stripe_id)
+WHERE refund.id = shown.id AND purchase_id = $1::uuid AND state <> 'made'
 
 -- name: refund_refused
 UPDATE refund SET state = 'refused', answer = $2, changed_at = now() WHERE id = $1::uuid AND state = 'requested'
