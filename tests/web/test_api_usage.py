@@ -101,3 +101,9 @@ async def test_an_account_sees_its_own_use_only(stack: Stack) -> None:
 )
 async def test_what_cannot_be_read_is_refused_by_name(stack: Stack, query: str, param: str) -> None:
     assert (await used(stack, query, 400))["error"]["param"] == param
+
+
+@pytest.mark.parametrize("query", ["by=model", "group_by=model&groupBy=key", "=x", "from=2026-11-01&FROM=2026-11-02"])
+async def test_a_parameter_that_is_not_there_is_refused_with_those_that_are(stack: Stack, query: str) -> None:
+    message = (await used(stack, query, 400))["error"]["message"]
+    assert "group_by, from, to, limit, cursor" in message

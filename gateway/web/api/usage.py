@@ -55,6 +55,7 @@ class UsageApi:
 
     async def show(self, request: web.Request) -> Answer:
         caller = await self._access.reading(request)
+        _refuse_strange(request)
         grouping = next((each for each in GROUPINGS if each == request.query.get("group_by", "day")), None)
         if grouping is None:
             raise InvalidRequest(f"group_by is one of {', '.join(GROUPINGS)}.", param="group_by")
@@ -69,6 +70,14 @@ class UsageApi:
             caller.account_id, grouping, span_ms, caller.time_zone, count=limit + 1, after=after
         )
         return Answer(page_of(sums, limit, lambda each: each.group, _shown))
+
+
+def _refuse_strange(request: web.Request) -> None:
+    """A slip like `by=model` would else be answered with days, which look like what was asked for."""
+    known = [each.name for each in QUERY]
+    for name in request.query:
+        if name not in known:
+            raise InvalidRequest(f"There is no parameter {name[:64]!r}; there are {', '.join(known)}.", param=name[:64])
 
 
 def _date(request: web.Request, name: str, default: date) -> date:
