@@ -23,6 +23,7 @@ from rich.console import Console
 from bench.machine import commit, this_machine
 from bench.processes import BenchError, Children
 from bench.tollgate import READY_TIMEOUT_S, Ready, first_line
+from gateway.adapters.postgres.stripe_inbox import StripeInbox
 from gateway.app.stores import Stores, open_stores
 from gateway.config import load
 from gateway.logs import configure_logs
@@ -32,6 +33,7 @@ BUYERS, AT_ONCE = 20, 4
 WEBHOOKS_PER_S = 50
 POLL_S = 0.005
 SPENDABLE_S_MAX = 30.0
+HANDLED_S_MAX = 120.0
 OUT = Path(__file__).parent / "out" / "stripe"
 ENVIRONMENT = {  # all buyers are at one address
     "TOLLGATE_PURCHASES__PER_ADDRESS_HOUR_MAX": "1000000",
@@ -120,9 +122,16 @@ class Shop:
         rows = await self._stores.pool.fetch("SELECT payment_intent_id FROM purchase WHERE state = 'paid'")
         return [row["payment_intent_id"] for row in rows]
 
-    async def unhandled(self) -> int:
-        count: int = await self._stores.pool.fetchval("SELECT count(*) FROM stripe_event WHERE state <> 'processed'")
-        return count
+    async def all_handled(self) -> None:
+        """Wait until every event is processed."""
+        give_up_at = time.monotonic() + HANDLED_S_MAX
+        inbox = StripeInbox(self._stores.pool)
+        while left := (await inbox.counts())[0]:
+            if "dead" in left:
+                raise BenchError(f"{left['dead']} of Stripe's events were given up: tollgate stripe events list")
+            if time.monotonic() > give_up_at:
+                raise BenchError(f"Stripe's events are not all handled within {HANDLED_S_MAX:.0f} s: {left}")
+            await asyncio.sleep(0.1)
 
 
 async def measure(ready: Ready, purchases: int, webhooks: int) -> Shop:
@@ -133,8 +142,7 @@ async def measure(ready: Ready, purchases: int, webhooks: int) -> Shop:
         turns = [(buyers[number % BUYERS], number) for number in range(purchases)]
         await _each(turns, lambda turn: shop.buy(*turn))
         await shop.send_webhooks(await shop.payments(), webhooks)
-        while await shop.unhandled():
-            await asyncio.sleep(0.1)
+        await shop.all_handled()
         return shop
 
 

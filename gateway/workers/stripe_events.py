@@ -82,7 +82,7 @@ class StripeEvents:
         try:
             reason = await self._about(event)
         except (StripeUnavailable, LedgerUnavailable) as error:
-            await self._later(event, str(error))
+            await self._later(event, str(error), self._inbox.wait, event.waits + 1)
         except StripeRefused as error:  # what an event names may take a moment to be readable
             await self._later_or_never(event, str(error))
         except Mismatch as error:
@@ -99,13 +99,18 @@ class StripeEvents:
         return await self._handlers[subject_of(event.type)](event)
 
     async def _later_or_never(self, event: Due, reason: str) -> None:
-        await (self._never if event.attempts >= self._attempts_max else self._later)(event, reason)
+        if event.attempts >= self._attempts_max:
+            await self._never(event, reason)
+        else:
+            await self._later(event, reason, self._inbox.retry, event.attempts)
 
-    async def _later(self, event: Due, reason: str) -> None:
-        after_s = backoff_s(event.attempts, first_s=BACKOFF_S_FIRST, longest_s=BACKOFF_S_MAX)
+    async def _later(
+        self, event: Due, reason: str, postpone: Callable[[str, str, float], Awaitable[None]], times: int
+    ) -> None:
+        after_s = backoff_s(times, first_s=BACKOFF_S_FIRST, longest_s=BACKOFF_S_MAX)
         log.warning("Stripe event is tried again", event_id=event.id, after_s=after_s, reason=reason)
         self.retried_total += 1
-        await self._inbox.retry(event.id, reason[:500], after_s)
+        await postpone(event.id, reason[:500], after_s)
 
     async def _never(self, event: Due, reason: str) -> None:
         log.error("Stripe event is given up", event_id=event.id, event_type=event.type, reason=reason)

@@ -231,6 +231,20 @@ async def test_an_event_waits_for_stripe_and_is_not_lost(shop: Shop) -> None:
     assert (await shop.kinds()).count("top_up") == 1
 
 
+async def test_waiting_for_stripe_is_no_attempt_at_an_event(running: Running, openai: SimulatedOpenAI) -> None:
+    """It has as many attempts after an outage as if there had been none."""
+    async with open_shop(running, openai, event_attempts_max=2, retries_max=0) as shop:
+        event = Told("evt_1", "checkout.session.completed", "cs_unknown", "", False, 0, b"{}")
+        await shop.parts.inbox.keep(event, {}, "webhook")
+        shop.simulated.add_fault("error", method="GET", times=4)  # then Stripe answers that there is no such session
+        states = []
+        for _ in range(6):
+            await shop.stack.stores.pool.execute("UPDATE stripe_event SET next_attempt_at = now()")
+            await shop.parts.events.step()
+            states += [each.state for each in await shop.parts.inbox.listing(count=10)]
+        assert states == ["retrying"] * 5 + ["dead"]
+
+
 async def test_an_event_that_was_given_up_is_taken_up_when_stripe_sends_it_again(shop: Shop) -> None:
     await shop.bought()
     sent = shop.simulated.attempts[-1].event_id

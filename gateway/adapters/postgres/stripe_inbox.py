@@ -11,7 +11,7 @@ from gateway.adapters.stripe.objects import Told
 
 
 class Due(msgspec.Struct, frozen=True):
-    """An event to be handled now; `attempts` counts this one."""
+    """An event to be handled now; `attempts` counts this one, and not the `waits`, which decided nothing."""
 
     id: str
     type: str
@@ -19,6 +19,7 @@ class Due(msgspec.Struct, frozen=True):
     payment_id: str
     is_live: bool
     attempts: int
+    waits: int
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -59,13 +60,17 @@ class StripeInbox:
     async def retry(self, event_id: str, reason: str, after_s: float) -> None:
         await self._finish(event_id, "retrying", reason, after_s)
 
+    async def wait(self, event_id: str, reason: str, after_s: float) -> None:
+        """As `retry`, where this attempt does not count."""
+        await self._finish(event_id, "retrying", reason, after_s, waits=1)
+
     async def dead(self, event_id: str, reason: str) -> None:
         """Give it up, until an operator replays it."""
         await self._finish(event_id, "dead", reason, 0.0)
 
-    async def _finish(self, event_id: str, state: str, reason: str, after_s: float) -> None:
+    async def _finish(self, event_id: str, state: str, reason: str, after_s: float, waits: int = 0) -> None:
         with outages():
-            await self._pool.execute(self._sql["finish"], event_id, state, reason, timedelta(seconds=after_s))
+            await self._pool.execute(self._sql["finish"], event_id, state, reason, timedelta(seconds=after_s), waits)
 
     async def listing(self, *, state: str = "", kind: str = "", count: int) -> list[Kept]:
         """The newest events, of one state or type if it is named."""
