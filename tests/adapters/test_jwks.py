@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -66,34 +67,37 @@ def signed_with_the_public_key() -> str:
 
 
 STRANGER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-BAD = {
-    "unsigned": unsigned(),
-    "HS256 under the public key": signed_with_the_public_key(),
-    "another's signature": token(STRANGER),
-    "embedded key": jwt.encode(claims(), STRANGER, "RS256", headers={"kid": "rsa", "jwk": jwk(STRANGER, "rsa")}),
-    "jku": jwt.encode(claims(), STRANGER, "RS256", headers={"kid": "rsa", "jku": "http://127.0.0.1:9/"}),
-    "x5u": jwt.encode(claims(), RSA_KEY, "RS256", headers={"kid": "rsa", "x5u": "http://127.0.0.1:9/"}),
-    "another algorithm of the key": token(RSA_KEY, "RS384"),
-    "the key of another algorithm": token(EC_KEY, "ES256", "rsa"),
-    "no key id, of three": token(kid=None),
-    "no expiry": token(exp=None),
-    "expired": token(exp=int(time.time()) - 60),
-    "not yet": token(nbf=int(time.time()) + 60),
-    "wrong audience": token(aud="somebody-else"),
-    "no audience": token(aud=None),
-    "wrong issuer": token(iss="https://evil.example"),
-    "no issuer": token(iss=None),
-    "no subject": token(sub=None),
-    "cut": token()[:-8],
-    "not a token": "eyJ.e30.c2ln",
+# Made when a test begins: a token that has expired by then would be refused for that alone.
+BAD: dict[str, Callable[[], str]] = {
+    "unsigned": unsigned,
+    "HS256 under the public key": signed_with_the_public_key,
+    "another's signature": lambda: token(STRANGER),
+    "embedded key": lambda: jwt.encode(
+        claims(), STRANGER, "RS256", headers={"kid": "rsa", "jwk": jwk(STRANGER, "rsa")}
+    ),
+    "jku": lambda: jwt.encode(claims(), STRANGER, "RS256", headers={"kid": "rsa", "jku": "http://127.0.0.1:9/"}),
+    "x5u": lambda: jwt.encode(claims(), RSA_KEY, "RS256", headers={"kid": "rsa", "x5u": "http://127.0.0.1:9/"}),
+    "another algorithm of the key": lambda: token(RSA_KEY, "RS384"),
+    "the key of another algorithm": lambda: token(EC_KEY, "ES256", "rsa"),
+    "no key id, of three": lambda: token(kid=None),
+    "no expiry": lambda: token(exp=None),
+    "expired": lambda: token(exp=int(time.time()) - 60),
+    "not yet": lambda: token(nbf=int(time.time()) + 60),
+    "wrong audience": lambda: token(aud="somebody-else"),
+    "no audience": lambda: token(aud=None),
+    "wrong issuer": lambda: token(iss="https://evil.example"),
+    "no issuer": lambda: token(iss=None),
+    "no subject": lambda: token(sub=None),
+    "cut": lambda: token()[:-8],
+    "not a token": lambda: "eyJ.e30.c2ln",
 }
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
-async def test_whatever_is_wrong_with_a_token_is_the_same_refusal(bad: str) -> None:
+async def test_whatever_is_wrong_with_a_token_is_the_same_refusal(bad: Callable[[], str]) -> None:
     async with provider() as serving:
         with pytest.raises(Unauthenticated) as refused:
-            await verifier(fetched(serving)).claims(bad)
+            await verifier(fetched(serving)).claims(bad())
         assert refused.value.body() == Unauthenticated().body()
 
 
