@@ -10,7 +10,7 @@ from gateway.core.access.roles import Role
 from gateway.core.guard.caps import UNLIMITED, Caps, Excess
 from gateway.core.money import UCR_PER_CREDIT
 from tests.proxy.conftest import logs, openai, running, stack
-from tests.proxy.stack import Stack
+from tests.proxy.stack import Stack, until
 from tests.proxy.test_breakers import code_of
 from tests.web.test_ops import Desk, desk
 
@@ -141,3 +141,13 @@ async def test_a_name_of_two_is_refused_with_their_ids(desk: Desk, stack: Stack)
     await stack.stores.accounts.create("ada@example.com")
     status, told = await desk.ask("POST", "/ops/caps/ada@example.com", asked(day="1"))
     assert (status, member.id in told["error"]["message"]) == (400, True)
+
+
+async def test_caps_are_set_while_redis_is_away_and_only_what_is_used_cannot_be_told(desk: Desk, stack: Stack) -> None:
+    await stack.stores.link.close()
+    assert (await desk.ask("POST", "/ops/caps/main", asked(day="1")))[1]["caps"] == {"day": "1"}
+    status, told = await desk.ask("GET", "/ops/caps/main", by="eve")
+    assert (status, told["error"]["code"]) == (503, "billing_unavailable")
+    await stack.stores.link.open()
+    await until(lambda: stack.stores.link.available)
+    assert (await desk.ask("GET", "/ops/caps/main", by="eve"))[1]["data"][0]["caps"] == {"day": "1"}
