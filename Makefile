@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 UV_VERSION := 0.13.8
 
+# Images often set it; then each process compiles all that it imports, which is more than half of a command's time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test stripe-cli bench lock format clean
 
 demo: $(VENV)/.run
