@@ -1,40 +1,40 @@
-"""Auditing Redis while calls go on: each shard is compared with Postgres at one position of its outbox.
+"""Auditing Redis while calls go on: its accounts are compared with Postgres, some hundreds at a time.
 
-Postgres is read first, in one snapshot; then Redis, in one MULTI, together with the events that Postgres did not have.
-A shard that could not be read so, because it moved on in between, is read again.
+Of each batch Postgres is read first, in one snapshot, then Redis, in one short transaction. What does not agree, since
+it moved on in between or is being mended, is looked at again; only what never agrees is told.
 """
 
 import asyncio
 from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
-from gateway.adapters.postgres.database import SYSTEM, Pool, outages
+from gateway.adapters.postgres.database import Pool, outages
 from gateway.adapters.redis.link import RedisLink
-from gateway.adapters.redis.stored_holds import StoredHold, read_hold
+from gateway.adapters.redis.shard_reader import LoadedAccount, ShardMoved, ShardReader
 from gateway.core.accounting.posting import Position
 from gateway.core.money import MicroCredits
 from gateway.core.shards import SHARD_KEYS, SHARDS
 
 ATTEMPTS_MAX = 10
 PAUSE_S = 0.05
-SCAN_COUNT = 1000
 UNCOMPARED = "could not be compared"
+REMEDY = "try again once Redis answers, or raise audit.redis_timeout_ms"
 
 _SNAPSHOT = """
     SELECT shard.epoch, shard.position_epoch, shard.position_seq, account.id::text AS account_id, account.credit_seq,
-           balances.balance, credits.pending
-    FROM shard
-    JOIN (SELECT shard, account_id, sum(amount)::bigint AS balance FROM balance
-          WHERE account_id <> $2 GROUP BY 1, 2) AS balances ON balances.shard = shard.id
-    JOIN account ON account.id = balances.account_id
-    LEFT JOIN LATERAL (
-        SELECT json_agg(json_build_array(credit_seq, amount)) AS pending
-        FROM credit_outbox WHERE account_id = account.id
-    ) AS credits ON true
+           (SELECT sum(amount)::bigint FROM balance
+            WHERE account_id = account.id AND balance.shard = shard.id) AS balance,
+           (SELECT json_agg(json_build_array(credit_seq, amount))
+            FROM credit_outbox WHERE account_id = account.id) AS pending
+    FROM shard LEFT JOIN account ON account.id = ANY($2::uuid[])
     WHERE shard.id = $1 AND NOT shard.is_rebuilding
 """
+
+Batch = tuple[int, Sequence[str]]  # a shard, and accounts of it
 
 
 class _Account(msgspec.Struct, frozen=True):
@@ -45,76 +45,101 @@ class _Account(msgspec.Struct, frozen=True):
     pending: list[tuple[int, MicroCredits]]
 
 
-class _Moved(Exception):
-    """The shard moved on while it was read."""
+class _Doubts(msgspec.Struct, frozen=True):
+    """What did not agree: which accounts must be looked at again, and what is told if they never do."""
+
+    suspects: dict[int, dict[str, None]]  # by shard, in their order
+    held: dict[str, None]
+    balances: dict[str, None]
+
+    def add(self, shard: int, account_ids: Iterable[str], *, held: str = "", balance: str = "") -> None:
+        self.suspects.setdefault(shard, {}).update(dict.fromkeys(account_ids))
+        self.held.update({held: None} if held else {})
+        self.balances.update({balance: None} if balance else {})
 
 
-Complaints = tuple[list[str], list[str]]
+async def check_redis(
+    pool: Pool, link: RedisLink, *, at_once: int = 500, on_progress: Callable[[int], None] = lambda done: None
+) -> tuple[list[str], list[str]]:
+    """Return what is wrong with the held amounts, and with the balances. Raises the errors of either store.
 
-
-async def check_redis(pool: Pool, link: RedisLink) -> Complaints:
-    """Return what is wrong with the held amounts, and with the balances. Raises the errors of either store."""
-    accounts = await _accounts_by_shard(link)
-    found = [await _check_shard(pool, link, shard, accounts[shard]) for shard in range(SHARDS)]
-    return [text for held, _ in found for text in held], [text for _, balances in found for text in balances]
-
-
-async def _accounts_by_shard(link: RedisLink) -> dict[int, list[str]]:
-    """The accounts Redis has, loaded in whatever epoch."""
-    found: dict[int, set[str]] = defaultdict(set)
-    cursor = b"0"
-    while True:
-        cursor, keys = await link.command(b"SCAN", cursor, b"MATCH", b"tg:{s*}:account:*", b"COUNT", SCAN_COUNT)
-        for key in keys:
-            shard = int(key[5:7])
-            found[shard].add(key.removeprefix(SHARD_KEYS[shard].account("")).decode())
-        if cursor == b"0":
-            return defaultdict(list, {shard: sorted(ids) for shard, ids in found.items()})
-
-
-async def _check_shard(pool: Pool, link: RedisLink, shard: int, account_ids: list[str]) -> Complaints:
-    complaints: Complaints = ([], [])
-    for _ in range(ATTEMPTS_MAX):
-        try:
-            complaints = await _compare(pool, link, shard, account_ids)
-        except _Moved as error:
-            complaints = ([], [f"shard {shard} {UNCOMPARED}: {error}"])
-        if complaints == ([], []):
+    `at_once`: the most accounts of one transaction, which calls wait behind. `on_progress` hears how many are compared.
+    """
+    readers = [ShardReader(link, shard, at_once=at_once) for shard in range(SHARDS)]
+    doubts = await _compare_all(pool, readers, _loaded_accounts(link, at_once), on_progress)
+    for _ in range(ATTEMPTS_MAX - 1):
+        if not doubts.suspects:
             break
         # What is on its way to be mended (a credit being delivered, a rebuild) is not there a moment later.
         await asyncio.sleep(PAUSE_S)
-    return complaints
+        doubts = await _compare_all(pool, readers, _again(doubts.suspects, at_once))
+    return list(doubts.held), list(doubts.balances)
 
 
-async def _compare(pool: Pool, link: RedisLink, shard: int, account_ids: list[str]) -> Complaints:
+async def _loaded_accounts(link: RedisLink, at_once: int) -> AsyncIterator[Batch]:
+    """The accounts Redis has, loaded in whatever epoch; and of every shard a last batch, be it empty."""
+    found: dict[int, list[str]] = defaultdict(list)
+    cursor = b"0"
+    while True:
+        cursor, keys = await link.command(b"SCAN", cursor, b"MATCH", b"tg:{s*}:account:*", b"COUNT", at_once)
+        for key in keys:
+            shard = int(key[5:7])
+            found[shard].append(key.removeprefix(SHARD_KEYS[shard].account("")).decode())
+            if len(found[shard]) == at_once:
+                yield shard, found.pop(shard)
+        if cursor == b"0":
+            break
+    for shard in range(SHARDS):
+        yield shard, found[shard]
+
+
+async def _again(suspects: dict[int, dict[str, None]], at_once: int) -> AsyncIterator[Batch]:
+    for shard, account_ids in suspects.items():
+        ids = list(account_ids)
+        for start in range(0, max(1, len(ids)), at_once):
+            yield shard, ids[start : start + at_once]
+
+
+async def _compare_all(
+    pool: Pool,
+    readers: Sequence[ShardReader],
+    batches: AsyncIterator[Batch],
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> _Doubts:
+    doubts, done = _Doubts({}, {}, {}), 0
+    async for shard, account_ids in batches:
+        try:
+            await _compare(pool, readers[shard], shard, account_ids, doubts)
+        except ShardMoved as error:
+            doubts.add(shard, account_ids, balance=f"shard {shard} {UNCOMPARED}: {error}; try again")
+        done += len(account_ids)
+        on_progress(done)
+    return doubts
+
+
+async def _compare(pool: Pool, reader: ShardReader, shard: int, account_ids: Sequence[str], doubts: _Doubts) -> None:
     with outages():
-        rows = await pool.fetch(_SNAPSHOT, shard, SYSTEM, timeout=None)
+        rows = await pool.fetch(_SNAPSHOT, shard, [each for each in account_ids if _is_id(each)], timeout=None)
     if not rows:
         if account_ids:
-            raise _Moved("it is being rebuilt")
-        return [], []
-    epoch, position = rows[0]["epoch"], Position(rows[0]["position_epoch"], rows[0]["position_seq"])
-    truth = {row["account_id"]: _account(row) for row in rows}
-    keys = SHARD_KEYS[shard]
-    request_ids = [raw.decode() for raw in await link.command(b"ZRANGE", keys.leases, 0, -1)]
-    reply = await _atomically(
-        link,
-        (b"HMGET", keys.shard, b"epoch", b"seq"),
-        (b"ZRANGE", keys.leases, 0, -1),
-        (b"XRANGE", keys.outbox, f"({position.epoch}-{position.seq}", b"+"),
-        *((b"HMGET", keys.account(each), b"epoch", b"balance", b"held", b"credit_seq") for each in account_ids),
-        *((b"GET", keys.hold(each)) for each in request_ids),
-    )
-    (redis_epoch, seq), leased, events = reply[:3]
-    accounts = reply[3 : 3 + len(account_ids)]
-    holds = [read_hold(line) for line in reply[3 + len(account_ids) :] if line is not None]
-    if redis_epoch is None or int(redis_epoch) != epoch:
-        raise _Moved(f"Redis is at epoch {redis_epoch}, Postgres at {epoch}")
-    if [raw.decode() for raw in leased] != request_ids or int(seq) - position.seq != len(events):
-        raise _Moved("calls went on")
-    current = b"%d" % epoch
-    loaded = {name: fields for name, fields in zip(account_ids, accounts, strict=True) if fields[0] == current}
-    return _wrong_held(loaded, [hold for hold in holds if hold.epoch == epoch]), _wrong_balances(loaded, truth, events)
+            raise ShardMoved("it is being rebuilt")
+        return
+    posted = Position(rows[0]["position_epoch"], rows[0]["position_seq"])
+    truth = {row["account_id"]: _account(row) for row in rows if row["balance"] is not None}
+    for account in await reader.read(account_ids, rows[0]["epoch"], posted):
+        if account.held != account.in_holds:
+            told = f"account {account.id}: {account.held} held, open holds {account.in_holds}"
+            doubts.add(shard, [account.id], held=told)
+        if wrong := _wrong_balance(account, truth.get(account.id)):
+            doubts.add(shard, [account.id], balance=wrong)
+
+
+def _is_id(text: str) -> bool:
+    """Whether it is an account's id as Postgres writes it: any other account can be in Redis only."""
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
 
 
 def _account(row: Any) -> _Account:
@@ -122,39 +147,13 @@ def _account(row: Any) -> _Account:
     return _Account(row["balance"], row["credit_seq"], pending)
 
 
-async def _atomically(link: RedisLink, *commands: tuple[Any, ...]) -> list[Any]:
-    """Run commands in one MULTI. They leave in one tick, so nothing else of this connection comes between."""
-    replies = [link.command(b"MULTI"), *(link.command(*command) for command in commands), link.command(b"EXEC")]
-    result: list[Any] = (await asyncio.gather(*replies))[-1]
-    return result
-
-
-def _wrong_held(loaded: dict[str, list[Any]], holds: list[StoredHold]) -> list[str]:
-    open_holds: dict[str, int] = defaultdict(int)
-    for hold in holds:
-        open_holds[hold.account_id] += hold.amount
-    return [
-        f"account {account_id}: {int(fields[2])} held, open holds {open_holds[account_id]}"
-        for account_id, fields in loaded.items()
-        if int(fields[2]) != open_holds[account_id]
-    ]
-
-
-def _wrong_balances(loaded: dict[str, list[Any]], truth: dict[str, _Account], events: list[Any]) -> list[str]:
-    unposted: dict[str, int] = defaultdict(int)
-    for _, flat in events:
-        fields = dict(zip(flat[::2], flat[1::2], strict=True))
-        unposted[fields.get(b"account", b"").decode()] += int(fields.get(b"cost", 0))
-    wrong = []
-    for account_id, (_, balance, _, credit_seq) in loaded.items():
-        account = truth.get(account_id)
-        if account is None:
-            wrong.append(f"account {account_id} is in Redis only")
-            continue
-        if int(credit_seq) > account.credit_seq:
-            raise _Moved("credit was delivered")
-        undelivered = sum(amount for number, amount in account.pending if number > int(credit_seq))
-        expected = account.balance - unposted[account_id] - undelivered
-        if int(balance) != expected:
-            wrong.append(f"account {account_id}: {int(balance)} in Redis, {expected} by Postgres and the outbox")
-    return wrong
+def _wrong_balance(account: LoadedAccount, truth: _Account | None) -> str:
+    if truth is None:
+        return f"account {account.id} is in Redis only"
+    if account.credit_seq > truth.credit_seq:
+        return f"account {account.id} {UNCOMPARED}: credit was delivered"
+    undelivered = sum(amount for number, amount in truth.pending if number > account.credit_seq)
+    expected = truth.balance - account.unposted - undelivered
+    if account.balance == expected:
+        return ""
+    return f"account {account.id}: {account.balance} in Redis, {expected} by Postgres and the outbox"

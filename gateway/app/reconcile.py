@@ -11,7 +11,7 @@ from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.adapters.postgres.provider_costs import ProviderCosts, day_start
 from gateway.adapters.postgres.reconciliation import ReconciliationReads, Reports
 from gateway.app.sources import now, now_ms
-from gateway.app.stores import Stores, open_reading
+from gateway.app.stores import Stores, open_audit_link, open_reading
 from gateway.config import Config, ConfigError
 from gateway.core.accounting.reconciliation import Report, Source, Unasked
 from gateway.loops import every
@@ -84,7 +84,8 @@ async def open_reconciliation(config: Config, stores: Stores) -> AsyncIterator[R
         ledger = LedgerDay(
             reads,
             stores.pool,
-            stores.link,
+            await stack.enter_async_context(open_audit_link(config)),
+            read_at_once=config.audit.read_at_once,
             samples=settings.samples,
             seed=settings.seed,
             margin_percent_min=settings.margin_percent_min,

@@ -170,6 +170,17 @@ async def open_reading(config: Config) -> AsyncIterator[Pool]:
         await _close(pool)
 
 
+@asynccontextmanager
+async def open_audit_link(config: Config) -> AsyncIterator[RedisLink]:
+    """Connect to Redis for a long look at it: no caller waits for it, so its commands have more time."""
+    link = RedisLink(config.redis_url, command_timeout_ms=config.audit.redis_timeout_ms)
+    try:
+        await link.open()
+        yield link
+    finally:
+        await link.close()
+
+
 async def check_redis(config: Config, link: RedisLink) -> None:
     """Warn of settings that can lose money; raises `ConfigError` instead where the configuration says so."""
     try:

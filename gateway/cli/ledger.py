@@ -32,7 +32,7 @@ def audit(data: Data = None, config: ConfigFile = None, as_json: AsJson = False)
 
     async def main(settings: Config) -> list[dict[str, Any]]:
         from gateway.adapters.postgres.audit import run_audit
-        from gateway.app.stores import open_stores
+        from gateway.app.stores import open_audit_link, open_stores
 
         console = Console(stderr=True, quiet=as_json)
         columns = SpinnerColumn(), TextColumn("{task.description}")
@@ -43,8 +43,10 @@ def audit(data: Data = None, config: ConfigFile = None, as_json: AsJson = False)
             def report(name: str) -> None:
                 progress.update(task, description=f"checking: {name}")
 
-            async with open_stores(settings) as stores:
-                findings = await run_audit(stores.pool, stores.link, on_progress=report)
+            async with open_stores(settings) as stores, open_audit_link(settings) as link:
+                findings = await run_audit(
+                    stores.pool, link, read_at_once=settings.audit.read_at_once, on_progress=report
+                )
         return [
             {
                 "invariant": finding.name,

@@ -21,6 +21,7 @@ from pydantic_settings import (
 from gateway.config.sections import (
     AlertsConfig,
     Anomaly,
+    Audit,
     Breaker,
     BrownoutConfig,
     Callers,
@@ -78,6 +79,7 @@ class Config(BaseSettings):
     estimate: Estimate
     holds: Holds
     redis: Redis
+    audit: Audit
     database: Database
     callers: Callers
     identity: Identity

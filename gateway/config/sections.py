@@ -45,6 +45,11 @@ class Redis(Section):
     ready_memory_percent_max: int = Field(gt=0, le=100)
 
 
+class Audit(Section):
+    redis_timeout_ms: int = Positive
+    read_at_once: int = Field(gt=0, le=5000)
+
+
 class Database(Section):
     pool_connections_max: int = Field(ge=2)
     connect_timeout_ms: int = Positive

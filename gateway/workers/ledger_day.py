@@ -1,6 +1,6 @@
 """A day of the ledger beside itself and beside Redis: balances, prices, margins."""
 
-from gateway.adapters.live_audit import UNCOMPARED, check_redis
+from gateway.adapters.live_audit import REMEDY, UNCOMPARED, check_redis
 from gateway.adapters.postgres.database import Pool
 from gateway.adapters.postgres.reconciliation import ReconciliationReads
 from gateway.adapters.redis.link import RedisLink, RedisUnavailable
@@ -27,6 +27,7 @@ class LedgerDay:
         primary: Pool,
         link: RedisLink,
         *,
+        read_at_once: int,
         samples: int,
         seed: str,
         margin_percent_min: int,
@@ -35,6 +36,7 @@ class LedgerDay:
         self._reads = reads
         self._primary = primary
         self._link = link
+        self._read_at_once = read_at_once
         self._samples = samples
         self._seed = seed
         self._margin_percent_min = margin_percent_min
@@ -55,9 +57,9 @@ class LedgerDay:
 
     async def _redis(self) -> Check:
         try:
-            held, balances = await check_redis(self._primary, self._link)
+            held, balances = await check_redis(self._primary, self._link, at_once=self._read_at_once)
         except RedisUnavailable as error:
-            return not_checked("Redis against Postgres", f"Redis: {error}", is_outage=True)
+            return not_checked("Redis against Postgres", f"{error}; {REMEDY}", is_outage=True)
         uncompared = [each for each in balances if UNCOMPARED in each]
         if uncompared and len(uncompared) == len(held) + len(balances):
             return not_checked("Redis against Postgres", uncompared[0], is_outage=True)

@@ -213,9 +213,11 @@ async def test_a_balance_that_was_changed_in_redis_is_a_violation(desk: Desk, ca
     assert list(await violated(desk)) == ["7. Redis and the unposted events equal Postgres"]
 
 
-async def test_a_redis_that_is_away_is_no_proof(desk: Desk) -> None:
+async def test_a_redis_that_is_away_is_no_proof_and_the_remedy_is_named(desk: Desk) -> None:
     await desk.link.close()
-    assert len(await violated(desk)) == 2
+    found = await violated(desk)
+    assert len(found) == 2
+    assert all("raise audit.redis_timeout_ms" in each.examples[0] for each in found.values())
 
 
 def test_a_rate_key_is_read_whatever_the_model_is_called(card: RateCard) -> None:

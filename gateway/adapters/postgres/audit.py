@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
 import msgspec
 
-from gateway.adapters.live_audit import check_redis
+from gateway.adapters.live_audit import REMEDY, check_redis
 from gateway.adapters.postgres.database import Pool, load_queries, outages
 from gateway.adapters.postgres.recorded_cards import recorded_cards
 from gateway.adapters.postgres.seals import Seals
@@ -42,11 +42,12 @@ async def run_audit(
     link: RedisLink | None,
     *,
     cards: Mapping[str, RateCard] | None = None,
+    read_at_once: int = 500,
     on_progress: Callable[[str], None] = lambda name: None,
 ) -> list[Finding]:
     """Check every invariant; without `link`, those of Postgres alone. Raises `LedgerUnavailable`.
 
-    `cards` are rate cards by version, beside those that Postgres keeps.
+    `cards` are rate cards by version, beside those that Postgres keeps. `read_at_once`: see `check_redis`.
     """
     findings = []
     for name, query in load_queries("audit").items():
@@ -64,9 +65,14 @@ async def run_audit(
     if link is not None:
         on_progress(IN_REDIS[1])
         try:
-            held, balances = await check_redis(pool, link)
+            held, balances = await check_redis(
+                pool,
+                link,
+                at_once=read_at_once,
+                on_progress=lambda done: on_progress(f"{IN_REDIS[1]}: {done:,} accounts"),
+            )
         except RedisUnavailable as error:
-            held = balances = [f"could not be checked: {error}"]
+            held = balances = [f"could not be checked: {error}; {REMEDY}"]
         findings += [_finding(IN_REDIS[0], held), _finding(IN_REDIS[1], balances)]
     return findings
 
