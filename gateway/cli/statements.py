@@ -67,7 +67,7 @@ def close(month: Month, data: Data = None, config: ConfigFile = None, as_json: A
 
     async def main(settings: Config) -> int:
         from gateway.app.stores import open_stores
-        from gateway.workers.bookkeeper import close_month
+        from gateway.workers.bookkeeper import MonthClosing
 
         console = Console(stderr=True)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -75,10 +75,10 @@ def close(month: Month, data: Data = None, config: ConfigFile = None, as_json: A
             async with open_stores(settings) as stores:
                 if not stores.statements.is_over(wanted):
                     raise CommandFailed(f"{month} is not over yet; close it once the next has begun, UTC")
-                made = 0
-                while done := await close_month(stores.statements, wanted):
+                closing, made = MonthClosing(stores.statements, wanted), 0
+                while done := await closing.step():
                     made += done
-                    progress.update(task, completed=made)
+                    progress.update(task, description=f"closing: {made:,} statements")
                 if await stores.statements.unclosed(wanted, 1):
                     raise CommandFailed(f"{made} statements of {month} made; others wait to be sealed: try again soon")
                 return made

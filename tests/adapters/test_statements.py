@@ -14,7 +14,7 @@ from gateway.adapters.postgres.statements import NoStatement, NotYetSealed, Stat
 from gateway.core.accounting.statements import month_bounds, next_month, statement_csv
 from gateway.core.shards import shard_of
 from gateway.web.statement_pdf import statement_pdf
-from gateway.workers.bookkeeper import close_month
+from gateway.workers.bookkeeper import MonthClosing
 from gateway.workers.sealer import Sealer
 from tests.books import Books, end_fields, open_books, settlement
 
@@ -149,8 +149,28 @@ async def test_closing_a_month_makes_every_account_s_statement_once(books: Books
     for _ in range(3):
         await books.account(grant=10)
     await seal(books)
-    assert [await close_month(statements, THIS) for _ in range(2)] == [3, 0]
+    closing = MonthClosing(statements, THIS, at_once=2)
+    assert [await closing.step() for _ in range(3)] == [2, 1, 0]
     assert await Statements(books.pool, now=lambda: datetime.now(UTC)).unclosed(THIS, 10) == []
+
+
+async def test_what_was_not_sealed_is_closed_in_the_next_round(books: Books, statements: Statements) -> None:
+    closing = MonthClosing(statements, THIS, at_once=2)
+    for _ in range(3):
+        await books.account(grant=10)
+    assert [await closing.step() for _ in range(2)] == [0, 0]
+    await seal(books)
+    assert [await closing.step() for _ in range(3)] == [2, 1, 0]
+
+
+async def test_a_month_that_is_not_over_is_looked_at_again(books: Books) -> None:
+    today = month_bounds(THIS)[0]
+    closing = MonthClosing(Statements(books.pool, now=lambda: today), THIS)
+    await books.account(grant=10)
+    await seal(books)
+    assert await closing.step() == 0
+    today = month_bounds(THIRD)[0]
+    assert await closing.step() == 1
 
 
 async def test_a_stored_statement_cannot_be_changed(books: Books, statements: Statements, database_url: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
+from gateway.adapters.postgres.database import SYSTEM, Connection, Pool, load_queries, outages
 from gateway.adapters.postgres.provider_costs import CLOSING_TIME
 from gateway.core.accounting.statements import Movement, Receipt, Statement, month_bounds
 from gateway.core.accounting.topups import UCR_PER_CENT
@@ -65,13 +65,13 @@ class Statements:
         _, until = month_bounds(month)
         return self._now() >= until + CLOSING_TIME
 
-    async def unclosed(self, month: date, limit: int) -> list[str]:
-        """Accounts that still want a statement of `month`; none while it is not over."""
+    async def unclosed(self, month: date, limit: int, *, after: str = SYSTEM) -> list[str]:
+        """Accounts, in the order of their ids, that still want a statement of `month`; none while it is not over."""
         _, until = month_bounds(month)
         if not self.is_over(month):
             return []
         with outages():
-            rows = await self._pool.fetch(self._sql["unclosed"], month, until, limit)
+            rows = await self._pool.fetch(self._sql["unclosed"], month, until, limit, after)
         return [str(row["id"]) for row in rows]
 
     async def _stored(self, account_id: str, month: date) -> Told | None:

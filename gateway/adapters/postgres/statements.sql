@@ -51,9 +51,11 @@ INSERT INTO statement (account_id, month, opening, closing, content, hash)
 VALUES ($1::uuid, $2, $3, $4, $5, sha256($5)) ON CONFLICT DO NOTHING
 
 -- name: unclosed
--- Accounts that were there before $2, the end of month $1, and have no statement of it.
+-- Accounts behind $4 that were there before $2, the end of month $1, and have no statement of it. That statements are
+-- behind $4 too is said for the planner, which would read all of them.
 SELECT id FROM account
-WHERE created_at < $2 AND NOT EXISTS (
-    SELECT FROM statement WHERE statement.account_id = account.id AND statement.month = $1
+WHERE id > $4::uuid AND created_at < $2 AND NOT EXISTS (
+    SELECT FROM statement
+    WHERE statement.account_id = account.id AND statement.account_id > $4::uuid AND statement.month = $1
 )
 ORDER BY id LIMIT $3
