@@ -20,11 +20,14 @@ WHERE id = $1::uuid
 SELECT plan, count(*) AS accounts FROM account WHERE plan <> ALL ($1::text[]) GROUP BY plan ORDER BY plan
 
 -- name: page
--- $1 a status, or NULL for all; $2 only names after this one.
-SELECT account.id, account.name, account.status, account.plan, sum(balance.amount)::bigint AS balance
-FROM account JOIN balance ON balance.account_id = account.id
-WHERE ($1::text IS NULL OR account.status = $1) AND account.name > $2
-GROUP BY account.id ORDER BY account.name LIMIT $3
+-- $1 a status, or NULL for all; $2 only names after this one. Balances are summed for the page alone, not for everybody.
+SELECT id, name, status, plan,
+       (SELECT coalesce(sum(amount), 0)::bigint FROM balance WHERE account_id = listed.id) AS balance
+FROM (
+    SELECT id, name, status, plan FROM account
+    WHERE ($1::text IS NULL OR status = $1) AND name > $2 ORDER BY name LIMIT $3
+) AS listed
+ORDER BY name
 
 -- name: top
 -- Who was charged most within a window. A shadow-billed call charges nothing; what it would have cost stands beside.
