@@ -1,7 +1,8 @@
-"""Running steps for ever: a dumb loop around each `step() -> int`, which waits out the outages it can name."""
+"""Running steps for ever, in a dumb loop around each `step() -> int` that waits out outages it can name; and ending."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
 
 import structlog
 
@@ -31,3 +32,15 @@ async def every(interval_s: float, name: str, step: Callable[[], Awaitable[int]]
             was_away = False
         if not did:
             await asyncio.sleep(interval_s)
+
+
+async def end(loops: Collection[asyncio.Task[Any]], *, again_s: float = 1.0) -> None:
+    """Cancel these tasks until they have ended; what they raised is left to the caller.
+
+    Once is not enough: `asyncio.wait_for` of Python 3.11, through which redis-py sends, loses a cancellation that comes
+    in the very tick in which what it waits for is done. https://github.com/python/cpython/issues/86296
+    """
+    while running := [task for task in loops if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=again_s)

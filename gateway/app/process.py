@@ -21,6 +21,7 @@ from gateway.app.stores import Stores, check_redis, open_stores
 from gateway.app.workers import Workers
 from gateway.config import Config, ConfigError, parse_listen, why
 from gateway.core.pricing.schedule import starts_ms
+from gateway.loops import end
 from gateway.web.metrics import registry
 from gateway.web.ops.listener import exposition, listen, ops_app
 
@@ -122,9 +123,7 @@ async def _run(part: Part, stores: Stores, config: Config, announce: Announce, b
     log.info("stopping")
     failed = [task for task in tasks if task.done()]
     await part.stop()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await end(tasks)
     await runner.cleanup()
     for task in failed:
         await task

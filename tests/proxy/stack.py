@@ -26,6 +26,7 @@ from gateway.core.holds import Balance
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.core.pricing.schedule import Schedule
 from gateway.core.shards import SHARD_KEYS
+from gateway.loops import end
 
 UPSTREAM_KEY = "sk-upstream-0123456789abcdefghijklmnopqrstuvwxyz"
 CREDITS = 100_000
@@ -95,11 +96,9 @@ class Stack:
             yield gateway
         finally:
             await gateway.stop()
-            for loop in loops:
-                loop.cancel()
-            ended = await asyncio.gather(*loops, return_exceptions=True)
+            await end(loops)
             await journal.close()
-            assert [each for each in ended if not isinstance(each, asyncio.CancelledError)] == []
+            assert [loop for loop in loops if not loop.cancelled()] == []
 
     # --- accounts ------------------------------------------------------------------------------------------------
 
@@ -186,7 +185,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "redis": {"command_timeout_ms": 3000, "reconnect_backoff_ms_max": 50},
     "holds": {"rebuild_grace_ms": 100},
     # No cap but those that a test sets.
-    "caps": {"policies": "none", "poll_ms": 20},
+    "caps": {"policies": "none", "poll_ms": 100},
     "edge": {
         "failed_keys_per_minute_max": 100_000,
         "guarded_per_minute_max": 100_000,
