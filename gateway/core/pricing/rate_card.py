@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import msgspec
@@ -24,6 +25,8 @@ TIERS = frozenset(PRICED_TIERS.values())
 RATE_UCR_MAX = 10**14
 TOKENS_MAX = 10**9
 DECIMAL_LENGTH_MAX = 24
+
+CARDS_KEPT_MAX = 16
 
 _CARD_KEYS = frozenset({"effective_from", "rounding", "source", "models"})
 _MODEL_KEYS = frozenset({"aliases", "context_tokens", "output_tokens_max", "image_tokens_max", "markup"}) | TIERS
@@ -47,6 +50,7 @@ class _At(msgspec.Struct, frozen=True):
         raise RateCardError(f"{self.file}: {self.key or 'the file'}: {remedy}")
 
 
+@lru_cache(CARDS_KEPT_MAX)  # each audit, report and repricing reads all recorded cards: 10 to 30 ms for one
 def load_card(text: str, name: str) -> RateCard:
     """Read the rate card `name` (its file's name without ".toml") from its text; raises `RateCardError`."""
     at = _At(f"{name}.toml", "")
