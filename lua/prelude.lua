@@ -128,8 +128,8 @@ local function finish(hold, ending, ...)
   end
   -- Only a hand that changed `held` makes it fall short of a hold; it never goes below zero.
   local release = math.min(ending.release, held)
-  if release ~= 0 then held = call("HINCRBY", KEYS[ACCOUNT], "held", -release) end
-  if debit ~= 0 then balance = call("HINCRBY", KEYS[ACCOUNT], "balance", -debit) end
+  balance, held = balance - debit, held - release
+  if debit ~= 0 or release ~= 0 then call("HSET", KEYS[ACCOUNT], "balance", balance, "held", held) end
   return balance, held, event_id
 end
 

@@ -36,7 +36,7 @@ from gateway.core.errors import (
     Unauthenticated,
 )
 from gateway.core.guard.caps import Bounds
-from gateway.core.guard.policy import Controls, admit, admit_caller
+from gateway.core.guard.policy import Controls, admit_call, admit_request
 from gateway.core.guard.windows import opened_ms
 from gateway.core.holds import Settlement
 from gateway.core.money import format_credits
@@ -156,14 +156,14 @@ class Exchange:
         if self.is_stopping:
             raise ShuttingDown(retry_after_s=1)
         caller = self._known(request.head) or await self._ask(request)
-        self._admit(request, caller)
+        admitted_by = self._admit(request, caller)
         if request.get(b"content-encoding") not in (None, b"identity"):
             raise InvalidRequest("Send the request body without a Content-Encoding.", param=None)
         share = self._room.share_for(request, self._body_bytes_max)
         try:
             if share is not None:
                 await share.fill()
-            wanted = await self._read(request, request_id, caller, target)
+            wanted = await self._read(request, request_id, caller, target, admitted_by)
             opened, wanted = await self._reserving.reserve(wanted, self._now_ms())
             priced = Priced(request_id, wanted.call, wanted.card, wanted.row, wanted.estimate, opened.hold.terms)
             watch = Watch(priced.call.model, self._tokenizer)
@@ -259,19 +259,19 @@ class Exchange:
     async def _authenticate(self, head: RequestHead) -> Caller:
         return await self._callers.authenticate(self._authorization(head))
 
-    def _admit(self, request: Request, caller: Caller) -> None:
-        """Raises the `GatewayError` that refuses this request, whatever its call."""
-        self._check_controls(request.head, caller)
+    def _admit(self, request: Request, caller: Caller) -> Controls:
+        """Raises the `GatewayError` that refuses this request, whatever its call; returns what it was admitted by."""
+        controls = self._check_controls(request.head, caller)
         if caller.restrictions is not None:
             self._restrict(request, caller.restrictions)
+        return controls
 
-    def _check_controls(self, head: RequestHead, caller: Caller) -> None:
+    def _check_controls(self, head: RequestHead, caller: Caller) -> Controls:
         controls = self._controls()
-        admit_caller(caller, controls)
-        if controls.flags is not None:
-            controls.flags.check_request(caller.account_id, head.path.decode("latin-1"), self._now_ms())
+        admit_request(caller, head.path.decode("latin-1"), controls, self._now_ms())
         if controls.brownouts is not None and isinstance(self._route(head), Session):
             controls.brownouts.check_session(model_asked(head.target), caller, self._now_ms())
+        return controls
 
     async def _may_go_on(self, head: RequestHead) -> bool:
         """Whether a session may: its key can be revoked meanwhile, its account suspended, its endpoint switched off."""
@@ -297,9 +297,13 @@ class Exchange:
         forwarded_for = [value.decode("latin-1") for name, value in request.head.headers if name.lower() == FORWARDED]
         return client_address(request.peer, forwarded_for, self._trusted_proxies)
 
-    async def _read(self, request: Request, request_id: str, caller: Caller, target: Endpoint) -> Wanted:
+    async def _read(
+        self, request: Request, request_id: str, caller: Caller, target: Endpoint, admitted_by: Controls
+    ) -> Wanted:
         """Parse and estimate; raises the `GatewayError` that refuses the call."""
         body = await request.read_body(self._body_bytes_max)
+        if self._controls() is not admitted_by:  # the body was long in coming
+            self._check_controls(request.head, caller)
         bounds = self._caps.bounds(caller, opened_ms(request_id))
         estimated = partial(self._estimated, request, request_id, caller, bounds, target, body)
         return estimated() if len(body) <= LARGE_BODY_BYTES else await asyncio.to_thread(estimated)
@@ -308,13 +312,14 @@ class Exchange:
         self, request: Request, request_id: str, caller: Caller, bounds: Bounds, target: Endpoint, body: bytes
     ) -> Wanted:
         now_ms, controls = self._now_ms(), self._controls()
-        call, lines, is_shadow = admit(caller, parse(target, body), controls, now_ms)
+        call, lines = parse(target, body), b""
+        admit_call(caller, call)
         card = self._cards.at(now_ms)
         row, limited_by = _sold(card, call, bounds), ""
         if controls.brownouts is not None:
             allows_other = request.get(FALLBACK) == b"allow"
             asked_limit = call.output_limit
-            call, told = controls.brownouts.trim(
+            call, lines = controls.brownouts.trim(
                 call,
                 row.model,
                 caller,
@@ -323,7 +328,7 @@ class Exchange:
                 auto_tier=self._auto_tier,
                 now_ms=now_ms,
             )
-            lines, row = lines + told, _sold(card, call, bounds)
+            row = _sold(card, call, bounds)
             if asked_limit is not None:  # the model that it was rerouted to may write less
                 call = with_output_limit(call, row.output_tokens_max)
             limited_by = "" if call.output_limit == asked_limit else "brownout"
@@ -334,7 +339,7 @@ class Exchange:
             estimate = estimate_cheap(kept, row, card, auto_tier=self._auto_tier)
         except UnsoldTier as error:
             raise InvalidRequest(str(error), param="service_tier") from error
-        fingerprint = hashlib.sha256(body).hexdigest()
+        fingerprint, is_shadow = hashlib.sha256(body).hexdigest(), controls.is_shadow(caller.account_id)
         return Wanted(request_id, caller, bounds, kept, card, row, estimate, fingerprint, lines, limited_by, is_shadow)
 
     # --- the end ---------------------------------------------------------------------------------------------------

@@ -106,7 +106,6 @@ class Reporting:
 
     def _settlement(self, payer: Caller, bounds: Bounds, report: Report) -> Settlement:
         content = report.content
-        flags = self._controls().flags
         terms = Terms(
             account_id=payer.account_id,
             key_id=payer.key_id,
@@ -115,7 +114,7 @@ class Reporting:
             rate_version=content.rate_version,
             opened_at_ms=opened_ms(report.request_id),
             member_id=payer.member_id or "",
-            is_shadow=flags is not None and flags.is_shadow(payer.account_id),
+            is_shadow=self._controls().is_shadow(payer.account_id),
             counted=bounds.counted,
         )
         return Settlement(

@@ -15,7 +15,7 @@ from gateway.core.errors import (
     ModelNotAllowed,
     ScopeMissing,
 )
-from gateway.core.guard.policy import Controls, admit, admit_caller
+from gateway.core.guard.policy import Controls, admit_call, admit_request
 
 CHAT = "/v1/chat/completions"
 HERE = ip_address("192.0.2.7")
@@ -51,18 +51,18 @@ def test_a_key_uses_the_models_of_its_list(model: str, allowed: bool) -> None:
     caller = Caller("a", "k", restrictions=Restrictions(models=("gpt-4o*", "o1")))
     call = parse(Endpoint.EMBEDDINGS, b'{"model": "%b", "input": "x"}' % model.encode())
     if allowed:
-        assert admit(caller, call, Controls(), 0).call is call
+        admit_call(caller, call)
     else:
         with pytest.raises(ModelNotAllowed, match=model) as refusal:
-            admit(caller, call, Controls(), 0)
+            admit_call(caller, call)
         assert refusal.value.param == "model"
 
 
 def test_who_is_in_review_is_told_the_reference() -> None:
     with pytest.raises(AccountInReview, match="rev_1") as refusal:
-        admit_caller(Caller("a", "k", "in_review", review="rev_1"), Controls())
+        admit_request(Caller("a", "k", "in_review", review="rev_1"), CHAT, Controls(), 0)
     assert refusal.value.details == {"reference": "rev_1"}
     with pytest.raises(AccountInReview):
-        admit_caller(Caller("a", "k", "in_review"), Controls())
+        admit_request(Caller("a", "k", "in_review"), CHAT, Controls(), 0)
     with pytest.raises(AccountSuspended):
-        admit_caller(Caller("a", "k", "suspended"), Controls())
+        admit_request(Caller("a", "k", "suspended"), CHAT, Controls(), 0)

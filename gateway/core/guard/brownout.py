@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import IntEnum
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -103,11 +104,7 @@ class Brownouts(msgspec.Struct, frozen=True):
 
         A snapshot or alias is `sold_as` its family, and shares its fate.
         """
-        holding = [
-            each
-            for each in self.brownouts
-            if (fnmatchcase(model, each.models) or fnmatchcase(sold_as, each.models)) and not each.spares(model)
-        ]
+        holding = [each for each in self.brownouts if _covers(each.models, model, sold_as) and not each.spares(model)]
         return max(holding, key=lambda each: (each.level, len(each.models)), default=None)
 
     def banners(self) -> list[Banner]:
@@ -150,6 +147,11 @@ class Brownouts(msgspec.Struct, frozen=True):
             trimmed = _reduced(trimmed.call, caller, there, auto_tier, now_ms)
             lines += trimmed.lines
         return Trimmed(trimmed.call, lines)
+
+
+@lru_cache(maxsize=4096)  # every call asks, of each brownout
+def _covers(models: str, model: str, sold_as: str) -> bool:
+    return fnmatchcase(model, models) or fnmatchcase(sold_as, models)
 
 
 def _may_use(caller: Caller, bounds: Bounds, model: str) -> bool:

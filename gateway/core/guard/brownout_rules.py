@@ -47,6 +47,7 @@ class Performance:
 
     def __init__(self, policy: RulePolicy) -> None:
         self._policy = policy
+        self._slice_ms = policy.slice_ms
         self._slices: deque[Slice] = deque()
         self._before: dict[int, float] = {}
 
@@ -78,11 +79,12 @@ class Performance:
         return Finding("latency", f"the first byte takes {now_p95} ms (p95), usually {usual_p95} ms")
 
     def _newest(self, now_ms: int) -> Slice:
-        number = now_ms // self._policy.slice_ms
+        number = now_ms // self._slice_ms
+        if self._slices and self._slices[-1].number == number:
+            return self._slices[-1]
         while self._slices and self._slices[0].number <= number - SLICES:
             self._fade(self._slices.popleft())
-        if not self._slices or self._slices[-1].number != number:
-            self._slices.append(Slice(number))
+        self._slices.append(Slice(number))
         return self._slices[-1]
 
     def _fade(self, passed: Slice) -> None:

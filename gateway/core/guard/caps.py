@@ -123,12 +123,11 @@ class Bounds(msgspec.Struct, frozen=True, gc=False):
 
     def allow_model(self, *names: str) -> None:
         """Raise `ModelNotAllowed` unless every level allows the model, which goes by any of `names`."""
-        for allowed, denied in self.models:
-            if not _is_allowed(names, allowed, denied):
-                raise ModelNotAllowed(
-                    f"The model {names[0][:128]!r} is not allowed by the caps of this account, member or key.",
-                    param="model",
-                )
+        if not _are_allowed(names, self.models):
+            raise ModelNotAllowed(
+                f"The model {names[0][:128]!r} is not allowed by the caps of this account, member or key.",
+                param="model",
+            )
 
 
 def bounds_of(caller: Caller, caps: CapsByLevel, time_ms: int) -> Bounds:
@@ -203,8 +202,8 @@ def _least(limits: Iterable[tuple[int | None, Level]]) -> tuple[int, Level] | No
 
 
 @lru_cache(maxsize=4096)
-def _is_allowed(names: Names, allowed: Names | None, denied: Names) -> bool:
-    return (allowed is None or _match(names, allowed)) and not _match(names, denied)
+def _are_allowed(names: Names, models: tuple[tuple[Names | None, Names], ...]) -> bool:
+    return all((allowed is None or _match(names, allowed)) and not _match(names, denied) for allowed, denied in models)
 
 
 def _match(names: Names, patterns: Names) -> bool:

@@ -151,6 +151,7 @@ def covers(prefix: str, path: str) -> bool:
     return path == prefix or path.startswith(prefix + "/")
 
 
+@lru_cache(maxsize=1024)  # every call asks, of each flag that is set
 def default_of(name: str) -> bool:
     """What a flag is while nobody has set it; raises `FlagError` for one that does not exist."""
     kind = ENDPOINT if name.startswith(ENDPOINT) else name

@@ -3,8 +3,6 @@
 What must be exact under concurrency (balance, caps, rates) is not decided here but in the reserve script.
 """
 
-from typing import NamedTuple
-
 import msgspec
 
 from gateway.core.access.callers import Caller
@@ -24,6 +22,10 @@ class Controls(msgspec.Struct, frozen=True):
     flags: Flags | None = None
     brownouts: Brownouts | None = None
 
+    def is_shadow(self, account_id: str) -> bool:
+        """Whether the account's calls are measured and priced, and not charged."""
+        return self.flags is not None and self.flags.is_shadow(account_id)
+
 
 class Decisions(msgspec.Struct, frozen=True):
     """All that operators have decided, also what has expired: what the snapshots are made of as time goes by."""
@@ -40,29 +42,18 @@ class Decisions(msgspec.Struct, frozen=True):
         return min((end for end in ends if end is not None and end > now_ms), default=None)
 
 
-class Admitted(NamedTuple):
-    """A call that may be made, perhaps trimmed."""
-
-    call: Call
-    lines: bytes = b""  # header lines that tell the caller what was changed, and what it should know
-    is_shadow: bool = False  # measured and priced, and not charged
-
-
-def admit_caller(caller: Caller, controls: Controls) -> None:
-    """Raises the `GatewayError` that refuses every request of this caller, metered or not."""
+def admit_request(caller: Caller, path: str, controls: Controls, now_ms: int) -> None:
+    """Raises the `GatewayError` that refuses this caller's request, metered or not, whatever is in it."""
     if caller.status != "active":
         raise inactive(caller)
+    if controls.flags is not None:
+        controls.flags.check_request(caller.account_id, path, now_ms)
 
 
-def admit(caller: Caller, call: Call, controls: Controls, now_ms: int) -> Admitted:
-    """The call as it may be made now; raises the `GatewayError` that refuses it."""
+def admit_call(caller: Caller, call: Call) -> None:
+    """Raises the `GatewayError` that refuses the call."""
     if caller.restrictions is not None:
         caller.restrictions.check_model(call.model)
-    flags = controls.flags
-    if flags is None:
-        return Admitted(call)
-    flags.check_request(caller.account_id, call.endpoint, now_ms)  # again: its body may have been long in coming
-    return Admitted(call, is_shadow=flags.is_shadow(caller.account_id))
 
 
 def inactive(caller: Caller) -> AccountInReview | AccountSuspended:

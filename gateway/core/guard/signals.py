@@ -21,6 +21,8 @@ _THROTTLED = re.compile(r"rate_limit")
 
 def model_signal(ended: Ended) -> Signal:
     """What the call says about its model."""
+    if ended.status == 200 and not ended.cut and not ended.reading.failed and ended.fault is None:  # nearly always
+        return Signal.OK
     if ended.fault is not None:
         return _OF_FAULT[ended.fault]
     if ended.status == THROTTLED:
