@@ -16,12 +16,13 @@ from gateway.adapters.redis.outbox import Outbox
 from gateway.adapters.redis.stored_holds import StoredHold, read_hold
 from gateway.core.accounting.posting import Event, Position
 from gateway.core.holds import Hold, HoldState
-from gateway.core.shards import SHARD_KEYS, shard_of
+from gateway.core.shards import SHARD_KEYS, ShardKeys, shard_of
 
 REBUILD_LOCK = 7_077_003
 # Reserves are refused until the rebuild is over; it sets the real moment itself.
 UNTIL_REBUILT_MS = 3_600_000
 DRAIN_COUNT = 200
+RESTORE_COUNT = 200
 LOAD_ATTEMPTS_MAX = 3
 
 
@@ -178,23 +179,28 @@ class Recovery:
         """Carry the open holds that Redis still has into the new epoch; forget those that have ended in Postgres."""
         keys = SHARD_KEYS[shard]
         request_ids = [raw.decode() for raw in await self._link.command(b"ZRANGE", keys.leases, 0, -1)]
-        if not request_ids:
-            return
+        for start in range(0, len(request_ids), RESTORE_COUNT):
+            await self._restore_some(keys, request_ids[start : start + RESTORE_COUNT])
+
+    async def _restore_some(self, keys: ShardKeys, request_ids: list[str]) -> None:
         lines = await self._link.command(b"MGET", *map(keys.hold, request_ids))
         over = await self._ledger.ended(request_ids) | (await self._ledger.lapses(request_ids)).keys()
-        for request_id, line in zip(request_ids, lines, strict=True):
-            hold = None if line is None else read_hold(line)
-            if hold is None or request_id in over or hold.state is not HoldState.OPEN:
-                await asyncio.gather(
-                    self._link.command(b"ZREM", keys.leases, request_id.encode()),
-                    self._link.command(b"DEL", keys.hold(request_id)),
-                )
-            else:
-                await self._restore(request_id, hold)
+        still_open = {
+            request_id: hold
+            for request_id, line in zip(request_ids, lines, strict=True)
+            if line is not None and request_id not in over and (hold := read_hold(line)).state is HoldState.OPEN
+        }
+        if ended := [each for each in request_ids if each not in still_open]:
+            await asyncio.gather(
+                self._link.command(b"ZREM", keys.leases, *ended),
+                self._link.command(b"DEL", *map(keys.hold, ended)),
+            )
+        for account_id in {hold.account_id for hold in still_open.values()}:
+            await self._load_now(account_id, is_rebuilder=True)
+        await asyncio.gather(*(self._restore(request_id, hold) for request_id, hold in still_open.items()))
 
     async def _restore(self, request_id: str, stored: StoredHold) -> None:
         progress, usage, terms = stored.opened()
-        await self._load_now(stored.account_id, is_rebuilder=True)
         await self._credits.restore(Hold(request_id, stored.amount, stored.fingerprint, terms, stored.attempt))
         if progress:
             await self._credits.renew(request_id, stored.account_id, progress, usage)

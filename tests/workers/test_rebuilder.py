@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.adapters.live_audit import check_redis
 from gateway.adapters.postgres.audit import run_audit
+from gateway.adapters.recovery import RESTORE_COUNT
 from gateway.adapters.redis.credits import AccountUnloaded, CreditsError, HoldMissing, ShardCold
 from gateway.core.holds import Hold, Settlement
 from gateway.core.shards import SHARD_KEYS, SHARDS, shard_of
@@ -44,6 +46,22 @@ async def test_a_shard_behind_its_position_is_rebuilt(desk: Desk) -> None:
     await poster.close()
     assert await desk.books.balance(account) == 970
     assert poster.gaps_total == 0
+
+
+async def test_a_rebuild_carries_over_more_open_holds_than_it_takes_at_once(desk: Desk) -> None:
+    account = await desk.books.account(grant=1_000_000)
+    shard = shard_of(account.id)
+    open_calls = [settlement(account.id, 10) for _ in range(RESTORE_COUNT + 5)]
+    for each in open_calls:
+        await desk.open_hold(each)
+    lost, *still_open = open_calls
+    await desk.books.redis.delete(SHARD_KEYS[shard].hold(lost.request_id))
+    await desk.recovery.mark_for_rebuild([shard])
+    assert await desk.rebuilder.step() == 1
+    balance = await desk.credits.balance(account.id)
+    assert balance is not None
+    assert balance.held == sum(each.held for each in still_open)
+    assert await check_redis(desk.books.pool, desk.link) == ([], [])
 
 
 async def settle_somehow(desk: Desk, ended: Settlement) -> None:
