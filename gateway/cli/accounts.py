@@ -37,7 +37,7 @@ class OnDisconnect(StrEnum):
 
 @app.command("create")
 def create(
-    name: str,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="How commands and statements call it.")],
     reason: Reason = BY_COMMAND,
     author: Author = None,
     data: Data = None,

@@ -14,7 +14,7 @@ app = typer.Typer(help="The audit log: every operator's change.", no_args_is_hel
 
 @app.command("show")
 def show_log(
-    count: Annotated[int, typer.Option(min=1, max=1000, help="How many lines.")] = 20,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
     before: Annotated[
         int | None, typer.Option(min=1, max=2**63 - 1, help="Only lines before this number, to page on.")
     ] = None,

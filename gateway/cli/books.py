@@ -66,7 +66,7 @@ def export(
         Format,
         typer.Option("--format", help="The daily journal by kind and account, or every line of the ledger (`lines`)."),
     ] = Format.CSV,
-    out: Annotated[Path | None, typer.Option(help="The file to write; standard output if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; standard output, if not given.")] = None,
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:

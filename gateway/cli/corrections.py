@@ -25,7 +25,7 @@ def list_corrections(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what waits for a second person."""
+    """List the corrections that wait for a second person."""
 
     async def main(settings: Config) -> "list[Correction]":
         from gateway.app.stores import open_stores
@@ -52,7 +52,7 @@ def approve(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Post one that somebody else asked for; it is spendable within a second."""
+    """Post a correction that somebody else asked for; it counts within a second."""
     signature = signed(author, reason)
 
     async def main(settings: Config) -> "Correction":
@@ -76,7 +76,7 @@ def reject(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give one up: nothing moves."""
+    """Give a correction up: nothing moves."""
     signature = signed(author, reason)
 
     async def main(settings: Config) -> "Correction":

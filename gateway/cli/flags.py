@@ -33,7 +33,7 @@ class ScopeKind(StrEnum):
 
 @app.command("list")
 def list_flags(data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Show every flag that is set; the others are at their default."""
+    """List every flag that is set; the others are at their default."""
 
     async def main(settings: Config) -> list[Flag]:
         from gateway.app.stores import open_stores
@@ -56,12 +56,16 @@ def set_flag(
     name: NameArgument,
     value: Annotated[Value, typer.Argument(help="Within its scope; outside of it a flag has the other value.")],
     reason: Reason,
-    scope: Annotated[ScopeKind | None, typer.Option(help="Without: as --percent or --accounts say, else all.")] = None,
+    scope: Annotated[
+        ScopeKind | None, typer.Option(help="As --percent or --accounts say, else all, if not given.")
+    ] = None,
     percent: Annotated[
         int | None, typer.Option(help="A cohort of the accounts; a larger one holds every smaller one.")
     ] = None,
     accounts: Annotated[list[str] | None, typer.Option(help="Names or ids, parted by commas; may be repeated.")] = None,
-    span: Annotated[str | None, typer.Option("--for", help="Until then: 30m, 2h, 7d. Without: until cleared.")] = None,
+    span: Annotated[
+        str | None, typer.Option("--for", help="It ends by itself after this: 30m, 2h, 7d; never, if not given.")
+    ] = None,
     banner: Annotated[str, typer.Option(help="What callers are told instead of the reason.")] = "",
     author: Author = None,
     data: Data = None,

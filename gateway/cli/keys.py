@@ -26,12 +26,18 @@ def create(
     name: Annotated[str, typer.Option(help="What the key is for, for listings.")] = "",
     member: Annotated[str | None, typer.Option(help="Whose it is: an e-mail address or an id.")] = None,
     scope: Annotated[
-        list[Scope] | None, typer.Option(help="What it may do; repeat it. Without: calls, read and buy.")
+        list[Scope] | None, typer.Option(help="What it may do; may be repeated. If not given: calls, read and buy.")
     ] = None,
     expires: Annotated[str | None, typer.Option(help="After a span like 90d, or at a moment with its offset.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="A model it may use, or a pattern like gpt-4o*.")] = None,
-    endpoint: Annotated[list[str] | None, typer.Option(help="A path it may call, or a pattern.")] = None,
-    network: Annotated[list[str] | None, typer.Option(help="A network it may come from, like 192.0.2.0/24.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model it may use, or a pattern like gpt-4o*; may be repeated.")
+    ] = None,
+    endpoint: Annotated[
+        list[str] | None, typer.Option(help="A path it may call, or a pattern; may be repeated.")
+    ] = None,
+    network: Annotated[
+        list[str] | None, typer.Option(help="A network it may come from, like 192.0.2.0/24; may be repeated.")
+    ] = None,
     priority: Annotated[
         Priority, typer.Option(help="Of low priority, it is refused first. Normal: its account's.")
     ] = Priority.NORMAL,

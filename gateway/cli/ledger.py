@@ -145,7 +145,7 @@ def retry_letter(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Post its event after all, once what kept it from being posted is mended."""
+    """Post the event of a dead letter after all, once what kept it from being posted is mended."""
     _act(lambda letters: letters.retry(letter_id, reason), data, config, as_json)
 
 
@@ -153,7 +153,7 @@ def retry_letter(
 def dismiss_letter(
     letter_id: LetterId, reason: Reason, data: Data = None, config: ConfigFile = None, as_json: AsJson = False
 ) -> None:
-    """Give it up: it is never posted, and what was debited for it goes back to the account."""
+    """Give a dead letter up: it is never posted, and what was debited for it goes back to the account."""
     _act(lambda letters: letters.dismiss(letter_id, reason), data, config, as_json)
 
 

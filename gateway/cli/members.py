@@ -27,7 +27,7 @@ class Status(StrEnum):
 @app.command("add")
 def add(
     account: AccountArgument,
-    email: Annotated[str, typer.Argument(metavar="EMAIL")],
+    email: Annotated[str, typer.Argument(metavar="EMAIL", help="An e-mail address.")],
     role: Annotated[Role, typer.Option(help="What it may manage.")] = Role.MEMBER,
     name: Annotated[str, typer.Option(help="For listings.")] = "",
     subject: Subject = None,

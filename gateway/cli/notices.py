@@ -33,7 +33,7 @@ class State(StrEnum):
 def list_notices(
     state: Annotated[State | None, typer.Option(help="Only those with a delivery in this state.")] = None,
     kind: Annotated[str, typer.Option(help="Only those of this kind.")] = "",
-    count: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")] = 20,
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 20,
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -70,7 +70,7 @@ def _arrival(notice: "Listed") -> str:
 
 @app.command("retry")
 def retry(
-    notice: Annotated[str, typer.Argument(metavar="[NOTICE]", help="One; without it, all that were given up.")] = "",
+    notice: Annotated[str, typer.Argument(metavar="[NOTICE]", help="One; all that were given up, if not given.")] = "",
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -92,7 +92,7 @@ def add_target(
     url: Annotated[
         str, typer.Argument(help="https://… is a signed webhook; else apprise's: mailto://, slack://…; - reads it.")
     ],
-    account: Annotated[str, typer.Option(help="Whose notices: its name or id. Without it, the operators'.")] = "",
+    account: Annotated[str, typer.Option(help="Whose notices: its name or id; the operators', if not given.")] = "",
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,

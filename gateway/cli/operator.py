@@ -9,7 +9,7 @@ from gateway.adapters.postgres.audit_log import Signature
 from gateway.cli.target import CommandFailed
 
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the audit log.")]
-Author = Annotated[str | None, typer.Option("--author", help="Who; without: the user of this system.")]
+Author = Annotated[str | None, typer.Option("--author", help="Who does it; the user of this system, if not given.")]
 
 BY_COMMAND = "by command"
 

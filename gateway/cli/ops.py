@@ -43,7 +43,7 @@ def create(
 
 @keys.command("list")
 def list_keys(data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Show every operator's key, by its first characters."""
+    """List every operator's key, by its first characters."""
 
     async def main(settings: Config) -> "list[OpsKey]":
         from gateway.app.stores import open_stores

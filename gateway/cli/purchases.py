@@ -27,8 +27,8 @@ def group() -> None:
 
 @app.command("list")
 def list_purchases(
-    account: Annotated[str, typer.Option(help="Only this account's: its name or id.")] = "",
-    count: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")] = 20,
+    account: Annotated[str, typer.Option(help="Only this account's, by name or id.")] = "",
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 20,
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -77,8 +77,8 @@ def show_purchase(
 def create_refund(
     purchase: PurchaseArgument,
     reason: Reason,
-    credits: Annotated[str, typer.Option(help="How many paid credits; without it, all that are unused.")] = "",
-    key: Annotated[str, typer.Option(help="Another for another refund of the same amount of this purchase.")] = "",
+    credits: Annotated[str, typer.Option(help="How many paid credits; all that are unused, if not given.")] = "",
+    key: Annotated[str, typer.Option(help="A name of your own, for one more refund of the same amount.")] = "",
     author: Author = None,
     data: Data = None,
     config: ConfigFile = None,

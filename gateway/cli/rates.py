@@ -64,7 +64,12 @@ def _standing(cards: list[RateCard]) -> dict[str, str]:
 
 
 @app.command("show")
-def show_model(model: str, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
+def show_model(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As callers name it.")],
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
     """Show what a model costs now, in credits per million tokens."""
     from gateway.app.cards import load_cards
 
@@ -101,12 +106,12 @@ def _now_ms() -> int:
 
 @app.command("build")
 def build(
-    out: Annotated[Path | None, typer.Option(help="The file to write; standard output if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; standard output, if not given.")] = None,
     markup: Annotated[str, typer.Option(help="Times the provider's price.")] = MARKUP_DEFAULT,
     override: Annotated[
         list[str] | None, typer.Option(help="MODEL=MARKUP for one model or family; may be repeated.")
     ] = None,
-    date: Annotated[str | None, typer.Option(help="YYYY-MM-DD of the prices; today if not given.")] = None,
+    date: Annotated[str | None, typer.Option(help="YYYY-MM-DD of the prices; today, if not given.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Build a rate card from the provider's dated prices, offline. It makes a file, and asks no running Tollgate."""

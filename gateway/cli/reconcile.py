@@ -25,7 +25,7 @@ app = typer.Typer()
 EXIT_MISMATCH, EXIT_NOT_CHECKED = 1, 2
 STYLES = {Verdict.OK: "green", Verdict.MISMATCH: "red", Verdict.NOT_CHECKED: "yellow"}
 
-Day = Annotated[str, typer.Option("--day", metavar="YYYY-MM-DD", help="The day, UTC; yesterday if not given.")]
+Day = Annotated[str, typer.Option("--day", metavar="YYYY-MM-DD", help="The day, UTC; yesterday, if not given.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -45,7 +45,7 @@ def reconcile(
 @app.command("show")
 def show_report(
     day: Annotated[
-        str, typer.Option("--day", metavar="YYYY-MM-DD", help="Of which day; the newest, if not given.")
+        str, typer.Option("--day", metavar="YYYY-MM-DD", help="The day, UTC; the newest, if not given.")
     ] = "",
     data: Data = None,
     config: ConfigFile = None,

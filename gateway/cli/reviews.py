@@ -1,10 +1,10 @@
 """`tollgate reviews …`: who is in review and why, and letting them be served again."""
 
-import getpass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gateway.cli.operator import Author, signed
 from gateway.cli.target import AsJson, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
 
@@ -18,8 +18,8 @@ Reference = Annotated[str, typer.Argument(metavar="REFERENCE", help="As callers 
 
 @app.command("list")
 def list_reviews(
-    closed_too: Annotated[bool, typer.Option("--all", help="Those that are over, too.")] = False,
-    count: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")] = 20,
+    closed_too: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 20,
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -56,19 +56,19 @@ def show_review(reference: Reference, data: Data = None, config: ConfigFile = No
 def release(
     reference: Reference,
     reason: Annotated[str, typer.Option(help="Why; the owner is told it, and it is kept in the audit log.")],
-    author: Annotated[str, typer.Option(help="Who decides; without it, who is logged in here.")] = "",
+    author: Author = None,
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """End a review: what it kept from being served is served again within a second."""
+    signature = signed(author, reason)
 
     async def main(settings: Config) -> "Review":
-        from gateway.adapters.postgres.audit_log import Signature
         from gateway.app.stores import open_stores
 
         async with open_stores(settings) as stores:
-            return await stores.reviews.release(reference, Signature(author or getpass.getuser(), reason))
+            return await stores.reviews.release(reference, signature)
 
     ended = run(main(target(data, config)))
     show(as_json, described(ended), f"review {reference} is over; the account {ended.account} is {ended.status}")

@@ -189,7 +189,7 @@ def serve(
 
 
 def work(ops_listen: OpsListen = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Run the workers beside the gateways: poster, sweeper, crediter, rebuilder."""
+    """Run the workers beside the gateways: they post, sweep, credit, rebuild, seal, notify and reconcile."""
     from gateway.app.process import work as run_workers
 
     settings = needs_databases(load(config, ops_listen=ops_listen))

@@ -32,7 +32,7 @@ def show_statement(
     account: AccountArgument,
     month: Month,
     form: Annotated[Form, typer.Option("--format", help="What to write.")] = Form.CSV,
-    out: Annotated[Path | None, typer.Option(help="The file to write; standard output if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; standard output, if not given.")] = None,
     data: Data = None,
     config: ConfigFile = None,
 ) -> None:

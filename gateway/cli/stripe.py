@@ -23,7 +23,7 @@ app.add_typer(events, name="events")
 
 SINCE_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"]
 Since = Annotated[datetime | None, typer.Option("--since", formats=SINCE_FORMATS, help="From this time on, UTC.")]
-Count = Annotated[int, typer.Option("--count", min=1, max=10_000, help="At most this many.")]
+Count = Annotated[int, typer.Option("--count", min=1, max=10_000, help="How many.")]
 
 
 class EventState(StrEnum):
@@ -89,7 +89,7 @@ def list_events(
 
 @events.command("show")
 def show_event(
-    event_id: Annotated[str, typer.Argument(metavar="EVENT")],
+    event_id: Annotated[str, typer.Argument(metavar="EVENT", help="As `stripe events list` shows it.")],
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
