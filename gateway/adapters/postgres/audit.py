@@ -22,6 +22,12 @@ SEALED = "13. ledger rows never change or vanish: they are as they were sealed"
 RECOMPUTED = "10. every capture can be recomputed from its usage and rate card"
 IN_REDIS = ("3. what is held is the sum of the open holds", "7. Redis and the unposted events equal Postgres")
 
+# Counted where they are: of a ledger that is wrong all over, every row may be one.
+_COUNTED = """
+    WITH found (violation) AS MATERIALIZED ({})
+    SELECT (SELECT count(*) FROM found) AS violations, ARRAY(SELECT violation FROM found LIMIT $1) AS examples
+"""
+
 _CHARGED = """
     SELECT request_id::text, phase, rate_version, rate_key, outcome, usage, held, cost, rounding FROM call_usage
     WHERE cost <> 0 OR rate_key <> ''
@@ -54,14 +60,15 @@ async def run_audit(
         on_progress(name)
         # Each in one statement, so in one snapshot: calls may go on meanwhile.
         with outages():
-            rows = await pool.fetch(query, timeout=None)
-        findings.append(_finding(name, [row[0] for row in rows]))
+            row = await pool.fetchrow(_COUNTED.format(query), EXAMPLES_MAX, timeout=None)
+        assert row is not None
+        findings.append(Finding(name, row["violations"] == 0, row["violations"], tuple(row["examples"])))
     on_progress(SEALED)
     verdict = await Seals(pool).verify()
     findings.append(_finding(SEALED, list(verdict.findings)))
     on_progress(RECOMPUTED)
     known = dict(cards or {}) | await recorded_cards(pool)
-    findings.append(_finding(RECOMPUTED, [text async for text in _wrong_prices(pool, known)]))
+    findings.append(await _counted(RECOMPUTED, _wrong_prices(pool, known)))
     if link is not None:
         on_progress(IN_REDIS[1])
         try:
@@ -79,6 +86,15 @@ async def run_audit(
 
 def _finding(name: str, violations: list[str]) -> Finding:
     return Finding(name, not violations, len(violations), tuple(violations[:EXAMPLES_MAX]))
+
+
+async def _counted(name: str, violations: AsyncIterator[str]) -> Finding:
+    count, examples = 0, list[str]()
+    async for text in violations:
+        count += 1
+        if len(examples) < EXAMPLES_MAX:
+            examples.append(text)
+    return Finding(name, not count, count, tuple(examples))
 
 
 async def _wrong_prices(pool: Pool, cards: Mapping[str, RateCard]) -> AsyncIterator[str]:
