@@ -18,7 +18,7 @@ test: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Another judge of the simulated Stripe: the official CLI, which needs Node and is no part of the suite.
 STRIPE_CLI := $(VENV)/stripe-cli

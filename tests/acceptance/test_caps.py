@@ -2,16 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from urllib.parse import urlsplit
 
-import pytest
-
 from gateway.core.money import UCR_PER_CREDIT
 from tests.proxy.wire import Received, ask, request
-from tests.up import Stack, running_up
+from tests.up import Stack
 
 CALLS = 500
 CREDITS = 100_000
@@ -21,45 +18,39 @@ BODY = json.dumps(
 ).encode()
 
 
-@pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running_up(tmp_path_factory.mktemp("up") / "data", "--workers", "2") as running:
-        yield running
-
-
-async def call(up: Stack, key: str, scenario: bytes = b"") -> Received:
+async def call(pair: Stack, key: str, scenario: bytes = b"") -> Received:
     """One call on a connection of its own, so that either process may take it."""
-    where = urlsplit(up.base_url)
+    where = urlsplit(pair.base_url)
     assert where.hostname is not None
     assert where.port is not None
     fields = [(b"x-sandbox-scenario", scenario)] if scenario else []
     return await ask((where.hostname, where.port), request("/v1/chat/completions", key, BODY, fields))
 
 
-async def until_all_know(up: Stack, key: str) -> None:
+async def until_all_know(pair: Stack, key: str) -> None:
     """Until calls are told their rate limit on so many connections in a row that both processes are among them."""
     in_a_row = 0
     async with asyncio.timeout(PATIENCE_S):
         while in_a_row < 20:
-            told = (await call(up, key)).get(b"x-gateway-ratelimit-limit-requests") is not None
+            told = (await call(pair, key)).get(b"x-gateway-ratelimit-limit-requests") is not None
             in_a_row = in_a_row + 1 if told else 0
 
 
-async def test_500_calls_at_once_over_two_processes_pass_a_days_cap_by_nothing(up: Stack) -> None:
-    account, key = up.new_caller("caps", credits=CREDITS)
+async def test_500_calls_at_once_over_two_processes_pass_a_days_cap_by_nothing(pair: Stack) -> None:
+    account, key = pair.new_caller("caps", credits=CREDITS)
     noon = f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"  # where no midnight comes near
-    up.tollgate("accounts", "set", account, "--time-zone", noon, "--on-disconnect", "cancel")
-    held_ucr = _ucr((await call(up, key)).get(b"x-credits-held") or b"")
+    pair.tollgate("accounts", "set", account, "--time-zone", noon, "--on-disconnect", "cancel")
+    held_ucr = _ucr((await call(pair, key)).get(b"x-credits-held") or b"")
     cap_ucr = 200 * held_ucr
-    up.tollgate("caps", "set", account, "--day", str(Decimal(cap_ucr) / UCR_PER_CREDIT), "--rpm", "100000")
-    await until_all_know(up, key)
-    spent_ucr = CREDITS * UCR_PER_CREDIT - up.settled_account(account)["balance_ucr"]
+    pair.tollgate("caps", "set", account, "--day", str(Decimal(cap_ucr) / UCR_PER_CREDIT), "--rpm", "100000")
+    await until_all_know(pair, key)
+    spent_ucr = CREDITS * UCR_PER_CREDIT - pair.settled_account(account)["balance_ucr"]
 
-    tasks = [asyncio.create_task(call(up, key, b"ttft=60000")) for _ in range(CALLS)]  # longer than the test looks
+    tasks = [asyncio.create_task(call(pair, key, b"ttft=60000")) for _ in range(CALLS)]  # longer than the test looks
     async with asyncio.timeout(PATIENCE_S):
         while True:
             refused = [task.result() for task in tasks if task.done()]
-            [standing] = await asyncio.to_thread(up.tollgate, "caps", "show", account)
+            [standing] = await asyncio.to_thread(pair.tollgate, "caps", "show", account)
             if standing["used"]["open_calls"] + len(refused) == CALLS:
                 break
     for task in tasks:

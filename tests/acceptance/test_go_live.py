@@ -7,7 +7,6 @@ import shlex
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,18 +16,12 @@ from gateway.app.stores import open_stores
 from gateway.config import load
 from gateway.core.guard.flags import cohort_of
 from tests.commands import tollgate
-from tests.up import Stack, running_up
+from tests.up import Stack
 
 RUNBOOK = Path(__file__).parents[2] / "deploy" / "runbook.md"
 ACCOUNTS = 12
 EFFECT_S = 1.0
 CHANGES = 6
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running_up(tmp_path_factory.mktemp("pair") / "data", "--workers", "2") as running:
-        yield running
 
 
 def commands() -> list[list[str]]:

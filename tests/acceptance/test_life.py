@@ -117,21 +117,20 @@ def command_of(pid: int) -> str:
         return ""
 
 
-def test_two_gateways_share_one_port_and_one_balance(tmp_path: Path) -> None:
-    with running_up(tmp_path / "data", "--workers", "2") as up:
-        assert {name for name in up.ready["processes"] if name.startswith("serve")} == {"serve-0", "serve-1"}
-        account, key = up.new_caller("shared")
-        for _ in range(12):
-            chat(up.base_url, key)
-        up.settled_account(account)
-        up.tollgate("audit")
-        served = {
-            sample.labels["process"]
-            for family in text_string_to_metric_families(get(f"{up.ops_url}/metrics")[1])
-            for sample in family.samples
-            if sample.name == "tollgate_connections"
-        }
-        assert served == {"serve-0", "serve-1"}
+def test_two_gateways_share_one_port_and_one_balance(pair: Stack) -> None:
+    assert {name for name in pair.ready["processes"] if name.startswith("serve")} == {"serve-0", "serve-1"}
+    account, key = pair.new_caller("shared")
+    for _ in range(12):
+        chat(pair.base_url, key)
+    pair.settled_account(account)
+    pair.tollgate("audit")
+    served = {
+        sample.labels["process"]
+        for family in text_string_to_metric_families(get(f"{pair.ops_url}/metrics")[1])
+        for sample in family.samples
+        if sample.name == "tollgate_connections"
+    }
+    assert served == {"serve-0", "serve-1"}
 
 
 def test_the_operations_listener_tells_health_readiness_and_every_processes_metrics(stack: Stack) -> None:

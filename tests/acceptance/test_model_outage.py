@@ -7,17 +7,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from openai import APIStatusError, OpenAI
 
-from tests.up import Stack, running_up
+from tests.up import Stack
 
 MODEL = "gpt-4o-mini"
 PATIENCE_S = 30.0
 WINDOW_S = 10.0  # breaker.window_ms
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running_up(tmp_path_factory.mktemp("pair") / "data", "--workers", "2") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +61,7 @@ def test_an_outage_opens_the_breaker_on_both_gateways_and_it_closes_by_itself(pa
 
     behave(pair, "")
     wait_for(lambda: {code_of(client) for _ in range(6)} == {""})
-    (shown,) = pair.tollgate("breakers", "show")
-    assert shown["state"] == "closed"
+    wait_for(lambda: [each["state"] for each in pair.tollgate("breakers", "show")] == ["closed"])
 
 
 def test_a_brownout_is_in_force_on_both_gateways_when_its_command_has_ended_for_a_second(

@@ -15,7 +15,7 @@ import stripe
 
 from gateway.supervisor import SANDBOX_STRIPE
 from tests.commands import tollgate
-from tests.up import Stack, running_up
+from tests.up import Stack
 
 PATIENCE_S = 15.0
 SMOKE = Path(__file__).parents[2] / "deploy" / "stripe_smoke.sh"
@@ -162,9 +162,8 @@ def smoke(stack: Stack, key: str, **env: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, env=named, capture_output=True, text=True, timeout=600, check=False)
 
 
-def test_the_runbooks_smoke_script_buys_replays_and_refunds(tmp_path: Path) -> None:
-    with running_up(tmp_path / "data") as stack:  # one without the dead events of other tests
-        done = smoke(stack, stack.new_caller("smoke", credits=0)[1])
+def test_the_runbooks_smoke_script_buys_replays_and_refunds(pair: Stack) -> None:
+    done = smoke(pair, pair.new_caller("smoke", credits=0)[1])  # where no other test leaves dead events
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1].startswith("All is well with Stripe")
 

@@ -21,7 +21,7 @@ sweep_ms = 200
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("faults")
     config = folder / "short-leases.toml"
@@ -30,6 +30,6 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tree(up: Stack) -> Tree:
     return Tree(up.process.pid)
