@@ -1,11 +1,13 @@
 """`tollgate shadow …`: what calls would have cost that nobody was charged for."""
 
+import sys
 from typing import Annotated, Any
 
 import msgspec
 import typer
+from rich.console import Console
 
-from gateway.adapters.postgres.shadow import Compared, compare
+from gateway.adapters.postgres.shadow import Compared, Comparison, compare
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
 from gateway.core.money import format_credits
@@ -18,6 +20,7 @@ app = typer.Typer(help="Shadow billing: what it measured.", no_args_is_help=True
 def report(
     window: Annotated[str, typer.Option(help="How far back: 30m, 24h, 7d.")] = "24h",
     account: Annotated[str | None, typer.Option(help="Only this account, by name or id.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many lines, the largest first.")] = 100,
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -28,35 +31,28 @@ def report(
     except ValueError as error:
         raise CommandFailed(f"--window: {error}") from error
 
-    async def main(settings: Config) -> list[Compared]:
+    async def main(settings: Config) -> Comparison:
         from gateway.app.stores import open_stores
 
+        console = Console(stderr=True, quiet=as_json or not sys.stderr.isatty())
         async with open_stores(settings) as stores:
             account_id = None if account is None else (await stores.accounts.find(account)).id
-            return await compare(stores.pool, span, account_id)
+            with console.status("comparing"):
+                return await compare(stores.pool, span, account_id, lines_max=count)
 
-    lines = run(main(target(data, config)))
+    compared = run(main(target(data, config)))
+    lines, total = compared.lines, compared.total
     columns = ("account", "model", "charged calls", "credits", "shadow calls", "would have cost")
-    rows = [_row(each.account, each.model, each) for each in lines] + [_row("all", "", _sum(lines))]
-    shown = table(f"the last {window}", columns, rows, right=columns[2:]) if lines else "no calls in that time"
-    show(as_json, {"lines": [_told(each) for each in lines], "total": _told(_sum(lines))}, shown)
+    rows = [_row(each.account, each.model, each) for each in lines] + [_row("all", "", total)]
+    part = f": the {len(lines)} largest of {compared.lines_total:,}" if len(lines) < compared.lines_total else ""
+    shown = table(f"the last {window}{part}", columns, rows, right=columns[2:]) if lines else "no calls in that time"
+    values = {"lines": [_told(each) for each in lines], "lines_total": compared.lines_total, "total": _told(total)}
+    show(as_json, values, shown)
 
 
 def _row(account: str, model: str, line: Compared) -> tuple[object, ...]:
     charged, shadow = format_credits(line.charged), format_credits(line.shadow)
     return account, model, line.charged_calls, charged, line.shadow_calls, shadow
-
-
-def _sum(lines: list[Compared]) -> Compared:
-    return Compared(
-        "",
-        "",
-        "",
-        sum(each.charged_calls for each in lines),
-        sum(each.charged for each in lines),
-        sum(each.shadow_calls for each in lines),
-        sum(each.shadow for each in lines),
-    )
 
 
 def _told(line: Compared) -> dict[str, Any]:

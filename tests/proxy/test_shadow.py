@@ -149,8 +149,19 @@ async def test_the_report_sets_shadow_beside_real(stack: Stack) -> None:
     for _ in range(2):
         await call(stack, stack.account)
     lines = await stack.lines()
-    (compared,) = await compare(stack.stores.pool, DAY)
+    comparison = await compare(stack.stores.pool, DAY)
+    (compared,) = comparison.lines
     assert (compared.charged_calls, compared.charged) == (1, lines[0].cost)
     assert (compared.shadow_calls, compared.shadow) == (2, lines[1].cost + lines[2].cost)
-    assert await compare(stack.stores.pool, DAY, stack.account.id) == [compared]
-    assert await compare(stack.stores.pool, timedelta(0)) == []
+    assert await compare(stack.stores.pool, DAY, stack.account.id) == comparison
+    assert (await compare(stack.stores.pool, timedelta(0))).lines == []
+
+
+async def test_a_report_of_many_shows_the_largest_and_sums_all(shadow: Stack) -> None:
+    other = await shadow.new_account("other")
+    for account in (shadow.account, other, other):
+        await call(shadow, account)
+    cost = (await shadow.lines())[0].cost
+    comparison = await compare(shadow.stores.pool, DAY, lines_max=1)
+    assert [(line.account, line.shadow) for line in comparison.lines] == [("other", 2 * cost)]
+    assert (comparison.lines_total, comparison.total.shadow_calls, comparison.total.shadow) == (2, 3, 3 * cost)

@@ -20,11 +20,20 @@ class Compared(msgspec.Struct, frozen=True):
     shadow: MicroCredits  # what they would have cost
 
 
-async def compare(pool: Pool, window: timedelta, account_id: str | None = None) -> list[Compared]:
-    """By account and model, in the order of their names."""
+class Comparison(msgspec.Struct, frozen=True):
+    lines: list[Compared]  # the largest first
+    lines_total: int  # of which these may be a part
+    total: Compared  # of all of them
+
+
+async def compare(pool: Pool, window: timedelta, account_id: str | None = None, *, lines_max: int = 100) -> Comparison:
+    """By account and model. It may read long: of every call in the window."""
     with outages():
-        rows = await pool.fetch(load_queries("shadow")["report"], window, account_id)
-    return [
+        rows = await pool.fetch(load_queries("shadow")["report"], window, account_id, lines_max, timeout=None)
+    if not rows:
+        return Comparison([], 0, Compared("", "", "", 0, 0, 0, 0))
+    first = rows[0]
+    lines = [
         Compared(
             str(row["account_id"]),
             row["account"],
@@ -36,3 +45,5 @@ async def compare(pool: Pool, window: timedelta, account_id: str | None = None) 
         )
         for row in rows
     ]
+    sums = (first[f"all_{name}"] for name in ("charged_calls", "charged", "shadow_calls", "shadow"))
+    return Comparison(lines, first["lines_total"], Compared("", "", "", *sums))
