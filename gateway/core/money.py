@@ -5,10 +5,9 @@
 
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from typing import NewType, TypeAlias
+from typing import TypeAlias
 
 MicroCredits: TypeAlias = int
-AccountId = NewType("AccountId", str)
 
 UCR_PER_CREDIT = 1_000_000
 UCR_PER_DOLLAR = 1_000_000_000

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.adapters.postgres.database import Pool, open_pool
 from gateway.adapters.postgres.spending import SpendingBook
-from gateway.core.guard.notices import is_signed
+from tests.documented import is_from_tollgate
 from tests.receiver import Receiver, receiving
 from tests.spending import spend_hourly
 from tests.up import Stack, running_up
@@ -120,8 +120,7 @@ async def test_a_key_that_spends_many_times_its_usual_is_in_review_until_it_is_r
         await receiver.wait_for(1, IN_REVIEW_S_MAX)
         [came] = receiver.came
         signed_at = came.headers["x-tollgate-signature"]
-        now_s = int(time.time())
-        assert is_signed(signed_at, target["secret"], came.body, now_s=now_s, tolerance_s=60)
+        assert is_from_tollgate(signed_at, came.body, target["secret"], now_s=time.time())
         told = msgspec.json.decode(came.body)
         assert (told["kind"], told["fields"]["reference"]) == ("in_review", reference)
 

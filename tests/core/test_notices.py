@@ -10,11 +10,11 @@ from gateway.core.guard.notices import (
     Kind,
     NoticesError,
     Templates,
-    is_signed,
     load_templates,
     signature,
 )
 from gateway.resources import shipped
+from tests.documented import is_from_tollgate
 
 SHIPPED = (shipped("config") / "notices.toml").read_text()
 
@@ -68,13 +68,13 @@ def test_a_kind_without_words_is_refused() -> None:
 def test_a_receiver_accepts_what_was_signed_lately_and_nothing_else() -> None:
     header = signature("secret", b'{"a":1}', 1000)
 
-    assert is_signed(header, "secret", b'{"a":1}', now_s=1100, tolerance_s=300)
-    assert not is_signed(header, "secret", b'{"a":2}', now_s=1100, tolerance_s=300)
-    assert not is_signed(header, "other", b'{"a":1}', now_s=1100, tolerance_s=300)
-    assert not is_signed(header, "secret", b'{"a":1}', now_s=1301, tolerance_s=300)
-    assert not is_signed(header.replace("t=1000", "t=1001"), "secret", b'{"a":1}', now_s=1100, tolerance_s=300)
+    assert is_from_tollgate(header, b'{"a":1}', "secret", now_s=1100)
+    assert not is_from_tollgate(header, b'{"a":2}', "secret", now_s=1100)
+    assert not is_from_tollgate(header, b'{"a":1}', "other", now_s=1100)
+    assert not is_from_tollgate(header, b'{"a":1}', "secret", now_s=1301)
+    assert not is_from_tollgate(header.replace("t=1000", "t=1001"), b'{"a":1}', "secret", now_s=1100)
 
 
 @given(st.text())
 def test_no_header_upsets_a_receiver(header: str) -> None:
-    assert not is_signed(header, "secret", b"{}", now_s=1000, tolerance_s=300)
+    assert not is_from_tollgate(header, b"{}", "secret", now_s=1000)

@@ -8,10 +8,11 @@ import pytest
 
 from gateway.adapters.notify import Sender
 from gateway.adapters.postgres.notices import Notices
-from gateway.core.guard.notices import Fields, Kind, is_signed, load_templates
+from gateway.core.guard.notices import Fields, Kind, load_templates
 from gateway.resources import shipped
 from gateway.workers.notifier import Notifier
 from tests.books import Books, open_books
+from tests.documented import is_from_tollgate
 from tests.receiver import Receiver, receiving
 
 DISPUTE: Fields = {"payment": "pi_1", "amount": "$5.00", "reason": "fraudulent", "reference": "du_1"}
@@ -62,7 +63,7 @@ async def test_a_notice_arrives_with_its_words_its_fields_and_a_signature(
 
     [came] = receiver.came
     told = msgspec.json.decode(came.body)
-    assert is_signed(came.headers["x-tollgate-signature"], "whsec", came.body, now_s=1000, tolerance_s=0)
+    assert is_from_tollgate(came.headers["x-tollgate-signature"], came.body, "whsec", now_s=1000)
     assert told["id"] == came.headers["x-tollgate-notice"]
     assert (told["kind"], told["account"], told["fields"]) == ("dispute", account.id, DISPUTE)
     assert told["subject"] == f"{account.name}: payment pi_1 is disputed"

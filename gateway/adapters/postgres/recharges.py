@@ -23,8 +23,6 @@ class Recharge(msgspec.Struct, frozen=True):
     is_on: bool
     terms: Terms
     paused: str
-    declines: int
-    retry_at: datetime
     has_card: bool
     card: str
     checkout_url: str  # where the customer can pay, while that is what it waits for
@@ -78,8 +76,6 @@ class Recharges:
             row["is_on"],
             _terms(row),
             row["paused"],
-            row["declines"],
-            row["retry_at"],
             row["card_id"] != "",
             row["card"] or "",
             row["checkout_url"] if offers else "",

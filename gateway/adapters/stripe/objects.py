@@ -19,7 +19,6 @@ class Session(msgspec.Struct, frozen=True):
     payment_status: str
     intent_id: str
     purchase_id: str
-    subtotal_cents: int
     tax_cents: int
 
 
@@ -160,7 +159,6 @@ def read_session(found: stripe.checkout.Session) -> Session:
         found.payment_status,
         id_of(found.payment_intent),
         found.client_reference_id or "",
-        found.amount_subtotal or 0,
         totals.amount_tax if totals else 0,
     )
 

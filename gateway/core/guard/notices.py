@@ -131,11 +131,3 @@ def signature(secret: str, body: bytes, at_s: int) -> str:
     """
     digest = hmac.new(secret.encode(), b"%d.%s" % (at_s, body), hashlib.sha256)
     return f"t={at_s},v1={digest.hexdigest()}"
-
-
-def is_signed(header: str, secret: str, body: bytes, *, now_s: int, tolerance_s: int) -> bool:
-    """What a receiver does with that header; written here so that the documentation can point at it."""
-    at = header.partition(",")[0].removeprefix("t=")
-    if not at.isascii() or not at.isdecimal() or len(at) > 12 or abs(now_s - int(at)) > tolerance_s:
-        return False
-    return hmac.compare_digest(signature(secret, body, int(at)).encode(), header.encode())
