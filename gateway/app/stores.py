@@ -94,7 +94,7 @@ class Stores:
         self.caps = CapDesk(pool, self.plans, self.counters, self.charges, self.audit_log, now_ms=now_ms)
         self.notices = Notices(pool, load_words(config))
         self.brownouts = BrownoutDesk(pool, self.audit_log, self.notices, now_ms=now_ms)
-        self.dead_letters = DeadLetters(pool, self.ledger)
+        self.dead_letters = DeadLetters(pool, self.ledger, self.audit_log)
         alerts = Wishes(config.alerts.below_credits * UCR_PER_CREDIT, config.alerts.days)
         self.alerts = Alerts(pool, self.notices, alerts)
         self.reviews = Reviews(pool, self.notices, self.audit_log)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
+from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
 from gateway.cli.target import AsJson, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
 from gateway.core.money import format_credits
@@ -24,7 +25,6 @@ letters_app = typer.Typer(help="Events that could not be posted: list, show, ret
 app.add_typer(letters_app, name="dead-letters")
 
 LetterId = Annotated[int, typer.Argument(metavar="ID", min=1, help="As `list` shows it.")]
-Reason = Annotated[str, typer.Option(help="Why; kept beside it for ever.")]
 
 
 def audit(data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
@@ -140,21 +140,29 @@ def show_letter(letter_id: LetterId, data: Data = None, config: ConfigFile = Non
 @letters_app.command("retry")
 def retry_letter(
     letter_id: LetterId,
-    reason: Reason = "retried by an operator",
+    reason: Reason = BY_COMMAND,
+    author: Author = None,
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Post the event of a dead letter after all, once what kept it from being posted is mended."""
-    _act(lambda letters: letters.retry(letter_id, reason), data, config, as_json)
+    signature = signed(author, reason)
+    _act(lambda letters: letters.retry(letter_id, signature), data, config, as_json)
 
 
 @letters_app.command("dismiss")
 def dismiss_letter(
-    letter_id: LetterId, reason: Reason, data: Data = None, config: ConfigFile = None, as_json: AsJson = False
+    letter_id: LetterId,
+    reason: Reason,
+    author: Author = None,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Give a dead letter up: it is never posted, and what was debited for it goes back to the account."""
-    _act(lambda letters: letters.dismiss(letter_id, reason), data, config, as_json)
+    signature = signed(author, reason)
+    _act(lambda letters: letters.dismiss(letter_id, signature), data, config, as_json)
 
 
 def _act(

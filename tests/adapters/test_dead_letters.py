@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import psycopg
 import pytest
 
+from gateway.adapters.postgres.audit_log import ChangeRefused, Signature
 from gateway.adapters.postgres.dead_letters import DeadLetterError, DeadLetters
 from tests.books import Books, end_fields, open_books, settlement
 
@@ -17,7 +18,7 @@ async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
 
 @pytest.fixture
 def letters(books: Books) -> DeadLetters:
-    return DeadLetters(books.pool, books.ledger)
+    return DeadLetters(books.pool, books.ledger, books.audit_log)
 
 
 @pytest.fixture
@@ -51,15 +52,15 @@ async def test_a_letter_is_posted_once_what_kept_it_out_is_mended(
     [letter] = await letters.list()
     assert (letter.state, letter.fields["account"]) == ("open", account_id)
     with pytest.raises(DeadLetterError, match="still refused"):
-        await letters.retry(letter.id, "too early")
+        await letters.retry(letter.id, Signature("ada", "too early"))
     assert await letters.count_open() == 1
     mend(owner)
-    assert (await letters.retry(letter.id, "the constraint is gone")).state == "posted"
+    assert (await letters.retry(letter.id, Signature("ada", "the constraint is gone"))).state == "posted"
     assert (await books.accounts.balance(account_id)).total == 30
     assert (await letters.list(), await told_redis(books)) == ([], [])
     await books.require_sound()
     with pytest.raises(DeadLetterError, match="decided already"):
-        await letters.retry(letter.id, "again")
+        await letters.retry(letter.id, Signature("ada", "again"))
     assert (await books.accounts.balance(account_id)).total == 30
 
 
@@ -70,7 +71,7 @@ async def test_a_letter_of_an_epoch_that_redis_has_forgotten_is_debited_there_wh
     await books.pool.execute("UPDATE shard SET epoch = 1")
     mend(owner)
     [letter] = await letters.list()
-    await letters.retry(letter.id, "after the rebuild")
+    await letters.retry(letter.id, Signature("ada", "after the rebuild"))
     assert await told_redis(books) == [-70]
 
 
@@ -81,9 +82,9 @@ async def test_what_is_dismissed_goes_back_to_the_account_where_redis_debited_it
     account_id = await refused(books, owner)
     await books.pool.execute("UPDATE shard SET epoch = $1", epoch_now)
     [letter] = await letters.list()
-    with pytest.raises(DeadLetterError, match="A reason must be"):
-        await letters.dismiss(letter.id, " ")
-    dismissed = await letters.dismiss(letter.id, "a test call")
+    with pytest.raises(ChangeRefused, match="A reason must be"):
+        await letters.dismiss(letter.id, Signature("ada", " "))
+    dismissed = await letters.dismiss(letter.id, Signature("ada", "a test call"))
     assert (dismissed.state, dismissed.decision_reason) == ("dismissed", "a test call")
     assert (await letters.list(), len(await letters.list(with_decided=True))) == ([], 1)
     assert (await books.accounts.balance(account_id)).total == 100
@@ -94,8 +95,8 @@ async def test_what_holds_no_event_can_only_be_dismissed(books: Books, letters: 
     await books.post(books.event({b"nonsense": b"\xff\x00"}, shard=3))
     [letter] = await letters.list()
     with pytest.raises(DeadLetterError, match="holds no event"):
-        await letters.retry(letter.id, "hope")
-    await letters.dismiss(letter.id, "noise")
+        await letters.retry(letter.id, Signature("ada", "hope"))
+    await letters.dismiss(letter.id, Signature("ada", "noise"))
     with pytest.raises(DeadLetterError, match="no dead letter 999"):
         await letters.get(999)
 
@@ -104,7 +105,20 @@ async def test_letters_and_decisions_are_never_changed(
     books: Books, letters: DeadLetters, owner: psycopg.Connection
 ) -> None:
     await books.post(books.event({b"nonsense": b"1"}, shard=3))
-    await letters.dismiss((await letters.list())[0].id, "noise")
+    await letters.dismiss((await letters.list())[0].id, Signature("ada", "noise"))
     for change in ("DELETE FROM dead_letter", "UPDATE dead_letter_decision SET decision = 'posted'"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             owner.execute(change)
+
+
+async def test_a_decision_has_its_author_in_the_audit_log_and_one_that_fails_has_no_line(
+    books: Books, letters: DeadLetters, owner: psycopg.Connection
+) -> None:
+    account_id = await refused(books, owner)
+    [letter] = await letters.list()
+    with pytest.raises(DeadLetterError, match="still refused"):
+        await letters.retry(letter.id, Signature("ada", "too early"))
+    await letters.dismiss(letter.id, Signature("olga", "a test call"))
+    [line] = await books.audit_log.page(subject=f"dead_letter:{letter.id}", count=10)
+    assert (line.author, line.action, line.reason) == ("olga", "dead_letter.dismissed", "a test call")
+    assert (line.before or {})["account"] == account_id

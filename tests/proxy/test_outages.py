@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from redis.asyncio import Redis
 
+from gateway.adapters.postgres.audit_log import Signature
 from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.sandbox.valkey import EmbeddedRedis
@@ -307,7 +308,7 @@ async def test_a_settlement_that_became_a_dead_letter_is_let_go_of_and_not_sent_
         [letter] = await stack.stores.dead_letters.list()
         assert letter.reason.startswith("refused")
         assert gateway.settlements.lost == 0
-        await stack.stores.dead_letters.dismiss(letter.id, "a test")
+        await stack.stores.dead_letters.dismiss(letter.id, Signature("ada", "a test"))
         assert await stack.complaints() == []
 
 

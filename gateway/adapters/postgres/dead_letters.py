@@ -1,6 +1,7 @@
 """Dead letters: events that Postgres could not take, for an operator to post after all or to give up, with a reason.
 
-A letter is decided once, in the transaction that acts on it, and the decision stays beside it for ever.
+A letter is decided once, in the transaction that acts on it and that writes its line of the audit log; the decision
+stays beside it for ever.
 """
 
 from datetime import datetime
@@ -8,13 +9,13 @@ from datetime import datetime
 import asyncpg
 import msgspec
 
+from gateway.adapters.postgres.audit_log import AuditLog, Signature
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
 from gateway.adapters.postgres.ledger import Ledger
 from gateway.adapters.redis.outbox import decode
 from gateway.core.accounting.posting import Event
 
 LETTERS_MAX = 1000
-REASON_LENGTH_MAX = 500
 
 
 class DeadLetterError(Exception):
@@ -41,9 +42,10 @@ class Letter(msgspec.Struct, frozen=True):
 
 
 class DeadLetters:
-    def __init__(self, pool: Pool, ledger: Ledger) -> None:
+    def __init__(self, pool: Pool, ledger: Ledger, audit_log: AuditLog) -> None:
         self._pool = pool
         self._ledger = ledger
+        self._audit_log = audit_log
         self._sql = load_queries("dead_letters")
 
     async def list(self, *, with_decided: bool = False) -> list[Letter]:
@@ -66,15 +68,16 @@ class DeadLetters:
             counted: int = await self._pool.fetchval(self._sql["count_open"])
         return counted
 
-    async def retry(self, letter_id: int, reason: str) -> Letter:
+    async def retry(self, letter_id: int, signature: Signature) -> Letter:
         """Post its event now, once; raises `DeadLetterError` where that is still refused, and changes nothing then."""
+        signature = signature.checked()
         letter = await self.get(letter_id)
         event = letter.event()
         if event is None:
             raise DeadLetterError(f"Dead letter {letter_id} holds no event that can be posted ({letter.reason}).")
         with outages():
             async with self._pool.acquire() as connection, connection.transaction():
-                await self._decide(connection, letter_id, "posted", reason)
+                await self._decide(connection, letter, "posted", signature)
                 posted = await self._ledger.post(connection, [event])
                 if not posted.events + posted.repeated:
                     why = posted.dead[0] if posted.dead else letter.reason
@@ -83,25 +86,32 @@ class DeadLetters:
                     await self._ledger.reconcile(connection, event, is_posted=True)
         return await self.get(letter_id)
 
-    async def dismiss(self, letter_id: int, reason: str) -> Letter:
+    async def dismiss(self, letter_id: int, signature: Signature) -> Letter:
         """Give it up: it is never posted, and what Redis debited for it goes back to the account."""
+        signature = signature.checked()
         letter = await self.get(letter_id)
         event = letter.event()
         with outages():
             async with self._pool.acquire() as connection, connection.transaction():
-                await self._decide(connection, letter_id, "dismissed", reason)
+                await self._decide(connection, letter, "dismissed", signature)
                 if event is not None and await connection.fetchval(self._sql["account_exists"], event.account_id):
                     await self._ledger.reconcile(connection, event, is_posted=False)
         return await self.get(letter_id)
 
-    async def _decide(self, connection: Connection, letter_id: int, decision: str, reason: str) -> None:
-        stripped = reason.strip()
-        if not stripped or len(stripped) > REASON_LENGTH_MAX or not stripped.isprintable():
-            raise DeadLetterError(f"A reason must be 1 to {REASON_LENGTH_MAX} printable characters.")
+    async def _decide(self, connection: Connection, letter: Letter, decision: str, signature: Signature) -> None:
         try:
-            await connection.execute(self._sql["decide"], letter_id, decision, stripped)
+            await connection.execute(self._sql["decide"], letter.id, decision, signature.reason)
         except asyncpg.UniqueViolationError as error:
-            raise DeadLetterError(f"Dead letter {letter_id} is decided already.") from error
+            raise DeadLetterError(f"Dead letter {letter.id} is decided already.") from error
+        named = {name: letter.fields.get(name, "") for name in ("account", "request_id", "cost")}
+        await self._audit_log.append(
+            connection,
+            signature,
+            f"dead_letter.{decision}",
+            f"dead_letter:{letter.id}",
+            before=named | {"state": "open", "reason": letter.reason},
+            after=named | {"state": decision},
+        )
 
 
 def _letter(row: "asyncpg.Record") -> Letter:
