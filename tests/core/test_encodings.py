@@ -9,7 +9,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.calls.encodings import CorruptEncoding, UnknownEncoding, decoder
+from gateway.core.calls.encodings import INFLATED_BYTES_MIN, CorruptEncoding, UnknownEncoding, decoder
 
 
 def raw_deflate(data: bytes) -> bytes:
@@ -67,4 +67,4 @@ def test_what_inflates_beyond_all_measure_is_not_inflated(coding: str) -> None:
     decode = decoder(coding)
     assert decode is not None
     with pytest.raises(CorruptEncoding, match="inflates"):
-        decode(CODINGS[coding][0](bytes(200_000_000)))
+        decode(CODINGS[coding][0](bytes(5 * INFLATED_BYTES_MIN)))
