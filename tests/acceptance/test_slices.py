@@ -7,6 +7,7 @@ from typing import Any
 import openai as sdk
 from openai import AsyncOpenAI
 
+from tests.sdk import without_tls
 from tests.up import Stack
 
 MODEL = "gpt-4o-mini"
@@ -53,7 +54,7 @@ async def sliced_caller(pair: Stack, name: str, credits: int) -> tuple[str, str]
 
 
 def client_of(pair: Stack, key: str) -> AsyncOpenAI:
-    return AsyncOpenAI(base_url=pair.base_url, api_key=key, max_retries=0, timeout=TIMEOUT_S)
+    return AsyncOpenAI(base_url=pair.base_url, api_key=key, max_retries=0, timeout=TIMEOUT_S, http_client=without_tls())
 
 
 async def test_credit_for_three_slices_streams_so_much_of_an_answer_of_ten(pair: Stack) -> None:

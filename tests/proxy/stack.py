@@ -27,6 +27,7 @@ from gateway.core.money import UCR_PER_CREDIT
 from gateway.core.pricing.schedule import Schedule
 from gateway.core.shards import SHARD_KEYS
 from gateway.loops import end
+from tests.sdk import without_tls
 
 UPSTREAM_KEY = "sk-upstream-0123456789abcdefghijklmnopqrstuvwxyz"
 CREDITS = 100_000
@@ -77,7 +78,9 @@ class Stack:
     def client(self, key: str = "") -> AsyncOpenAI:
         """The official SDK, which retries nothing here."""
         base_url = f"http://{self.address[0]}:{self.address[1]}/v1"
-        return AsyncOpenAI(base_url=base_url, api_key=key or self.key, max_retries=0, timeout=PATIENCE_S)
+        return AsyncOpenAI(
+            base_url=base_url, api_key=key or self.key, max_retries=0, timeout=PATIENCE_S, http_client=without_tls()
+        )
 
     @asynccontextmanager
     async def running_gateway(self, *, with_loops: bool = True) -> AsyncIterator[Gateway]:

@@ -11,6 +11,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from gateway.sandbox.openai import SandboxOpenAISettings, SimulatedOpenAI
+from tests.sdk import without_tls
 
 KEY = "sk-upstream-0123456789"
 HELLO: list[Any] = [{"role": "user", "content": "Tell me a story about a river."}]
@@ -26,7 +27,11 @@ async def upstream() -> AsyncIterator[SimulatedOpenAI]:
 @pytest.fixture
 async def client(upstream: SimulatedOpenAI) -> AsyncIterator[AsyncOpenAI]:
     async with AsyncOpenAI(
-        base_url=upstream.base_url, api_key=KEY, max_retries=0, _strict_response_validation=True
+        base_url=upstream.base_url,
+        api_key=KEY,
+        max_retries=0,
+        http_client=without_tls(),
+        _strict_response_validation=True,
     ) as connected:
         yield connected
 
