@@ -92,7 +92,7 @@ class StripeParts:
         self.checkout = Checkout(
             self.purchases, self.stripe, self.packages, pages, self._name_of, per_hour_max=config.purchases.per_hour_max
         )
-        self.recharges = Recharges(stores.pool, stores.notices, new_id=new_request_id)
+        self.recharges = Recharges(stores.pool, stores.notices, stores.audit_log, new_id=new_request_id)
         self.recharger = Recharger(
             self.recharges,
             self.stripe,

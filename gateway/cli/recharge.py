@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.accounts import AccountArgument
+from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
 from gateway.cli.stripe import opened
 from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
 from gateway.config import Config
@@ -61,11 +62,14 @@ def set_recharge(
     below: Annotated[int, typer.Option(help="Credits: below this balance the card is charged.")],
     dollars: Annotated[int, typer.Option(help="How much a charge is, in dollars.")],
     month_dollars: Annotated[int, typer.Option(help="The most that is charged in a calendar month.")],
+    reason: Reason = BY_COMMAND,
+    author: Author = None,
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn automatic recharge on; what was paused goes on."""
+    signature = signed(author, reason)
 
     async def main(settings: Config) -> "Recharge | None":
         from gateway.web.recharge import Wanted, terms_of
@@ -77,7 +81,7 @@ def set_recharge(
             except GatewayError as error:
                 raise CommandFailed(error.message) from error
             account_id = (await stores.accounts.find(account)).id
-            await parts.recharges.set(account_id, terms)
+            await parts.recharges.set(account_id, terms, signature)
             return await parts.recharges.find(account_id)
 
     values = _described(run(main(target(data, config))))
@@ -85,12 +89,20 @@ def set_recharge(
 
 
 @app.command("off")
-def turn_off(account: AccountArgument, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
+def turn_off(
+    account: AccountArgument,
+    reason: Reason = BY_COMMAND,
+    author: Author = None,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
     """Turn automatic recharge off. A charge that is under way still ends."""
+    signature = signed(author, reason)
 
     async def main(settings: Config) -> None:
         async with opened(settings) as (parts, stores):
-            await parts.recharges.turn_off((await stores.accounts.find(account)).id)
+            await parts.recharges.turn_off((await stores.accounts.find(account)).id, signature)
 
     run(main(target(data, config)))
     show(as_json, {"on": False}, f"automatic recharge of {account} is off")

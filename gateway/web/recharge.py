@@ -10,7 +10,7 @@ from gateway.core.accounting.recharge import Terms
 from gateway.core.errors import FeatureNotAllowed, InvalidRequest
 from gateway.core.money import UCR_PER_CREDIT, format_credits
 from gateway.core.pricing.packages import Packages
-from gateway.web.access import Access
+from gateway.web.access import Access, signature_of
 from gateway.web.purchases import told_outages
 
 THRESHOLD_CREDITS_MAX = 1_000_000_000
@@ -48,9 +48,9 @@ class RechargeRoutes:
         wanted = _read(await request.read())
         if wanted.on:
             terms = terms_of(wanted, self._packages, is_taxed=self._is_taxed)
-            await self._recharges.set(caller.account_id, terms)
+            await self._recharges.set(caller.account_id, terms, signature_of(caller))
         else:
-            await self._recharges.turn_off(caller.account_id)
+            await self._recharges.turn_off(caller.account_id, signature_of(caller))
         return web.json_response(shown(await self._recharges.find(caller.account_id)))
 
 

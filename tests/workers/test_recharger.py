@@ -329,6 +329,17 @@ async def test_turned_off_it_charges_no_more(shop: Shop, client: StripeClient) -
     assert await charges(client) == []
 
 
+async def test_who_agreed_to_a_charge_and_who_turned_it_off_is_in_the_audit_log(shop: Shop) -> None:
+    await agree(shop)
+    for _ in range(2):  # off is off: nothing changes the second time
+        await shop.ask("PUT", "/api/recharge", {"on": False})
+    off, on = await shop.stack.stores.audit_log.page(subject=shop.account.id, count=2)
+    assert [(on.action, on.before), (off.action, off.after)] == [("recharge.set", None), ("recharge.off", None)]
+    assert on.after == off.before
+    assert on.author == off.author
+    assert on.author.startswith(("key ", "member "))
+
+
 async def interrupted(shop: Shop) -> None:
     """An attempt is written down, and its worker dies before Stripe is asked; somebody else looks later."""
     (watched,) = await shop.parts.recharges.watched()

@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from gateway.adapters.postgres.audit_log import AuditLog, Signature
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
 from gateway.adapters.postgres.notices import Notices
 from gateway.core.accounting.recharge import DECLINES_A_DAY_MAX, Pause, Terms, after_decline
@@ -60,8 +61,9 @@ class Tried(msgspec.Struct, frozen=True):
 
 
 class Recharges:
-    def __init__(self, pool: Pool, notices: Notices, *, new_id: Callable[[], str]) -> None:
+    def __init__(self, pool: Pool, notices: Notices, audit_log: AuditLog, *, new_id: Callable[[], str]) -> None:
         self._pool = pool
+        self._audit_log = audit_log
         self._notices = notices
         self._new_id = new_id
         self._sql = load_queries("recharges")
@@ -81,12 +83,33 @@ class Recharges:
             row["checkout_url"] if offers else "",
         )
 
-    async def set(self, account_id: str, terms: Terms) -> None:
-        """Turn it on, with these terms; what was paused starts anew."""
-        await self._execute("set", account_id, True, terms.threshold, terms.amount_cents, terms.month_cents_max)
+    async def set(self, account_id: str, terms: Terms, signature: Signature) -> None:
+        """Turn it on, with these terms; what was paused starts anew. Who agreed to them is in the audit log."""
+        signature = signature.checked()
+        with outages():
+            async with self._pool.acquire() as connection, connection.transaction():
+                before = await self._agreed_so_far(connection, account_id)
+                row = (account_id, True, terms.threshold, terms.amount_cents, terms.month_cents_max)
+                await connection.execute(self._sql["set"], *row)
+                await self._audit_log.append(
+                    connection, signature, "recharge.set", account_id, before=before, after=terms
+                )
 
-    async def turn_off(self, account_id: str) -> None:
-        await self._execute("turn_off", account_id)
+    async def turn_off(self, account_id: str, signature: Signature) -> None:
+        signature = signature.checked()
+        with outages():
+            async with self._pool.acquire() as connection, connection.transaction():
+                before = await self._agreed_so_far(connection, account_id)
+                if before is None:
+                    return
+                await connection.execute(self._sql["turn_off"], account_id)
+                await self._audit_log.append(
+                    connection, signature, "recharge.off", account_id, before=before, after=None
+                )
+
+    async def _agreed_so_far(self, connection: Connection, account_id: str) -> Terms | None:
+        row = await connection.fetchrow(self._sql["lock"], account_id)
+        return _terms(row) if row is not None and row["is_on"] else None
 
     async def attempts(self, account_id: str, count: int) -> list[Tried]:
         """The newest attempts."""

@@ -6,6 +6,9 @@ SELECT recharge.*, stripe_customer.card, coalesce(stripe_customer.card_id, '') A
 FROM recharge LEFT JOIN stripe_customer USING (account_id) LEFT JOIN purchase ON purchase.id = checkout_id
 WHERE recharge.account_id = $1::uuid
 
+-- name: lock
+SELECT is_on, threshold, amount_cents, month_cents_max FROM recharge WHERE account_id = $1::uuid FOR UPDATE
+
 -- name: set
 -- Said anew, it starts anew: what was paused goes on.
 INSERT INTO recharge (account_id, is_on, threshold, amount_cents, month_cents_max) VALUES ($1::uuid, $2, $3, $4, $5)
