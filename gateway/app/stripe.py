@@ -168,6 +168,7 @@ class StripeParts:
             self.checkout,
             self.packages,
             per_address_hour_max=config.purchases.per_address_hour_max,
+            addresses_max=config.edge.addresses_max,
             controls=controls,
             now_ms=now_ms,
         )

@@ -32,7 +32,7 @@ SEALING_LAG_S_MAX = 0.5
 
 
 class Workers:
-    """The process beside the gateways: posts, sweeps, credits and rebuilds."""
+    """What each worker is made of, how often it steps, and what they tell together."""
 
     def __init__(self, config: Config, stores: Stores) -> None:
         self._config = config

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from gateway.core.access.addresses import Address
 from gateway.core.errors import RateLimited
-from gateway.core.guard.limits import AddressLimit
+from gateway.core.guard.address_limit import AddressLimit
 
 # What costs others something to answer: a session at Stripe, a debit. By method and path.
 GUARDED = frozenset({(b"POST", b"/api/purchases"), (b"POST", b"/api/usage/reconcile")})
@@ -44,5 +44,5 @@ def _require(limit: AddressLimit, address: Address | None, now_s: float, name: s
             "Too many requests from this network address.",
             retry_after_s=int(wait_s) + 1,
             limit=name,
-            allowed=limit.per_minute,
+            allowed=limit.most,
         )

@@ -13,7 +13,7 @@ from gateway.adapters.stripe.client import StripeRefused, StripeUnavailable
 from gateway.core.access.callers import Caller
 from gateway.core.accounting.topups import UCR_PER_CENT, PurchaseState
 from gateway.core.errors import BillingUnavailable, GatewayError, IdempotencyMismatch, InvalidRequest
-from gateway.core.guard.address_limit import AddressLimit
+from gateway.core.guard.address_limit import HOUR_S, AddressLimit
 from gateway.core.guard.policy import Controls
 from gateway.core.money import format_credits
 from gateway.core.pricing.packages import Package, Packages
@@ -64,6 +64,7 @@ class PurchaseRoutes:
         packages: Packages,
         *,
         per_address_hour_max: int,
+        addresses_max: int,
         controls: Callable[[], Controls],
         now_ms: Callable[[], int],
     ) -> None:
@@ -71,7 +72,7 @@ class PurchaseRoutes:
         self._purchases = purchases
         self._checkout = checkout
         self._packages = packages
-        self._by_address = AddressLimit(per_address_hour_max)
+        self._by_address = AddressLimit(per_address_hour_max, addresses_max, HOUR_S)
         self._controls = controls
         self._now_ms = now_ms
 
@@ -136,8 +137,11 @@ class PurchaseRoutes:
     async def _buyer(self, request: web.Request) -> Caller:
         """Whoever may buy, unless too much was begun from where it is: many accounts are made to try stolen cards."""
         caller = await self._access.buying(request)
-        if not self._by_address.allows(self._access.address(request), self._now_ms() / 1000):
-            raise TooManyPurchases("Too many purchases were begun from this address.", retry_after_s=3600)
+        address, now_s = self._access.address(request), self._now_ms() / 1000
+        wait_s = self._by_address.wait_s(address, now_s)
+        if wait_s > 0:
+            raise TooManyPurchases("Too many purchases were begun from this address.", retry_after_s=int(wait_s) + 1)
+        self._by_address.take(address, now_s)
         return caller
 
     def _package(self, asked: Asked) -> Package:

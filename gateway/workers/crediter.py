@@ -1,6 +1,7 @@
-"""The crediter: tells Redis of credit movements that started in Postgres (grants now, top-ups later), in their order.
+"""The crediter: tells Redis of credit movements that started in Postgres, in their order.
 
-Each is numbered by account and applied by its number, so telling twice changes nothing.
+They are grants, top-ups, refunds and corrections; each is numbered by account and applied by its number, so telling
+twice changes nothing.
 """
 
 import structlog

@@ -1,6 +1,6 @@
 """The gateway's way to Redis: one connection, kept up in the background, that fails fast while it is down.
 
-Commands are pipelined by loop tick (see redis_wire). Nothing is retried here: the outcome of a command that failed is
+Commands are pipelined by loop tick (see `wire`). Nothing is retried here: the outcome of a command that failed is
 unknown, and only its caller knows whether it may be repeated.
 """
 

@@ -1,6 +1,6 @@
 """Stripe, through its official SDK: the few calls that we make, and its objects as our own small structs.
 
-Only this and `stripe_objects` import the SDK. A call ends in time or raises: `StripeUnavailable` is what time mends
+Only this and `objects` import the SDK. A call ends in time or raises: `StripeUnavailable` is what time mends
 (also a lost answer, so every call that changes something has an idempotency key), `StripeRefused` is a decision.
 """
 

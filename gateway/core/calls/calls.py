@@ -1,4 +1,4 @@
-"""Calls: one request to a metered endpoint, as read from its body; and the table of what each path is.
+"""Calls: one request to a metered endpoint, as read from its body.
 
 Only the fields that admission, estimate and metering need are read; everything else is the upstream's to judge.
 """

@@ -1,27 +1,47 @@
-"""How often each address may do something within an hour, counted in this process alone and in bounded memory."""
+"""So much within a minute, or an hour, from one network address, counted in this process alone.
 
+A rate is kept as the time by which all that was taken has flowed off (GCRA): it may lie one window ahead, and no more.
+"""
+
+from collections import OrderedDict
 from ipaddress import IPv6Address, IPv6Network
 
 from gateway.core.access.addresses import Address
 
-HOUR_S = 3600.0
-ADDRESSES_MAX = 10_000  # then whoever has been quiet for longest is forgotten
+MINUTE_S, HOUR_S = 60.0, 3600.0
+# One customer of a provider has so much of IPv6 to himself.
+NETWORK_BITS = 64
 
 
 class AddressLimit:
-    """An IPv6 address counts with its /64, which one line has all of; addresses that cannot be told count together."""
+    """At most `most` a window from each address; those that were quiet longest are forgotten beyond `addresses_max`."""
 
-    def __init__(self, per_hour_max: int) -> None:
-        self._per_hour_max = per_hour_max
-        self._counted: dict[object, tuple[float, int]] = {}  # since when, and how often
+    def __init__(self, most: int, addresses_max: int, window_s: float = MINUTE_S) -> None:
+        self.most = most
+        self._addresses_max = addresses_max
+        self._window_s = window_s
+        self._full_at: OrderedDict[str, float] = OrderedDict()
 
-    def allows(self, address: Address | None, now_s: float) -> bool:
-        """Count one more of this address; returns whether it is within its hour's bound."""
-        who = IPv6Network((address, 64), strict=False) if isinstance(address, IPv6Address) else address
-        since_s, count = self._counted.pop(who, (now_s, 0))
-        if now_s - since_s >= HOUR_S:
-            since_s, count = now_s, 0
-        self._counted[who] = (since_s, count + 1)
-        if len(self._counted) > ADDRESSES_MAX:
-            del self._counted[next(iter(self._counted))]
-        return count < self._per_hour_max
+    def wait_s(self, address: Address | None, now_s: float) -> float:
+        """How long until another one is allowed; 0 if it is now. Takes nothing."""
+        full_at = self._full_at.get(_network(address), now_s)
+        return max(0.0, full_at + self._window_s / self.most - now_s - self._window_s)
+
+    def take(self, address: Address | None, now_s: float) -> None:
+        """Count one, allowed or not; what is beyond the limit does not make the wait longer."""
+        network = _network(address)
+        full_at = max(self._full_at.get(network, now_s), now_s) + self._window_s / self.most
+        self._full_at[network] = min(full_at, now_s + self._window_s)
+        self._full_at.move_to_end(network)
+        if len(self._full_at) > self._addresses_max:
+            self._full_at.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+
+def _network(address: Address | None) -> str:
+    """Whom an address stands for; those that cannot be read stand for one."""
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((address, NETWORK_BITS), strict=False))
+    return str(address)
