@@ -3,7 +3,6 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
-import msgspec
 from aiohttp import web
 
 from gateway import __version__
@@ -12,7 +11,7 @@ from gateway.app.brownouts import priced_models, reroute_of
 from gateway.app.identity import token_operators
 from gateway.app.stores import Stores
 from gateway.config import Config
-from gateway.web.openapi import document
+from gateway.web.openapi import document_route
 from gateway.web.operations import Operation, routes_of
 from gateway.web.ops.access import OperatorAccess, by_key_or_token, told_refusals
 from gateway.web.ops.accounts import AccountsApi
@@ -56,9 +55,5 @@ def _refunds(access: OperatorAccess, stripe: "StripeParts") -> list[Operation]:
 def ops_routes(config: Config, stores: Stores, stripe: "StripeParts | None" = None) -> list[web.AbstractRouteDef]:
     """Every path below /ops, and their OpenAPI document. Without Stripe nothing is refunded."""
     operations = operations_of(config, stores, stripe)
-    written = msgspec.json.encode(document(operations, title="Tollgate operations", version=__version__))
-
-    async def show(_: web.Request) -> web.Response:
-        return web.Response(body=written, content_type="application/json")
-
-    return [*routes_of(operations), web.get("/ops/openapi.json", show)]
+    document = document_route("/ops/openapi.json", operations, title="Tollgate operations", version=__version__)
+    return [*routes_of(operations), document]

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import msgspec
 from aiohttp import web
 
 from gateway import __version__
@@ -27,8 +26,8 @@ from gateway.web.api.members import MembersApi
 from gateway.web.api.reports import ReportsApi
 from gateway.web.api.usage import UsageApi
 from gateway.web.described import DESCRIBED, SOLD
-from gateway.web.openapi import document
-from gateway.web.operations import Operation, routes_of
+from gateway.web.openapi import document_route
+from gateway.web.operations import routes_of
 from gateway.web.public import public_app, public_runner
 from gateway.web.statements import StatementRoutes
 from gateway.web.status import StatusRoute
@@ -50,9 +49,11 @@ def control_plane(
 ) -> web.AppRunner:
     access = Access(callers.authenticate, config.edge.trusted_proxies)
     idempotency = Idempotency(stores.pool, new_id=new_request_id)
+    ledger = LedgerApi(access, LedgerPages(stores.pool), now=now)
     operations = [
         *AccountApi(access, stores.accounts, stores.keys, stores.members, stores.live_balance).operations(),
         *UsageApi(access, UsagePages(stores.pool), now=now).operations(),
+        *ledger.operations(),
         *AlertsApi(access, stores.alerts).operations(),
         *KeysApi(access, stores.keys, stores.members, idempotency).operations(),
         *MembersApi(access, stores.members, idempotency).operations(),
@@ -65,26 +66,17 @@ def control_plane(
             trusted_accounts=[str(each) for each in config.reports.trusted_accounts],
         ).operations(),
     ]
+    described = [*DESCRIBED, *(SOLD if stripe else ()), *operations]
     app = public_app(
         body_bytes_max=config.edge.control_body_bytes_max,
         routes=[
             *StatusRoute(callers.authenticate, is_ready=is_ready, controls=controls).routes(),
             *routes_of(operations),
-            *LedgerApi(access, LedgerPages(stores.pool), now=now).routes(),
+            *ledger.routes(),
             *StatementRoutes(access, stores.statements).routes(),
             *(stripe.routes(access, controls) if stripe else ()),
-            _document_route([*DESCRIBED, *(SOLD if stripe else ()), *operations]),
+            document_route("/api/openapi.json", described, title="Tollgate", version=__version__),
         ],
         origins=config.edge.cors_origins,
     )
     return public_runner(app)
-
-
-def _document_route(operations: list[Operation]) -> web.RouteDef:
-    """`GET /api/openapi.json`, for anybody."""
-    written = msgspec.json.encode(document(operations, title="Tollgate", version=__version__))
-
-    async def show(_: web.Request) -> web.Response:
-        return web.Response(body=written, content_type="application/json")
-
-    return web.get("/api/openapi.json", show)

@@ -1,4 +1,6 @@
-"""Request ids: UUIDv7, so that they sort by time. Time and randomness are arguments."""
+"""Ids: request ids, UUIDv7 so that they sort by time; and UUIDs as text that may be none. Pure: time is an argument."""
+
+from uuid import UUID
 
 
 def uuid7(now_ms: int, random: bytes) -> str:
@@ -10,3 +12,10 @@ def uuid7(now_ms: int, random: bytes) -> str:
     text, tail = f"{now_ms & (1 << 48) - 1:012x}", random.hex()
     variant = "89ab"[random[9] & 3]
     return f"{text[:8]}-{text[8:]}-7{tail[:3]}-{variant}{tail[3:6]}-{tail[6:18]}"
+
+
+def uuid_of(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

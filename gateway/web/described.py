@@ -5,34 +5,11 @@ from typing import Any, Literal
 import msgspec
 
 from gateway.core.accounting.topups import PurchaseState
+from gateway.web.api.ledger import LINES
 from gateway.web.openapi import File
-from gateway.web.operations import Operation, Query
-from gateway.web.pages import PAGING, Page
+from gateway.web.operations import Operation
 from gateway.web.purchases import Asked
 from gateway.web.recharge import Wanted as RechargeAsked
-
-_MOMENT = {"type": "string", "examples": ["2026-11-21", "2026-11-21T07:00:00Z"]}
-_LINES = (
-    Query("kind", {"type": "string", "pattern": "^[a-z_]{1,40}$"}, "Only movements of this kind, like capture."),
-    Query("from", _MOMENT, "A day (UTC) or a moment; from the beginning by default."),
-    Query("to", _MOMENT, "A day, all of it, or a moment; until now by default."),
-)
-
-
-class LedgerLine(msgspec.Struct, rename="camel"):
-    """One movement. `amount` is in credits, as a decimal."""
-
-    id: str
-    kind: str
-    amount: str
-    amount_ucr: int
-    correlation_id: str | None
-    rate_version: str | None
-    model: str | None
-    outcome: str | None
-    reason: str
-    event_at: str
-    recorded_at: str
 
 
 class Status(msgspec.Struct):
@@ -105,10 +82,8 @@ class Recharge(msgspec.Struct, omit_defaults=True):
 
 DESCRIBED = (
     Operation("GET", "/api/status", None, "Whether calls are served.", Status, is_open=True),
-    Operation("GET", "/api/ledger", None, "The account's ledger, the newest line first.", Page[LedgerLine],
-              query=(*_LINES, *PAGING)),
     Operation("GET", "/billing/ledger/export.csv", None, "All of the ledger, the oldest line first.", File("text/csv"),
-              query=_LINES),
+              query=LINES),
     Operation("GET", "/billing/statements/{month}.pdf", None, "A month's statement.", File("application/pdf")),
     Operation("GET", "/billing/statements/{month}.csv", None, "A month's statement.", File("text/csv")),
 )  # fmt: skip

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+from aiohttp import web
 
 from gateway.web.operations import Operation
 
@@ -37,6 +38,16 @@ class File(NamedTuple):
     """The type of an answer that is no JSON."""
 
     media_type: str
+
+
+def document_route(path: str, operations: Sequence[Operation], *, title: str, version: str) -> web.RouteDef:
+    """Serves the document, written once, to anybody."""
+    written = msgspec.json.encode(document(operations, title=title, version=version))
+
+    async def show(_: web.Request) -> web.Response:
+        return web.Response(body=written, content_type="application/json")
+
+    return web.get(path, show)
 
 
 def document(operations: Sequence[Operation], *, title: str, version: str) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from gateway.core.guard.policy import Controls
 from gateway.core.money import format_credits
 from gateway.core.pricing.packages import Package, Packages
 from gateway.web.access import Access
+from gateway.web.idempotency import KEY_LENGTH_MAX
 from gateway.workers.checkout import Checkout
 
 log = structlog.get_logger(__name__)
 
-KEY_LENGTH_MAX = 200
 LISTED_MAX = 100
 
 

@@ -172,12 +172,14 @@ async def test_nothing_is_sold_while_purchases_are_switched_off(shop: Shop) -> N
 
 async def test_an_hour_has_its_share_of_purchases_however_many_are_begun_at_once(shop: Shop) -> None:
     per_hour_max = shop.stack.config.purchases.per_hour_max
+    # Stripe knows the customer then: many at once that make one under one key may be told to come back.
+    await shop.buy(key="first")
     asked = [
         shop.ask("POST", "/api/purchases", {"package": "starter"}, Idempotency_Key=f"key {n}")
-        for n in range(per_hour_max + 5)
+        for n in range(per_hour_max - 1 + 5)
     ]
     told = await asyncio.gather(*asked)
-    assert sorted(status for status, _ in told) == [201] * per_hour_max + [429] * 5
+    assert sorted(status for status, _ in told) == [201] * (per_hour_max - 1) + [429] * 5
     begun = next(each["id"] for status, each in told if status == 201)
     key = next(n for n, (_, each) in enumerate(told) if each.get("id") == begun)
     assert (await shop.buy(key=f"key {key}"))["id"] == begun  # whose answer was lost, may ask again

@@ -6,21 +6,20 @@ A grant is in the ledger when `grant` returns; Redis learns of it through the cr
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 import msgspec
 
-from gateway.adapters.postgres.audit_log import BY_TOLLGATE, TOLLGATE, AuditLog, Signature
+from gateway.adapters.postgres.audit_log import BY_TOLLGATE, REASON_LENGTH_MAX, TOLLGATE, AuditLog, Signature
 from gateway.adapters.postgres.database import Pool, load_queries, outages
 from gateway.adapters.postgres.ledger import Ledger
 from gateway.core.accounting.ledger import Buckets, TransferKind, entries_for_grant
+from gateway.core.ids import uuid_of
 from gateway.core.money import AMOUNT_UCR_MAX, MicroCredits, format_credits
 from gateway.core.pricing.rates import RateCard
 from gateway.core.shards import shard_of
 
 NAME_LENGTH_MAX = 200
-REASON_LENGTH_MAX = 1000
 
 
 class AccountError(Exception):
@@ -75,7 +74,7 @@ class Accounts:
     async def create(self, name: str, by: Signature = BY_TOLLGATE) -> Account:
         """Create an account; raises `AccountError` if the name is taken or unusable."""
         name = _text(name, "An account's name", NAME_LENGTH_MAX)
-        if _uuid(name) is not None:
+        if uuid_of(name) is not None:
             raise AccountError(f"{name!r} is an id, not a name: it could be another account's; choose another name.")
         account_id = self._new_id()
         try:
@@ -95,7 +94,7 @@ class Accounts:
         row = None
         if "\0" not in name_or_id:
             with outages():
-                row = await self._pool.fetchrow(self._sql["find_account"], name_or_id, _uuid(name_or_id))
+                row = await self._pool.fetchrow(self._sql["find_account"], name_or_id, uuid_of(name_or_id))
         if row is None:
             raise AccountError(f"There is no account {name_or_id!r}; `tollgate accounts list` shows them.")
         return Account(
@@ -176,13 +175,6 @@ class Accounts:
         with outages():
             rows = await self._pool.fetch(self._sql["cards"])
         return [(row["name"], row["text"]) for row in rows]
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
 
 
 def reason_of(text: str) -> str:

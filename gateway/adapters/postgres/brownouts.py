@@ -13,10 +13,10 @@ from gateway.adapters.postgres.database import Connection, Pool, load_queries, o
 from gateway.adapters.postgres.notices import Notices
 from gateway.core.calls.calls import OUTPUT_LIMIT_TOKENS_MAX
 from gateway.core.guard.brownout import Brownout, Level
+from gateway.core.guard.flags import BANNER_LENGTH_MAX
 from gateway.core.guard.notices import Fields, Kind
 
 NAME_LENGTH_MAX = 128
-BANNER_LENGTH_MAX = 500
 FOR_MS_MAX = 31 * 24 * 3600 * 1000
 
 

@@ -9,10 +9,9 @@ from uuid import UUID
 from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signature
 from gateway.adapters.postgres.controls import flag_of
 from gateway.adapters.postgres.database import Pool, load_queries, outages
-from gateway.core.guard.flags import Flag, FlagError, Scope, default_of
+from gateway.core.guard.flags import BANNER_LENGTH_MAX, Flag, FlagError, Scope, default_of
 
 ACCOUNTS_MAX = 10_000
-BANNER_LENGTH_MAX = 500
 NAME_LENGTH_MAX = 250
 FOR_MS_MAX = 366 * 24 * 3600 * 1000
 

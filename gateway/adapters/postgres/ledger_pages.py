@@ -1,9 +1,7 @@
 """The ledger's lines of one account, in pages that follow on each other by a cursor."""
 
-import base64
-import binascii
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
@@ -12,35 +10,15 @@ import msgspec
 from gateway.adapters.postgres.accounts import LedgerLine, line_of
 from gateway.adapters.postgres.database import Pool, load_queries, outages
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
 # Less than any transfer's id: at a bound it leaves all of an earliest moment in, and all of a last one out.
 NO_TRANSFER = "00000000-0000-0000-0000-000000000000"
-
-
-class BadCursor(ValueError):
-    """The cursor is none that a page of the ledger gave."""
 
 
 class Cursor(NamedTuple):
     """The line that a page ended with."""
 
     recorded_at: datetime
-    transfer_id: str
-
-    def text(self) -> str:
-        micros = (self.recorded_at - EPOCH) // MICROSECOND
-        return base64.urlsafe_b64encode(f"{micros}.{self.transfer_id}".encode()).decode().rstrip("=")
-
-
-def read_cursor(text: str) -> Cursor:
-    """Read what `Cursor.text` wrote; raises `BadCursor`."""
-    try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
-        micros, _, transfer_id = raw.decode("ascii").partition(".")
-        return Cursor(EPOCH + int(micros) * MICROSECOND, str(UUID(transfer_id)))
-    except (binascii.Error, ValueError, OverflowError) as error:
-        raise BadCursor from error
+    transfer_id: UUID
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -60,7 +38,7 @@ class LedgerPages:
     async def newest_first(self, wanted: Wanted, lines_max: int, after: Cursor | None = None) -> list[LedgerLine]:
         since, until, last_id = wanted.since, wanted.until, NO_TRANSFER
         if after is not None and after.recorded_at < until:
-            until, last_id = after
+            until, last_id = after.recorded_at, str(after.transfer_id)
         return await self._page("back", wanted, since, until, last_id, lines_max)
 
     async def oldest_first(self, wanted: Wanted, lines_at_once: int) -> AsyncIterator[list[LedgerLine]]:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -13,6 +12,7 @@ from gateway.adapters.postgres.accounts import AccountError
 from gateway.adapters.postgres.audit_log import BY_TOLLGATE, AuditLog, Signature
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
 from gateway.core.access.roles import Role
+from gateway.core.ids import uuid_of
 
 EMAIL_LENGTH_MAX = 254
 TEXT_LENGTH_MAX = 200
@@ -114,7 +114,7 @@ class Members:
         row = None
         if "\0" not in id_or_email:
             sql = f"{self._sql['shown']}\n{self._sql['one']}"
-            row = await connection.fetchrow(sql, account_id, _uuid(id_or_email), id_or_email)
+            row = await connection.fetchrow(sql, account_id, uuid_of(id_or_email), id_or_email)
         if row is None:
             raise NoSuchMember(f"There is no member {id_or_email!r} in this account.")
         return _member(row)
@@ -216,10 +216,3 @@ def _member(row: Any) -> Member:
         row["status"],
         row["created_at"],
     )
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None

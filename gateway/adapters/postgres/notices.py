@@ -5,12 +5,12 @@ A notice that was raised in a transaction that fails was never raised. Nothing h
 
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
 from gateway.core.guard.notices import Fields, Kind, Templates, check_fields
+from gateway.core.ids import uuid_of
 
 
 class Due(msgspec.Struct, frozen=True):
@@ -174,10 +174,3 @@ class Notices:
             found = await self._pool.fetchval(self._sql["remove_target"], uuid_of(target_id))
         if found is None:
             raise NoticeError(f"There is no target {target_id!r}; `tollgate notices targets list` shows them.")
-
-
-def uuid_of(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None

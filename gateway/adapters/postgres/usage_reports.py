@@ -2,13 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import UUID
 
 import msgspec
 
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
 from gateway.core.access.callers import Caller
 from gateway.core.calls.usage_reports import Reported
+from gateway.core.ids import uuid_of
 
 
 class ReportMismatch(Exception):
@@ -61,7 +61,7 @@ class UsageReports:
         if "\0" in name_or_id:
             return None
         with outages():
-            row = await self._pool.fetchrow(self._sql["account"], name_or_id, _uuid(name_or_id))
+            row = await self._pool.fetchrow(self._sql["account"], name_or_id, uuid_of(name_or_id))
         if row is None:
             return None
         return Caller(
@@ -72,10 +72,3 @@ class UsageReports:
             priority=row["priority"],
             time_zone=row["time_zone"],
         )
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None

@@ -13,7 +13,7 @@ Each gives the entries of one transfer, which sum to zero; the signs are those o
 | a model's day        |                               | cogs_openai −, openai_payable +                 |
 """
 
-from gateway.core.accounting.ledger import Bucket, Buckets, Entries, Entry, entries_for_capture
+from gateway.core.accounting.ledger import Bucket, Buckets, Entries, entries_for_capture, entries_of
 from gateway.core.money import MicroCredits
 
 
@@ -27,14 +27,14 @@ def entries_for_expiry(amount: MicroCredits, buckets: Buckets) -> Entries:
         raise ValueError("more than nothing, and no more than what is left of promotional and paid credit, can expire")
     promo = min(amount, max(buckets.promo, 0))
     paid = amount - promo
-    return _entries((Bucket.PROMO, -promo), (Bucket.PROMOTIONS, promo), (Bucket.PAID, -paid), (Bucket.BREAKAGE, paid))
+    return entries_of((Bucket.PROMO, -promo), (Bucket.PROMOTIONS, promo), (Bucket.PAID, -paid), (Bucket.BREAKAGE, paid))
 
 
 def entries_for_write_off(amount: MicroCredits, buckets: Buckets) -> Entries:
     """Forgive debt that will not be paid."""
     if not 0 < amount <= -buckets.debt:
         raise ValueError("more than nothing, and no more than what is owed, can be written off")
-    return _entries((Bucket.DEBT, amount), (Bucket.WRITE_OFF, -amount))
+    return entries_of((Bucket.DEBT, amount), (Bucket.WRITE_OFF, -amount))
 
 
 def entries_for_adjustment(amount: MicroCredits, buckets: Buckets) -> Entries:
@@ -48,23 +48,19 @@ def entries_for_adjustment(amount: MicroCredits, buckets: Buckets) -> Entries:
     if amount < 0:
         return entries_for_capture(-amount, 0, buckets)
     debt = min(amount, max(-buckets.debt, 0))
-    return _entries((Bucket.DEBT, debt), (Bucket.PAID, amount - debt), (Bucket.REVENUE, -amount))
+    return entries_of((Bucket.DEBT, debt), (Bucket.PAID, amount - debt), (Bucket.REVENUE, -amount))
 
 
 def entries_for_payout(amount: MicroCredits) -> Entries:
     """Money went from Stripe to the bank; a negative amount came back."""
-    return _entries((Bucket.STRIPE_CLEARING, amount), (Bucket.BANK, -amount))
+    return entries_of((Bucket.STRIPE_CLEARING, amount), (Bucket.BANK, -amount))
 
 
 def entries_for_own_fee(amount: MicroCredits) -> Entries:
     """Stripe took something for itself that belongs to no payment; a negative amount it gave back."""
-    return _entries((Bucket.STRIPE_FEES, -amount), (Bucket.STRIPE_CLEARING, amount))
+    return entries_of((Bucket.STRIPE_FEES, -amount), (Bucket.STRIPE_CLEARING, amount))
 
 
 def entries_for_cogs(amount: MicroCredits) -> Entries:
     """Book what OpenAI will ask for; a negative amount corrects what was booked too high."""
-    return _entries((Bucket.COGS_OPENAI, -amount), (Bucket.OPENAI_PAYABLE, amount))
-
-
-def _entries(*amounts: tuple[Bucket, MicroCredits]) -> Entries:
-    return tuple(Entry(bucket, amount) for bucket, amount in amounts if amount)
+    return entries_of((Bucket.COGS_OPENAI, -amount), (Bucket.OPENAI_PAYABLE, amount))

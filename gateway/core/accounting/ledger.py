@@ -110,7 +110,7 @@ def entries_for_capture(cost: MicroCredits, rounding: MicroCredits, buckets: Buc
     paid = min(cost - promo, max(buckets.paid, 0))
     earned = cost - promo
     rounded = min(rounding, earned)
-    return _entries(
+    return entries_of(
         (Bucket.PROMO, -promo),
         (Bucket.PAID, -paid),
         (Bucket.DEBT, paid - earned),
@@ -130,7 +130,7 @@ def entries_for_grant(amount: MicroCredits, buckets: Buckets) -> Entries:
         raise ValueError(f"a grant is more than nothing, not {amount}")
     forgiven = min(amount, max(-buckets.debt, 0))
     rest = amount - forgiven
-    return _entries(
+    return entries_of(
         (Bucket.DEBT, forgiven), (Bucket.WRITE_OFF, -forgiven), (Bucket.PROMO, rest), (Bucket.PROMOTIONS, -rest)
     )
 
@@ -153,7 +153,7 @@ def entries_for_correction(charged: MicroCredits, rounding: MicroCredits, bucket
     earned_before = -(taken.paid + taken.debt)
     paid = min(back - debt, max(earned_before - debt, 0))
     promo = back - debt - paid
-    return _entries(
+    return entries_of(
         (Bucket.DEBT, debt),
         (Bucket.PAID, paid),
         (Bucket.PROMO, promo),
@@ -167,5 +167,5 @@ def taken_by(entries: Entries) -> Buckets:
     return Buckets().after(entries)
 
 
-def _entries(*amounts: tuple[Bucket, MicroCredits]) -> Entries:
+def entries_of(*amounts: tuple[Bucket, MicroCredits]) -> Entries:
     return tuple(Entry(bucket, amount) for bucket, amount in amounts if amount)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from gateway.core.accounting.ledger import Bucket, Buckets, Entries, Entry, TransferKind, entries_for_grant
+from gateway.core.accounting.ledger import Bucket, Buckets, Entries, TransferKind, entries_for_grant, entries_of
 from gateway.core.money import MicroCredits, divide_half_up
 
 UCR_PER_CENT = 10_000_000
@@ -277,18 +277,18 @@ def movements(order: Order, posted: Standing, wanted: Standing, buckets: Buckets
 def _topped_up(paid: MicroCredits, buckets: Buckets) -> Entries:
     """Money came in: what is owed is paid first."""
     owed = min(paid, max(-buckets.debt, 0))
-    return _entries((Bucket.DEBT, owed), (Bucket.PAID, paid - owed), (Bucket.STRIPE_CLEARING, -paid))
+    return entries_of((Bucket.DEBT, owed), (Bucket.PAID, paid - owed), (Bucket.STRIPE_CLEARING, -paid))
 
 
 def _between(outlay: Bucket, other: Bucket, amount: MicroCredits) -> Entries:
-    return _entries((outlay, -amount), (other, amount))
+    return entries_of((outlay, -amount), (other, amount))
 
 
 def _taken(credits: MicroCredits, bonus_left: MicroCredits, buckets: Buckets) -> Entries:
     """The purchase's bonus first, as far as it is still there, then paid credit; what is spent already is owed."""
     promo = min(credits, bonus_left, max(buckets.promo, 0))
     paid = min(credits - promo, max(buckets.paid, 0))
-    return _entries((Bucket.PROMO, -promo), (Bucket.PAID, -paid), (Bucket.DEBT, promo + paid - credits))
+    return entries_of((Bucket.PROMO, -promo), (Bucket.PAID, -paid), (Bucket.DEBT, promo + paid - credits))
 
 
 def _given_back(credits: MicroCredits, unpromotional: MicroCredits, buckets: Buckets) -> Entries:
@@ -296,7 +296,7 @@ def _given_back(credits: MicroCredits, unpromotional: MicroCredits, buckets: Buc
     owed = min(credits, max(-buckets.debt, 0))
     paid = min(credits, unpromotional)
     promo = credits - max(paid, owed)
-    return _entries((Bucket.DEBT, owed), (Bucket.PAID, max(paid - owed, 0)), (Bucket.PROMO, promo))
+    return entries_of((Bucket.DEBT, owed), (Bucket.PAID, max(paid - owed, 0)), (Bucket.PROMO, promo))
 
 
 def _balanced(customer: Entries, money: MicroCredits, tax: MicroCredits) -> Entries:
@@ -307,13 +307,9 @@ def _balanced(customer: Entries, money: MicroCredits, tax: MicroCredits) -> Entr
     """
     promo = sum(entry.amount for entry in customer if entry.bucket is Bucket.PROMO)
     unpromotional = sum(entry.amount for entry in customer) - promo
-    return customer + _entries(
+    return customer + entries_of(
         (Bucket.PROMOTIONS, -promo),
         (Bucket.STRIPE_CLEARING, money),
         (Bucket.TAX_PAYABLE, -tax),
         (Bucket.REVENUE, tax - unpromotional - money),
     )
-
-
-def _entries(*amounts: tuple[Bucket, MicroCredits]) -> Entries:
-    return tuple(Entry(bucket, amount) for bucket, amount in amounts if amount)

@@ -20,8 +20,8 @@ from gateway.core.calls.clamps import with_model, with_output_limit, with_servic
 from gateway.core.errors import ModelBrownedOut, ModelNotAllowed
 from gateway.core.guard.caps import Bounds
 from gateway.core.guard.flags import Banner
+from gateway.core.pricing.rates import DEFAULT_TIER
 
-DEFAULT_TIER = "default"
 FLEX_TIER = "flex"  # cheaper, and gives way by itself
 
 # A client that is told to come back much later gives up; the end of a brownout is a guess besides.

@@ -80,6 +80,9 @@ class Flag(msgspec.Struct, frozen=True):
         return self.scope.is_everybody if departs else self.scope.is_nobody
 
 
+BANNER_LENGTH_MAX = 500
+
+
 class Banner(msgspec.Struct, frozen=True):
     """What callers and pages are told of a flag."""
 

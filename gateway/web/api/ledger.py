@@ -3,28 +3,52 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
 
+import msgspec
 import structlog
 from aiohttp import web
 
 from gateway.adapters.postgres.accounts import LedgerLine
 from gateway.adapters.postgres.database import LedgerUnavailable
-from gateway.adapters.postgres.ledger_pages import BadCursor, Cursor, LedgerPages, Wanted, read_cursor
+from gateway.adapters.postgres.ledger_pages import Cursor, LedgerPages, Wanted
 from gateway.core.accounting.books import csv_line
 from gateway.core.errors import BillingUnavailable, InvalidRequest
 from gateway.core.money import format_credits
 from gateway.web.access import Access
+from gateway.web.operations import Answer, Operation, Query
+from gateway.web.pages import PAGING, Page, cursor_of, iso, limit_of, page_of
 
 log = structlog.get_logger(__name__)
 
-LIMIT_DEFAULT, LIMIT_MAX = 100, 1000
 LINES_AT_ONCE = 1000
 KIND = re.compile(r"[a-z_]{1,40}")
 COLUMNS = (
     "recorded_at", "event_at", "kind", "credits", "amount_ucr", "model", "outcome", "correlation_id", "rate_version",
     "reason", "id",
 )  # fmt: skip
+
+_MOMENT = {"type": "string", "examples": ["2026-11-21", "2026-11-21T07:00:00Z"]}
+LINES = (
+    Query("kind", {"type": "string", "pattern": "^[a-z_]{1,40}$"}, "Only movements of this kind, like capture."),
+    Query("from", _MOMENT, "A day (UTC) or a moment; from the beginning by default."),
+    Query("to", _MOMENT, "A day, all of it, or a moment; until now by default."),
+)
+
+
+class LineShown(msgspec.Struct, frozen=True, rename="camel"):
+    """One movement. `amount` is in credits, as a decimal."""
+
+    id: str
+    kind: str
+    amount: str
+    amount_ucr: int
+    correlation_id: str | None
+    rate_version: str | None
+    model: str | None
+    outcome: str | None
+    reason: str
+    event_at: str
+    recorded_at: str
 
 
 class LedgerApi:
@@ -33,27 +57,18 @@ class LedgerApi:
         self._pages = pages
         self._now = now
 
-    def routes(self) -> list[web.RouteDef]:
-        return [
-            web.get("/api/ledger", self.show, allow_head=False),
-            web.get("/billing/ledger/export.csv", self.export, allow_head=False),
-        ]
+    def operations(self) -> list[Operation]:
+        summary = "The account's ledger, the newest line first."
+        return [Operation("GET", "/api/ledger", self.show, summary, Page[LineShown], query=(*LINES, *PAGING))]
 
-    async def show(self, request: web.Request) -> web.Response:
-        """The newest lines first; `nextCursor` is null on the last page."""
+    def routes(self) -> list[web.RouteDef]:
+        return [web.get("/billing/ledger/export.csv", self.export, allow_head=False)]
+
+    async def show(self, request: web.Request) -> Answer:
         wanted = await self._wanted(request)
-        limit = _limit(request)
-        try:
-            after = read_cursor(request.query["cursor"]) if "cursor" in request.query else None
-        except BadCursor as error:
-            raise InvalidRequest("cursor is none that this endpoint gave.", param="cursor") from error
-        try:
-            lines = await self._pages.newest_first(wanted, limit + 1, after)
-        except LedgerUnavailable as error:
-            raise BillingUnavailable(retry_after_s=1) from error
-        shown, more = lines[:limit], lines[limit:]
-        cursor = Cursor(shown[-1].recorded_at, shown[-1].id).text() if more else None
-        return web.json_response({"object": "list", "data": [_line(line) for line in shown], "nextCursor": cursor})
+        limit, after = limit_of(request), cursor_of(request, Cursor)
+        lines = await self._pages.newest_first(wanted, limit + 1, after)
+        return Answer(page_of(lines, limit, lambda line: (line.recorded_at, line.id), _shown))
 
     async def export(self, request: web.Request) -> web.StreamResponse:
         """Every line, the oldest first. It opens in a spreadsheet, and no cell of it runs."""
@@ -89,13 +104,6 @@ class LedgerApi:
         return Wanted(caller.account_id, since, until, kind)
 
 
-def _limit(request: web.Request) -> int:
-    text = request.query.get("limit", str(LIMIT_DEFAULT))
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:6]) <= LIMIT_MAX:
-        raise InvalidRequest(f"limit is a whole number from 1 to {LIMIT_MAX}.", param="limit")
-    return int(text)
-
-
 def _moment(request: web.Request, name: str, default: datetime, *, is_end: bool = False) -> datetime:
     """A day (UTC; as an end, all of it) or a moment with its offset."""
     text = request.query.get(name)
@@ -114,20 +122,20 @@ def _moment(request: web.Request, name: str, default: datetime, *, is_end: bool 
         raise InvalidRequest(f"{name} {remedy}.", param=name) from error
 
 
-def _line(line: LedgerLine) -> dict[str, Any]:
-    return {
-        "id": line.id,
-        "kind": line.kind,
-        "amount": format_credits(line.amount),
-        "amountUcr": line.amount,
-        "correlationId": line.request_id,
-        "rateVersion": line.rate_version,
-        "model": line.model,
-        "outcome": line.outcome,
-        "reason": line.reason,
-        "eventAt": iso(line.event_at),
-        "recordedAt": iso(line.recorded_at),
-    }
+def _shown(line: LedgerLine) -> LineShown:
+    return LineShown(
+        id=line.id,
+        kind=line.kind,
+        amount=format_credits(line.amount),
+        amount_ucr=line.amount,
+        correlation_id=line.request_id,
+        rate_version=line.rate_version,
+        model=line.model,
+        outcome=line.outcome,
+        reason=line.reason,
+        event_at=iso(line.event_at),
+        recorded_at=iso(line.recorded_at),
+    )
 
 
 def _csv(lines: list[LedgerLine]) -> str:
@@ -149,7 +157,3 @@ def _csv(lines: list[LedgerLine]) -> str:
         )
         for line in lines
     )
-
-
-def iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
