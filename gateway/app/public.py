@@ -24,13 +24,13 @@ from gateway.web.api.keys import KeysApi
 from gateway.web.api.ledger import LedgerApi
 from gateway.web.api.members import MembersApi
 from gateway.web.api.reports import ReportsApi
+from gateway.web.api.statements import StatementRoutes
+from gateway.web.api.status import StatusRoute
 from gateway.web.api.usage import UsageApi
 from gateway.web.described import DESCRIBED, SOLD
 from gateway.web.openapi import document_route
 from gateway.web.operations import routes_of
 from gateway.web.public import public_app, public_runner
-from gateway.web.statements import StatementRoutes
-from gateway.web.status import StatusRoute
 
 if TYPE_CHECKING:
     from gateway.app.stripe import StripeParts

@@ -25,9 +25,9 @@ from gateway.core.pricing.packages import Packages, PackagesError, load_packages
 from gateway.loops import every
 from gateway.resources import shipped
 from gateway.web.access import Access
+from gateway.web.api.purchases import PurchaseRoutes
+from gateway.web.api.recharge import RechargeRoutes
 from gateway.web.metrics import counters, gauges
-from gateway.web.purchases import PurchaseRoutes
-from gateway.web.recharge import RechargeRoutes
 from gateway.web.stripe_webhook import StripeWebhook
 from gateway.workers.backfill import Backfill
 from gateway.workers.checkout import Checkout

@@ -72,7 +72,7 @@ def set_recharge(
     signature = signed(author, reason)
 
     async def main(settings: Config) -> "Recharge | None":
-        from gateway.web.recharge import Wanted, terms_of
+        from gateway.web.api.recharge import Wanted, terms_of
 
         wanted = Wanted(True, below, dollars * 100, month_dollars * 100)
         async with opened(settings) as (parts, stores):
@@ -116,6 +116,6 @@ def _told(values: dict[str, Any]) -> str:
 
 
 def _described(found: "Recharge | None") -> dict[str, Any]:
-    from gateway.web.recharge import shown
+    from gateway.web.api.recharge import shown
 
     return shown(found)

@@ -43,7 +43,7 @@ def show_statement(
 
     async def main(settings: Config) -> bytes:
         from gateway.app.stores import open_stores
-        from gateway.web.statements import draw
+        from gateway.web.api.statements import draw
 
         async with open_stores(settings) as stores:
             found = await stores.accounts.find(account)

@@ -6,10 +6,10 @@ import msgspec
 
 from gateway.core.accounting.topups import PurchaseState
 from gateway.web.api.ledger import LINES
+from gateway.web.api.purchases import Asked
+from gateway.web.api.recharge import Wanted as RechargeAsked
 from gateway.web.openapi import File
 from gateway.web.operations import Operation
-from gateway.web.purchases import Asked
-from gateway.web.recharge import Wanted as RechargeAsked
 
 
 class Status(msgspec.Struct):

@@ -13,10 +13,10 @@ from gateway.core.accounting.topups import Mismatch
 from gateway.core.errors import BillingUnavailable, InvalidRequest
 from gateway.core.money import InvalidAmount, parse_credits
 from gateway.loops import OUTAGES
+from gateway.web.api.purchases import PaymentsUnavailable
 from gateway.web.idempotency import KEY_LENGTH_MAX
 from gateway.web.operations import Answer, Operation, read_body
 from gateway.web.ops.access import OperatorAccess
-from gateway.web.purchases import PaymentsUnavailable
 from gateway.workers.refunds import RefundRefused, Refunds
 
 

@@ -11,7 +11,7 @@ from gateway.core.errors import FeatureNotAllowed, InvalidRequest
 from gateway.core.money import UCR_PER_CREDIT, format_credits
 from gateway.core.pricing.packages import Packages
 from gateway.web.access import Access, signature_of
-from gateway.web.purchases import told_outages
+from gateway.web.api.purchases import told_outages
 
 THRESHOLD_CREDITS_MAX = 1_000_000_000
 MONTH_CENTS_MAX = 100_000_000
