@@ -27,7 +27,7 @@ from gateway.web.api.reports import ReportsApi
 from gateway.web.api.statements import StatementRoutes
 from gateway.web.api.status import StatusRoute
 from gateway.web.api.usage import UsageApi
-from gateway.web.described import DESCRIBED, SOLD
+from gateway.web.described import DESCRIBED
 from gateway.web.openapi import document_route
 from gateway.web.operations import routes_of
 from gateway.web.public import public_app, public_runner
@@ -66,7 +66,7 @@ def control_plane(
             trusted_accounts=[str(each) for each in config.reports.trusted_accounts],
         ).operations(),
     ]
-    described = [*DESCRIBED, *(SOLD if stripe else ()), *operations]
+    described = [*DESCRIBED, *(stripe.described if stripe else ()), *operations]
     app = public_app(
         body_bytes_max=config.edge.control_body_bytes_max,
         routes=[

@@ -27,6 +27,7 @@ from gateway.resources import shipped
 from gateway.web.access import Access
 from gateway.web.api.purchases import PurchaseRoutes
 from gateway.web.api.recharge import RechargeRoutes
+from gateway.web.api.sold import SOLD
 from gateway.web.metrics import counters, gauges
 from gateway.web.stripe_webhook import StripeWebhook
 from gateway.workers.backfill import Backfill
@@ -44,6 +45,8 @@ COUNT_S = 15.0
 
 class StripeParts:
     """Stripe's client and what our side keeps of it. To be closed."""
+
+    described = SOLD
 
     def __init__(self, config: Config, stores: Stores) -> None:
         self._config = config

@@ -1,6 +1,8 @@
 """Buying credits: from the request to the page at Stripe, to the ledger, to a balance that can be spent."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -195,3 +197,8 @@ async def test_an_address_has_its_share_of_an_hour_whatever_accounts_it_uses(sho
     assert "address" in refused["error"]["message"]
     assert (await shop.ask("POST", "/api/purchases/portal"))[0] == 429
     assert (await shop.ask("GET", "/api/purchases"))[0] == 200
+
+
+def test_stripes_sdk_is_not_loaded_where_nothing_is_sold() -> None:
+    code = "import sys, gateway.app.process; sys.exit('stripe' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
