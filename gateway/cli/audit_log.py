@@ -18,7 +18,7 @@ def show_log(
     before: Annotated[
         int | None, typer.Option(min=1, max=2**63 - 1, help="Only lines before this number, to page on.")
     ] = None,
-    subject: Annotated[str | None, typer.Option(help="Only changes of this: a flag's name, an account's id.")] = None,
+    subject: Annotated[str | None, typer.Option(help="Only changes of this: a flag's name, an id.")] = None,
     author: Annotated[str | None, typer.Option(help="Only this author's.")] = None,
     data: Data = None,
     config: ConfigFile = None,

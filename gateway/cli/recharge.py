@@ -112,7 +112,11 @@ def _told(values: dict[str, Any]) -> str:
     if values == {"on": False}:
         return "automatic recharge is off"
     width = max(map(len, values)) + 1
-    return "\n".join(f"{name:{width}} {value}" for name, value in values.items())
+    return "\n".join(f"{name:{width}} {_word(value)}" for name, value in values.items() if value is not None)
+
+
+def _word(value: Any) -> Any:
+    return value if not isinstance(value, bool) else "yes" if value else "no"
 
 
 def _described(found: "Recharge | None") -> dict[str, Any]:

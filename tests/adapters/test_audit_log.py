@@ -45,6 +45,14 @@ async def test_lines_are_found_by_their_subject_and_author(pool: Pool) -> None:
     assert [line.subject for line in await AuditLog(pool).page(author="bob", count=10)] == ["charging_enabled"]
 
 
+async def test_an_id_finds_the_lines_that_name_its_kind_too(pool: Pool) -> None:
+    for subject in ("01a1", "account:01a1", "key:key_7", "account:01a12"):
+        await write(pool, subject)
+    found = await AuditLog(pool).page(subject="01a1", count=10)
+    assert [line.subject for line in found] == ["account:01a1", "01a1"]
+    assert [line.subject for line in await AuditLog(pool).page(subject="key_7", count=10)] == ["key:key_7"]
+
+
 async def test_a_line_is_there_only_if_its_change_is(pool: Pool) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
         async with pool.acquire() as connection, connection.transaction():
