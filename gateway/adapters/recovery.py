@@ -44,7 +44,7 @@ class Recovery:
         self._loading: dict[str, asyncio.Task[None]] = {}
         self.rebuilt_total = 0
 
-    # One account ---------------------------------------------------------------------------------------------------
+    # --- one account -------------------------------------------------------------------------------------------------
 
     async def load_account(self, account_id: str) -> None:
         """Load an account's balance into Redis, once however many ask. Raises ShardCold or RedisUnavailable.
@@ -90,7 +90,7 @@ class Recovery:
         self._credits.adopt(shard, row["epoch"])
         await self._credits.load(account_id, row["balance"], row["credit_seq"], epoch=row["epoch"])
 
-    # Whole shards --------------------------------------------------------------------------------------------------
+    # --- whole shards ------------------------------------------------------------------------------------------------
 
     async def mark_for_rebuild(self, shards: Sequence[int]) -> None:
         """Have these shards rebuilt by whoever rebuilds; until then their calls are refused."""
