@@ -45,6 +45,13 @@ def test_help_fits_a_terminal(path: tuple[str, ...]) -> None:
     assert [line for line in said.splitlines() if len(line) > COLUMNS] == []
 
 
+def test_every_argument_and_option_says_what_it_takes() -> None:
+    silent = [
+        (*path, each.name) for path, command in leaves() for each in command.params if not (each.hidden or each.help)
+    ]
+    assert silent == []
+
+
 def test_every_command_can_print_json() -> None:
     assert {path for path, command in leaves() if "--json" not in options_of(command)} == WRITES_A_FILE
 
