@@ -8,6 +8,8 @@ from bench.stores import Stores
 from bench.target import Target
 from bench.tollgate import Tollgate, start_tollgate
 
+# In each round, each half as long as a phase: the difference is small, and a machine is not as fast in every second.
+TURNS = 4
 NONE = {"TOLLGATE_BREAKER__ENABLED": "false", "TOLLGATE_CAPS__POLICIES": "none", "TOLLGATE_ANOMALY__MODE": "off"}
 ALL = {"TOLLGATE_BROWNOUT__EXPENSIVE": '["gpt-*"]'}
 # None of them touches the calls of the bench: what is measured is that they are looked at.
@@ -39,10 +41,11 @@ def guardrails(bench: Bench, target: Target) -> None:
             sides = {"bare": bare, "guarded": guarded}
             for each in sides.values():
                 _plain(bench, each, 2 * plan.warm_s)
-            for number in range(plan.rounds):
-                bench.say(f"with guardrails and without, {number + 1}/{plan.rounds}")
+            turns = TURNS * plan.rounds
+            for number in range(turns):
+                bench.say(f"with guardrails and without, {number + 1}/{turns}")
                 names = sorted(sides, reverse=bool(number % 2))  # neither always runs first
-                ran = {name: _plain(bench, sides[name], plan.plain_s) for name in names}
+                ran = {name: _plain(bench, sides[name], plan.plain_s / 2) for name in names}
                 without, with_all = ran["bare"], ran["guarded"]
                 if without is None or with_all is None:
                     return
