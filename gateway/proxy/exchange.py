@@ -156,14 +156,14 @@ class Exchange:
         if self.is_stopping:
             raise ShuttingDown(retry_after_s=1)
         caller = self._known(request.head) or await self._ask(request)
-        admitted_by = self._admit(request, caller)
+        self._admit(request, caller)
         if request.get(b"content-encoding") not in (None, b"identity"):
             raise InvalidRequest("Send the request body without a Content-Encoding.", param=None)
-        share = self._room.share_for(request, self._body_bytes_max)
+        is_late, share = not request.complete, self._room.share_for(request, self._body_bytes_max)
         try:
             if share is not None:
                 await share.fill()
-            wanted = await self._read(request, request_id, caller, target, admitted_by)
+            wanted = await self._read(request, request_id, caller, target, is_late=is_late)
             opened, wanted = await self._reserving.reserve(wanted, self._now_ms())
             priced = Priced(request_id, wanted.call, wanted.card, wanted.row, wanted.estimate, opened.hold.terms)
             watch = Watch(priced.call.model, self._tokenizer)
@@ -174,7 +174,7 @@ class Exchange:
                 if wanted.sliced is not None:
                     slicing = self._slicer.start(wanted.sliced, wanted, opened, priced, watch)
                 relayed = await self._relay.metered(
-                    request, caller, priced.call, self._opening_lines(opened, wanted), watch, slicing
+                    request, wanted.caller, priced.call, self._opening_lines(opened, wanted), watch, slicing
                 )
                 if slicing is not None:
                     priced = msgspec.structs.replace(priced, estimate=slicing.estimate)
@@ -259,19 +259,17 @@ class Exchange:
     async def _authenticate(self, head: RequestHead) -> Caller:
         return await self._callers.authenticate(self._authorization(head))
 
-    def _admit(self, request: Request, caller: Caller) -> Controls:
-        """Raises the `GatewayError` that refuses this request, whatever its call; returns what it was admitted by."""
-        controls = self._check_controls(request.head, caller)
+    def _admit(self, request: Request, caller: Caller) -> None:
+        """Raises the `GatewayError` that refuses this request, whatever its call."""
+        self._check_controls(request.head, caller)
         if caller.restrictions is not None:
             self._restrict(request, caller.restrictions)
-        return controls
 
-    def _check_controls(self, head: RequestHead, caller: Caller) -> Controls:
+    def _check_controls(self, head: RequestHead, caller: Caller) -> None:
         controls = self._controls()
         admit_request(caller, head.path.decode("latin-1"), controls, self._now_ms())
         if controls.brownouts is not None and isinstance(self._route(head), Session):
             controls.brownouts.check_session(model_asked(head.target), caller, self._now_ms())
-        return controls
 
     async def _may_go_on(self, head: RequestHead) -> bool:
         """Whether a session may: its key can be revoked meanwhile, its account suspended, its endpoint switched off."""
@@ -298,12 +296,13 @@ class Exchange:
         return client_address(request.peer, forwarded_for, self._trusted_proxies)
 
     async def _read(
-        self, request: Request, request_id: str, caller: Caller, target: Endpoint, admitted_by: Controls
+        self, request: Request, request_id: str, caller: Caller, target: Endpoint, *, is_late: bool
     ) -> Wanted:
         """Parse and estimate; raises the `GatewayError` that refuses the call."""
         body = await request.read_body(self._body_bytes_max)
-        if self._controls() is not admitted_by:  # the body was long in coming
-            self._check_controls(request.head, caller)
+        if is_late:  # it may have taken hours, in which its key was revoked, or its account suspended
+            caller = self._known(request.head) or await self._authenticate(request.head)
+            self._admit(request, caller)
         bounds = self._caps.bounds(caller, opened_ms(request_id))
         estimated = partial(self._estimated, request, request_id, caller, bounds, target, body)
         return estimated() if len(body) <= LARGE_BODY_BYTES else await asyncio.to_thread(estimated)

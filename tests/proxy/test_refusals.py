@@ -72,6 +72,25 @@ async def test_a_suspended_account_is_refused(stack: Stack, openai: SimulatedOpe
     await assert_untouched(stack, openai)
 
 
+@pytest.mark.parametrize(("decided", "code"), [("revoked", "invalid_api_key"), ("suspended", "account_suspended")])
+async def test_a_call_whose_body_is_long_in_coming_meets_what_was_decided_of_its_caller_meanwhile(
+    stack: Stack, openai: SimulatedOpenAI, decided: str, code: str
+) -> None:
+    key, key_id = await stack.stores.keys.issue(stack.account.id)
+    body = ask_of(CHAT)
+    fields = [(b"Expect", b"100-continue"), (b"Content-Length", b"%d" % len(body))]
+    head = request(CHAT, key, fields=fields, method="post").replace(b"post ", b"POST ", 1)
+    async with Client.connect(stack.address) as client:
+        assert (await client.begin(head)).status == 100  # it was admitted, and its body is waited for
+        if decided == "revoked":
+            await stack.stores.keys.revoke(key_id)
+        else:
+            await stack.stores.account_desk.set_status(stack.account.id, "suspended", OPERATOR)
+        await stack.gateway.callers.refresh_step()
+        assert error_of(await client.ask(body))["code"] == code
+    await assert_untouched(stack, openai)
+
+
 BAD_BODIES: list[tuple[str, bytes, int, str | None]] = [
     (CHAT, b"", 400, None),
     (CHAT, b"not json", 400, None),
