@@ -155,7 +155,7 @@ class Recovery:
         )
         await self._drain(connection, shards)
         for shard in shards:
-            await self._restore_holds(shard)
+            await self._restore_holds(shard, epochs[shard])
         await self._let_in(epochs)
         with outages():
             await connection.execute(self._sql["rebuilt"], list(epochs), list(epochs.values()))
@@ -175,22 +175,28 @@ class Recovery:
                 *(self._credits.ack(shard, posted.positions[shard], ids) for shard, ids in requests.items())
             )
 
-    async def _restore_holds(self, shard: int) -> None:
+    async def _restore_holds(self, shard: int, epoch: int) -> None:
         """Carry the open holds that Redis still has into the new epoch; forget those that have ended in Postgres."""
         keys = SHARD_KEYS[shard]
         request_ids = [raw.decode() for raw in await self._link.command(b"ZRANGE", keys.leases, 0, -1)]
         for start in range(0, len(request_ids), RESTORE_COUNT):
-            await self._restore_some(keys, request_ids[start : start + RESTORE_COUNT])
+            await self._restore_some(keys, request_ids[start : start + RESTORE_COUNT], epoch)
 
-    async def _restore_some(self, keys: ShardKeys, request_ids: list[str]) -> None:
+    async def _restore_some(self, keys: ShardKeys, request_ids: list[str], epoch: int) -> None:
         lines = await self._link.command(b"MGET", *map(keys.hold, request_ids))
         over = await self._ledger.ended(request_ids) | (await self._ledger.lapses(request_ids)).keys()
+        holds = {
+            request_id: None if line is None else read_hold(line)
+            for request_id, line in zip(request_ids, lines, strict=True)
+        }
         still_open = {
             request_id: hold
-            for request_id, line in zip(request_ids, lines, strict=True)
-            if line is not None and request_id not in over and (hold := read_hold(line)).state is HoldState.OPEN
+            for request_id, hold in holds.items()
+            if hold is not None and request_id not in over and hold.state is HoldState.OPEN
         }
-        if ended := [each for each in request_ids if each not in still_open]:
+        # Of this epoch is what a gateway registered meanwhile, and may have ended: that it did is not forgotten.
+        ours = [each for each, hold in holds.items() if hold is None or hold.epoch != epoch]
+        if ended := [each for each in ours if each not in still_open]:
             await asyncio.gather(
                 self._link.command(b"ZREM", keys.leases, *ended),
                 self._link.command(b"DEL", *map(keys.hold, ended)),

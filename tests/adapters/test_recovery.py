@@ -6,11 +6,15 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from gateway.adapters.redis.credits import AccountUnloaded, HoldMissing, ShardCold
+from gateway.adapters.recovery import RESTORE_COUNT, Recovery
+from gateway.adapters.redis.credits import AccountUnloaded, Credits, HoldMissing, ShardCold
+from gateway.adapters.redis.scripts import Scripts
 from gateway.adapters.redis.stored_holds import read_hold
 from gateway.core.calls.usage import Usage
-from gateway.core.holds import Flag, HoldState
+from gateway.core.holds import Flag, Hold, HoldState, Settlement
+from gateway.core.money import MicroCredits
 from gateway.core.shards import SHARD_KEYS, SHARDS, shard_of
+from gateway.resources import shipped
 from tests.books import Books, new_id, open_books, settlement
 from tests.books_redis import Desk, open_desk
 
@@ -106,6 +110,39 @@ async def test_open_holds_outlive_a_rebuild_with_their_progress(desk: Desk) -> N
     assert stored.opened()[0] == 7
     await desk.credits.capture(call)
     await require_equal(desk, account.id, 70)
+
+
+class Busy(Credits):
+    """Credits beside which, as soon as a hold was carried over, a gateway carries over one of its own and ends it."""
+
+    ending: Settlement | None = None
+
+    async def restore(
+        self, hold: Hold, *, lapsed_cost: MicroCredits | None = None, lease_ms: int | None = None
+    ) -> bool:
+        restored = await super().restore(hold, lapsed_cost=lapsed_cost, lease_ms=lease_ms)
+        call, self.ending = self.ending, None
+        if call is not None:
+            await super().restore(Hold(call.request_id, call.held, "", call.terms))
+            await self.capture(call)
+        return restored
+
+
+async def test_what_a_gateway_ended_during_a_rebuild_is_not_forgotten_by_it(desk: Desk) -> None:
+    account = await desk.books.account(grant=10**6)
+    calls = [settlement(account.id, 30) for _ in range(RESTORE_COUNT + 1)]
+    for call in calls:
+        await desk.open_hold(call)
+    keys = SHARD_KEYS[shard_of(account.id)]
+    (last,) = await desk.link.command(b"ZRANGE", keys.leases, -1, -1)
+    ended = next(call for call in calls if call.request_id == last.decode())
+    busy = Busy(desk.link, Scripts(shipped("lua")), lease_ms=60_000, refusal_ttl_ms=1000, tombstone_ttl_ms=60_000)
+    busy.ending = ended
+    recovery = Recovery(desk.books.pool, desk.books.ledger, busy, desk.books.outbox, desk.link, grace_ms=0)
+    await recovery.mark_for_rebuild([shard_of(account.id)])
+    assert await recovery.rebuild_where_needed() == [shard_of(account.id)]
+    await busy.capture(ended)  # told again, as after an answer that was lost
+    await require_equal(desk, account.id, 10**6 - 30, held=30 * RESTORE_COUNT)
 
 
 async def test_a_hold_that_ended_in_postgres_does_not_come_back_with_an_older_redis(desk: Desk) -> None:
