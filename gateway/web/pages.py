@@ -36,7 +36,8 @@ PAGING = (
 def limit_of(request: web.Request) -> int:
     """Raises `InvalidRequest`."""
     text = request.query.get("limit", str(LIMIT_DEFAULT))
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:6]) <= LIMIT_MAX:
+    is_short = text.isascii() and text.isdecimal() and len(text) <= len(str(LIMIT_MAX))
+    if not is_short or not 1 <= int(text) <= LIMIT_MAX:
         raise InvalidRequest(f"limit is a whole number from 1 to {LIMIT_MAX}.", param="limit")
     return int(text)
 

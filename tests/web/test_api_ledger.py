@@ -101,6 +101,8 @@ async def test_days_are_taken_whole(stack: Stack) -> None:
         ("limit=0", "limit"),
         ("limit=1001", "limit"),
         ("limit=99999999999999999999", "limit"),
+        ("limit=0001000000", "limit"),
+        ("limit=000001" + "0" * 5000, "limit"),
         ("from=yesterday", "from"),
         ("to=2026-11-21T00:00:00", "to"),
         ("to=9999-12-31", "to"),
