@@ -43,6 +43,11 @@ def test_an_hours_worth_flows_off_within_an_hour() -> None:
     assert admitted(limit, [0.0] * 20 + [599.9, 600.0, 4200.0]) == [0.0] * 6 + [600.0, 4200.0]
 
 
+@given(st.integers(1, 500), st.floats(0, 2e9), st.sampled_from([MINUTE_S, HOUR_S]))
+def test_no_fraction_of_a_window_costs_the_last_one_of_a_burst(most: int, now: float, window_s: float) -> None:
+    assert len(admitted(AddressLimit(most, 10, window_s), [now] * (most + 5))) == most
+
+
 def test_trying_on_while_refused_does_not_make_the_wait_longer() -> None:
     limit = AddressLimit(6, 10)
     for _ in range(1000):

@@ -1,6 +1,6 @@
 """So much within a minute, or an hour, from one network address, counted in this process alone.
 
-A rate is kept as the time by which all that was taken has flowed off (GCRA): it may lie one window ahead, and no more.
+What was taken flows off evenly, a window's worth in a window; how much is left of it at the last taking is kept.
 """
 
 from collections import OrderedDict
@@ -20,24 +20,27 @@ class AddressLimit:
         self.most = most
         self._addresses_max = addresses_max
         self._window_s = window_s
-        self._full_at: OrderedDict[str, float] = OrderedDict()
+        self._taken: OrderedDict[str, tuple[float, float]] = OrderedDict()  # what was left, and when
 
     def wait_s(self, address: Address | None, now_s: float) -> float:
         """How long until another one is allowed; 0 if it is now. Takes nothing."""
-        full_at = self._full_at.get(_network(address), now_s)
-        return max(0.0, full_at + self._window_s / self.most - now_s - self._window_s)
+        return max(0.0, (self._left(_network(address), now_s) + 1 - self.most) * self._window_s / self.most)
 
     def take(self, address: Address | None, now_s: float) -> None:
         """Count one, allowed or not; what is beyond the limit does not make the wait longer."""
         network = _network(address)
-        full_at = max(self._full_at.get(network, now_s), now_s) + self._window_s / self.most
-        self._full_at[network] = min(full_at, now_s + self._window_s)
-        self._full_at.move_to_end(network)
-        if len(self._full_at) > self._addresses_max:
-            self._full_at.popitem(last=False)
+        self._taken[network] = min(self._left(network, now_s) + 1, self.most), now_s
+        self._taken.move_to_end(network)
+        if len(self._taken) > self._addresses_max:
+            self._taken.popitem(last=False)
+
+    def _left(self, network: str, now_s: float) -> float:
+        """What has not flowed off yet; a whole number at the moment of a burst, however odd the rate."""
+        left, at_s = self._taken.get(network, (0.0, now_s))
+        return max(0.0, left - max(0.0, now_s - at_s) * self.most / self._window_s)
 
     def __len__(self) -> int:
-        return len(self._full_at)
+        return len(self._taken)
 
 
 def _network(address: Address | None) -> str:
