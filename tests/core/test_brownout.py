@@ -1,3 +1,5 @@
+import tracemalloc
+
 import msgspec
 import pytest
 
@@ -157,6 +159,18 @@ def test_a_session_can_be_refused_as_a_call_can(level: Level, caller: Caller) ->
     with pytest.raises(ModelBrownedOut):
         Brownouts((brownout(level),)).check_session("gpt-4o", caller, NOW_MS)
     Brownouts((brownout(level),)).check_session("o3", caller, NOW_MS)
+
+
+def test_of_what_sessions_ask_for_nothing_large_is_kept() -> None:
+    refusing = Brownouts((brownout(Level.REFUSE, "gpt-4o*"),))
+    with pytest.raises(ModelBrownedOut):
+        refusing.check_session("gpt-4o-" + "x" * 100_000, ANYBODY, NOW_MS)
+    tracemalloc.start()
+    for number in range(100):
+        refusing.check_session(f"o{number}" + "x" * 100_000, ANYBODY, NOW_MS)
+    kept_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept_bytes < 1_000_000
 
 
 def test_level_4_refuses_everybody_with_the_banner() -> None:

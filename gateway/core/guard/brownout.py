@@ -22,6 +22,7 @@ from gateway.core.guard.caps import Bounds
 from gateway.core.guard.flags import Banner
 from gateway.core.pricing.rates import DEFAULT_TIER
 
+MODEL_LENGTH_MAX = 256  # of one that is not known to be sold: what is remembered of it must stay small
 FLEX_TIER = "flex"  # cheaper, and gives way by itself
 
 # A client that is told to come back much later gives up; the end of a brownout is a guess besides.
@@ -131,7 +132,8 @@ class Brownouts(msgspec.Struct, frozen=True):
 
     def check_session(self, model: str, caller: Caller, now_ms: int) -> None:
         """Raises `ModelBrownedOut` for a session: nothing of it can be trimmed, but it can be refused."""
-        brownout = self.of(model, model)
+        name = model[:MODEL_LENGTH_MAX]
+        brownout = self.of(name, name)
         if brownout is not None:
             _check(caller, brownout, now_ms)
 
