@@ -89,6 +89,24 @@ async def test_what_is_wrong_is_found_among_many_and_told_once(
     assert "account no-uuid is in Redis only" in balances
 
 
+async def test_what_cannot_be_read_is_told_and_hides_nothing_else(
+    desk: Desk, narrow: RedisLink, neighbours: list[str]
+) -> None:
+    keys = SHARD_KEYS[SHARD]
+    lost, garbled, wrong = neighbours[:3]
+    await desk.books.redis.hdel(keys.account(lost), "held")
+    await desk.books.redis.hset(keys.account(garbled), "balance", "much")
+    await desk.books.redis.hincrby(keys.account(wrong), "balance", 3)
+    account = await desk.books.account(grant=10**9)
+    hold = await desk.open_hold(settlement(account.id, 10))
+    key = SHARD_KEYS[shard_of(account.id)].hold(hold.request_id)
+    await desk.link.command(b"SET", key, f"x open {account.id} 1 f 10 0 {{}} {{}}")
+    held, balances = await check_redis(desk.books.pool, narrow, at_once=AT_ONCE)
+    unreadable = {f"account {each}: its amounts in Redis are no whole numbers" for each in (lost, garbled)}
+    assert set(held) == unreadable | {f"account {account.id}: 10 held, open holds 0"}
+    assert set(balances) == unreadable | {f"account {wrong}: 3 in Redis, 0 by Postgres and the outbox"}
+
+
 async def test_an_event_that_the_outbox_lost_leaves_its_shard_uncompared(desk: Desk, narrow: RedisLink) -> None:
     account = await desk.books.account(grant=10**9)
     for _ in range(3):

@@ -32,6 +32,7 @@ class LoadedAccount(msgspec.Struct, frozen=True):
     credit_seq: int
     in_holds: MicroCredits  # the sum of its open holds
     unposted: MicroCredits  # what events that Postgres does not have took
+    is_readable: bool = True  # else its own amounts are told as 0
 
 
 class _Unposted(msgspec.Struct, frozen=True):
@@ -81,7 +82,7 @@ class ShardReader:
         for event in self._unposted:
             unposted[event.account_id] += event.cost
         loaded = [
-            LoadedAccount(each, int(fields[1]), int(fields[2]), int(fields[3]), in_holds[each], unposted[each])
+            _loaded(each, fields[1:], in_holds[each], unposted[each])
             for each, fields in zip(account_ids, found, strict=True)
             if fields[0] == redis_epoch
         ]
@@ -136,10 +137,24 @@ class ShardReader:
         return result
 
 
+def _loaded(
+    account_id: str, amounts: Sequence[bytes | None], in_holds: MicroCredits, unposted: MicroCredits
+) -> LoadedAccount:
+    try:
+        balance, held, credit_seq = (int(each or b"") for each in amounts)
+    except ValueError:
+        return LoadedAccount(account_id, 0, 0, 0, in_holds, unposted, is_readable=False)
+    return LoadedAccount(account_id, balance, held, credit_seq, in_holds, unposted)
+
+
 def _open_holds(lines: Sequence[bytes | None], epoch: int) -> Counter[str]:
-    """What is held by open holds of this epoch, by account."""
+    """What is held by open holds of this epoch, by account. One that cannot be read is missing, and so noticed."""
     held: Counter[str] = Counter()
-    for hold in (read_hold(line) for line in lines if line is not None):
+    for line in lines:
+        try:
+            hold = read_hold(line or b"")
+        except ValueError:
+            continue
         if hold.epoch == epoch and hold.state is HoldState.OPEN:
             held[hold.account_id] += hold.amount
     return held
