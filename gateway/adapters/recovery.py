@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+import structlog
+
 from gateway.adapters.postgres.database import Connection, LedgerUnavailable, Pool, load_queries, outages
 from gateway.adapters.postgres.ledger import Ledger
 from gateway.adapters.redis.credits import AccountUnloaded, Credits, ShardCold, ShardState
@@ -17,6 +19,8 @@ from gateway.adapters.redis.stored_holds import StoredHold, read_hold
 from gateway.core.accounting.posting import Event, Position
 from gateway.core.holds import Hold, HoldState
 from gateway.core.shards import SHARD_KEYS, ShardKeys, shard_of
+
+log = structlog.get_logger(__name__)
 
 REBUILD_LOCK = 7_077_003
 # Reserves are refused until the rebuild is over; it sets the real moment itself.
@@ -185,10 +189,7 @@ class Recovery:
     async def _restore_some(self, keys: ShardKeys, request_ids: list[str], epoch: int) -> None:
         lines = await self._link.command(b"MGET", *map(keys.hold, request_ids))
         over = await self._ledger.ended(request_ids) | (await self._ledger.lapses(request_ids)).keys()
-        holds = {
-            request_id: None if line is None else read_hold(line)
-            for request_id, line in zip(request_ids, lines, strict=True)
-        }
+        holds = {request_id: _carried(request_id, line) for request_id, line in zip(request_ids, lines, strict=True)}
         still_open = {
             request_id: hold
             for request_id, hold in holds.items()
@@ -223,3 +224,15 @@ class Recovery:
                 for shard, epoch in epochs.items()
             )
         )
+
+
+def _carried(request_id: str, line: bytes | None) -> StoredHold | None:
+    """The hold that can be carried over; None if there is none, or nobody can read it: it must not keep the others."""
+    try:
+        hold = None if line is None else read_hold(line)
+        if hold is not None and hold.state is HoldState.OPEN:
+            hold.opened()
+    except ValueError as error:
+        log.error("hold is unreadable, and forgotten", request_id=request_id, error=str(error))
+        return None
+    return hold

@@ -112,6 +112,23 @@ async def test_open_holds_outlive_a_rebuild_with_their_progress(desk: Desk) -> N
     await require_equal(desk, account.id, 70)
 
 
+@pytest.mark.parametrize(
+    "line", [b"nonsense", b"x open a 1 f 10 0 {} {}", b"1 open a 1 f 10 0 {} {}", b"1 open a 1 f 10 0"]
+)
+async def test_a_hold_that_nobody_can_read_keeps_no_shard_from_its_rebuild(desk: Desk, line: bytes) -> None:
+    account = await desk.books.account(grant=100)
+    garbled, whole = settlement(account.id, 20), settlement(account.id, 30)
+    for call in (garbled, whole):
+        await desk.open_hold(call)
+    await desk.link.command(b"SET", SHARD_KEYS[shard_of(account.id)].hold(garbled.request_id), line)
+    await desk.recovery.mark_for_rebuild([shard_of(account.id)])
+    assert await desk.rebuilder.step() == 1
+    await require_equal(desk, account.id, 100, held=30)
+    await desk.credits.restore(Hold(garbled.request_id, 20, "f", garbled.terms))  # as its gateway does
+    await desk.credits.capture(garbled)
+    await require_equal(desk, account.id, 80, held=30)
+
+
 class Busy(Credits):
     """Credits beside which, as soon as a hold was carried over, a gateway carries over one of its own and ends it."""
 
