@@ -197,14 +197,29 @@ class Recovery:
         }
         # Of this epoch is what a gateway registered meanwhile, and may have ended: that it did is not forgotten.
         ours = [each for each, hold in holds.items() if hold is None or hold.epoch != epoch]
-        if ended := [each for each in ours if each not in still_open]:
+        await self._forget(keys, [each for each in ours if each not in still_open])
+        accounts = {hold.account_id for hold in still_open.values()}
+        unknown = {each for each in accounts if not await self._is_loaded_anew(each)}
+        await self._forget(keys, [each for each, hold in still_open.items() if hold.account_id in unknown])
+        await asyncio.gather(
+            *(self._restore(each, hold) for each, hold in still_open.items() if hold.account_id not in unknown)
+        )
+
+    async def _forget(self, keys: ShardKeys, request_ids: list[str]) -> None:
+        if request_ids:
             await asyncio.gather(
-                self._link.command(b"ZREM", keys.leases, *ended),
-                self._link.command(b"DEL", *map(keys.hold, ended)),
+                self._link.command(b"ZREM", keys.leases, *request_ids),
+                self._link.command(b"DEL", *map(keys.hold, request_ids)),
             )
-        for account_id in {hold.account_id for hold in still_open.values()}:
+
+    async def _is_loaded_anew(self, account_id: str) -> bool:
+        """Load it; False if there is no such account: a Postgres restored from a backup may lack the newest ones."""
+        try:
             await self._load_now(account_id, is_rebuilder=True)
-        await asyncio.gather(*(self._restore(request_id, hold) for request_id, hold in still_open.items()))
+        except AccountUnloaded:
+            log.error("open holds of an account that Postgres lacks are forgotten", account_id=account_id)
+            return False
+        return True
 
     async def _restore(self, request_id: str, stored: StoredHold) -> None:
         progress, usage, terms = stored.opened()

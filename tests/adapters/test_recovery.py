@@ -129,6 +129,20 @@ async def test_a_hold_that_nobody_can_read_keeps_no_shard_from_its_rebuild(desk:
     await require_equal(desk, account.id, 80, held=30)
 
 
+async def test_open_holds_of_an_account_that_postgres_lost_keep_no_shard_from_its_rebuild(desk: Desk) -> None:
+    account = await desk.books.account(grant=100)
+    await desk.open_hold(settlement(account.id, 30))
+    shard = shard_of(account.id)
+    lost_id = next(each for each in iter(new_id, "") if shard_of(each) == shard)
+    await desk.credits.load(lost_id, 100, 0)
+    call = settlement(lost_id, 20)
+    await desk.credits.reserve(Hold(call.request_id, 20, "f", call.terms))
+    await desk.recovery.mark_for_rebuild([shard])
+    assert await desk.rebuilder.step() == 1
+    await require_equal(desk, account.id, 100, held=30)
+    assert await desk.link.command(b"ZCARD", SHARD_KEYS[shard].leases) == 1
+
+
 class Busy(Credits):
     """Credits beside which, as soon as a hold was carried over, a gateway carries over one of its own and ends it."""
 
