@@ -11,7 +11,3 @@ down_revision = "0001"
 def upgrade() -> None:
     statements = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
     op.get_bind().exec_driver_sql(statements, execution_options={"no_parameters": True})
-
-
-def downgrade() -> None:
-    raise NotImplementedError("A ledger is not taken down; restore a backup into another database instead.")
