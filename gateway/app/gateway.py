@@ -29,7 +29,7 @@ from gateway.core.holds import Settlement
 from gateway.core.pricing.schedule import Schedule
 from gateway.loops import every
 from gateway.proxy.breaker_notices import BreakerNotices
-from gateway.proxy.exchange import Exchange
+from gateway.proxy.exchange import Callers, Exchange
 from gateway.proxy.follow import ShardFollower
 from gateway.proxy.http1.client import Pool as UpstreamPool
 from gateway.proxy.http1.handover import Handover
@@ -113,32 +113,44 @@ class Gateway:
         self.stripe = stripe_parts(config, stores)
         self._tokens = token_callers(config, stores)
         everybody = self.callers if self._tokens is None else KeysAndTokens(self.callers, self._tokens)
-        reporting = Reporting(
-            UsageReports(stores.pool),
-            self.leases,
-            self.settlements,
-            stores.ledger,
-            self.caps.directory,
-            controls=self.controls.snapshot,
-            new_id=new_request_id,
-            now_ms=now_ms,
-            at_once_max=config.reports.at_once_max,
-        )
         self._public = control_plane(
             config,
             stores,
             everybody,
             self.stripe,
             self.controls.snapshot,
-            reporting,
+            self._reporting(),
             cards,
             is_ready=lambda: not self.ready.missing,
         )
         make_protocol = protocol_of(
             self._public, head_bytes_max=edge.head_bytes_max, header_count_max=edge.header_count_max
         )
-        self.exchange = Exchange(
-            callers=everybody if Scope.CALLS in config.identity.scopes else self.callers,
+        self.exchange = self._exchange_of(
+            cards,
+            everybody if Scope.CALLS in config.identity.scopes else self.callers,
+            Handover(make_protocol, body_bytes_max=edge.control_body_bytes_max),
+        )
+        self.server = Server(self.exchange, _edge_limits(config), on_refused=self._edge_refused)
+        self._follower = ShardFollower(stores.ledger, stores.credits, self.leases, self.settlements)
+
+    def _reporting(self) -> Reporting:
+        return Reporting(
+            UsageReports(self._stores.pool),
+            self.leases,
+            self.settlements,
+            self._stores.ledger,
+            self.caps.directory,
+            controls=self.controls.snapshot,
+            new_id=new_request_id,
+            now_ms=now_ms,
+            at_once_max=self._config.reports.at_once_max,
+        )
+
+    def _exchange_of(self, cards: Schedule, callers: Callers, control: Handover) -> Exchange:
+        config, edge = self._config, self._config.edge
+        return Exchange(
+            callers=callers,
             caps=self.caps.directory,
             cards=cards,
             leases=self.leases,
@@ -148,7 +160,7 @@ class Gateway:
             breakers=self.breakers,
             rules=self.rules,
             sessions=self.sessions,
-            control=Handover(make_protocol, body_bytes_max=edge.control_body_bytes_max),
+            control=control,
             tokenizer=self.tokenizer,
             tally=self.tally,
             strangers=Strangers(
@@ -157,8 +169,8 @@ class Gateway:
                 addresses_max=edge.addresses_max,
                 clock=time.monotonic,
             ),
-            body_bytes_max=config.edge.body_bytes_max,
-            bodies_bytes_max=config.edge.bodies_bytes_max,
+            body_bytes_max=edge.body_bytes_max,
+            bodies_bytes_max=edge.bodies_bytes_max,
             auto_tier=config.estimate.auto_service_tier,
             controls=self.controls.snapshot,
             new_id=RequestIds(),
@@ -166,8 +178,6 @@ class Gateway:
             missing=lambda: self.ready.missing,
             trusted_proxies=edge.trusted_proxies,
         )
-        self.server = Server(self.exchange, _edge_limits(config), on_refused=self._edge_refused)
-        self._follower = ShardFollower(stores.ledger, stores.credits, self.leases, self.settlements)
 
     async def start(self, host: str, port: int, listener: socket.socket | None = None) -> str:
         """Listen for the public; returns "host:port". Raises OSError."""
