@@ -2,7 +2,8 @@
      Postgres has charged, what the outbox has that Postgres did not have yet, and the holds that are open now.
      KEYS   1 shard  2 caps  3 leases  4 outbox  5 hold, without its request id
      ARGV   1 epoch  2 position_epoch, 3 position_seq (of the last event that Postgres had)  4 is_checked ("1": refuse if
-            the outbox does not follow on that position)  5 level  6 its id  7 account_id  8 keep_from (a date)
+            the outbox does not follow on that position; else what this epoch has counted is not lowered, since what is
+            told may lack something)  5 level  6 its id  7 account_id  8 keep_from (a date)
             then for each window 9 name  10 from  11 to (request ids: from ≤ id < to)  12 charged, by Postgres; "" if the
             window has no cap: then nothing of it is kept
      Reply  {"COUNTED", uncounted: open calls whose end will not be told here} | {"BEHIND"} | {"EPOCH", current}
@@ -35,8 +36,9 @@ local function is_of_level(terms)
   return (level == "key" and terms.key_id or terms.member_id) == id
 end
 
+local is_checked, is_anew = ARGV[4] == "1", call("HGET", KEYS[2], "epoch") ~= epoch
 local events = call("XRANGE", KEYS[4], "(" .. ARGV[2] .. "-" .. ARGV[3], "+")
-if ARGV[4] == "1" then
+if is_checked then
   local first = events[1] and match(events[1][1], "%-(%d+)$") + 0 or last_seq + 1
   if first ~= position_seq + 1 then return {"BEHIND"} end
 end
@@ -73,14 +75,14 @@ for _, request_id in ipairs(call("ZRANGE", KEYS[3], 0, -1)) do
 end
 
 -- Windows that are long over go, and all that another epoch has counted. Others stay, for calls that still end in them.
-local is_anew = call("HGET", KEYS[2], "epoch") ~= epoch
 for _, field in ipairs(call("HKEYS", KEYS[2])) do
   local date = match(field, "^([%d%-]+)@")
   if date and (is_anew or date < string.sub(keep_from, 1, #date)) then gone[#gone + 1] = field end
 end
 local writes = {"epoch", epoch, "open", open}
 for _, window in ipairs(windows) do
-  writes[#writes + 1], writes[#writes + 2] = window.name, math.max(window.used, 0)
+  local counted = not is_checked and not is_anew and whole(call("HGET", KEYS[2], window.name)) or 0
+  writes[#writes + 1], writes[#writes + 2] = window.name, math.max(window.used, counted, 0)
 end
 if #gone > 0 then call("HDEL", KEYS[2], unpack(gone)) end
 call("HSET", KEYS[2], unpack(writes))

@@ -104,8 +104,9 @@ class CapCounting:
                 charged = await self._charges.of(holder, windows, has_day=kept.has_day, has_month=kept.has_month)
                 self._credits.adopt(shard_of(holder.account_id), charged.epoch)
             except LedgerUnavailable:
-                # What Postgres has of this window was in Redis' counter before it went away, or there was no call: a
-                # window without a counter has begun since. And what was not posted is in the outbox still.
+                # What Postgres has of a window was in Redis' counter before it went away, and is not lowered now, or
+                # there was no call: a window without a counter has begun since. And what was not posted is in the
+                # outbox still.
                 charged, is_checked = await self._uncharged(holder, kept), False
             try:
                 uncounted = await self._counters.count(holder, windows, charged, is_checked=is_checked)

@@ -353,6 +353,19 @@ async def test_an_outbox_that_has_moved_on_is_not_counted(credits: Credits, link
     assert await desk.day() == 2
 
 
+async def test_what_is_counted_unchecked_never_lowers_what_was_counted(credits: Credits, link: RedisLink) -> None:
+    desk = await desk_with(credits, link, account=Caps(day=1_000, month=1_000))
+    await desk.count(day=400, month=900)
+    await desk.reserved(10)
+    unchecked = Charged(1, Position(0, 0), 0, 0)
+    await desk.counters.count(desk.holder(), desk.windows, unchecked, is_checked=False)
+    assert await desk.used() == Used(410, 910, 1)
+
+    await credits.rebuild(desk.shard, 2, 0, 0)
+    await desk.counters.count(desk.holder(), desk.windows, unchecked._replace(epoch=2), is_checked=False)
+    assert await desk.used() == Used(0, 0, 0)  # what an earlier epoch counted is no truth of this one
+
+
 async def test_a_window_without_a_cap_is_forgotten(credits: Credits, link: RedisLink) -> None:
     desk = await desk_with(credits, link, account=Caps(day=1_000, month=1_000))
     await desk.reserved(10)
