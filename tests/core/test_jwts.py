@@ -39,6 +39,8 @@ def test_an_address_is_verified_by_a_plain_true_only(told: object) -> None:
         {"alg": "HS256"},
         {"alg": "RS512"},
         {"alg": "rs256"},
+        {"alg": ["RS256"]},
+        {"alg": {"RS256": 1}},
         {"alg": "RS256", "jku": "https://evil.example"},
         {"alg": "RS256", "x5u": "https://evil.example"},
         {"alg": "RS256", "x5c": []},

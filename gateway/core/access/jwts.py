@@ -68,8 +68,8 @@ def token_credential_of(authorization: bytes) -> bytes | None:
 
 def key_id_of(header: Mapping[str, Any]) -> str | None:
     """The id of the key that signed; raises `Unauthenticated` for a header that is not believed."""
-    key_id = header.get("kid")
-    if header.get("alg") not in ALGORITHMS or not _UNWELCOME.isdisjoint(header):
+    key_id, algorithm = header.get("kid"), header.get("alg")
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS or not _UNWELCOME.isdisjoint(header):
         raise Unauthenticated
     if key_id is not None and not isinstance(key_id, str):
         raise Unauthenticated
