@@ -6,10 +6,11 @@ from datetime import timedelta
 
 import pytest
 
+from gateway.adapters.postgres.identities import token_key_id
 from gateway.adapters.postgres.spending import SpendingBook
 from gateway.core.access.key_terms import KeyTerms
 from gateway.core.access.roles import Role
-from gateway.core.guard.anomaly import Spending, Subject, Window
+from gateway.core.guard.anomaly import NO_KEY, Spending, Subject, Window
 from tests.books import OPERATOR, Books, open_books
 from tests.spending import spend, spend_hourly
 
@@ -46,7 +47,7 @@ async def test_the_past_of_an_account_is_parted_from_what_is_judged(books: Books
     expected = Spending(1, Window(11, 300, 3), Window(311, 3000, 3))
     assert await spending_of(book, account.id) == {
         Subject(account.id): expected,
-        Subject(account.id, None, "k"): expected,
+        Subject(account.id, None, NO_KEY): expected,
     }
 
 
@@ -68,6 +69,28 @@ async def test_an_account_spends_what_its_keys_do_and_a_member_what_theirs_do(bo
         Subject(account.id, member.id, own): 1,
         Subject(account.id, member.id, second): 10,
         Subject(account.id, None, loose): 100,
+    }
+
+
+async def test_what_came_with_a_token_is_its_members_and_what_another_accounts_key_reported_the_accounts(
+    books: Books,
+) -> None:
+    account, reporter = await books.account(), await books.account()
+    member = await books.members.create(account.id, "a@example.com", Role.MEMBER)
+    stranger = await books.members.create(reporter.id, "r@example.com", Role.MEMBER)
+    _, own = await books.keys.issue(account.id, KeyTerms(member_id=member.id))
+    _, reporting = await books.keys.issue(reporter.id, KeyTerms(member_id=stranger.id))
+    for key_id, amount in ((own, 1), (token_key_id(member.id), 10), (reporting, 100)):
+        await spend(books.pool, account.id, key_id, amount)
+    book = await rolled_up(books)
+
+    spent = await spending_of(book, account.id)
+    assert {subject: each.hour.spent for subject, each in spent.items()} == {
+        Subject(account.id): 111,
+        Subject(account.id, member.id): 11,
+        Subject(account.id, member.id, own): 1,
+        Subject(account.id, member.id, NO_KEY): 10,
+        Subject(account.id, None, NO_KEY): 100,
     }
 
 

@@ -9,11 +9,13 @@ from msgspec import structs
 
 from gateway.adapters.postgres.alerts import Alerts
 from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signature
+from gateway.adapters.postgres.identities import token_key_id
 from gateway.adapters.postgres.notices import Listed, Notices
 from gateway.adapters.postgres.payment_causes import PaymentCauses
 from gateway.adapters.postgres.reviews import ReviewError, Reviews
 from gateway.adapters.postgres.spending import SpendingBook
 from gateway.adapters.stripe.objects import Cause
+from gateway.core.access.roles import Role
 from gateway.core.guard.alerts import Wishes
 from gateway.core.guard.anomaly import Bound, Rule, Rules, Subject, Verdict, Width
 from gateway.core.guard.notices import load_templates
@@ -100,6 +102,27 @@ async def test_by_policy_the_key_alone_is_in_review_and_its_account_is_served(de
 
     [review] = await desk.reviews.listing(count=9)
     assert (review.key_id, review.figures["spent"], await desk.status()) == (desk.keys[0], 1001, "active")
+
+
+async def test_who_spends_with_a_token_is_in_review_as_a_member_for_there_is_no_key(desk: Desk) -> None:
+    member = await desk.books.members.create(desk.account_id, "ada@example.com", Role.MEMBER)
+    watcher = desk.watcher(width="key")
+    for _ in range(2):
+        await spend(desk.books.pool, desk.account_id, token_key_id(member.id), 500_001)
+        await watch(watcher)
+
+    [review] = await desk.reviews.listing(count=9)
+    assert (review.subject, review.key_id, review.figures["rule"]) == ("member ada@example.com", None, Rule.BURST)
+    assert await desk.status() == "active"
+
+
+async def test_what_a_trusted_service_reports_with_its_own_key_puts_the_payer_in_review(desk: Desk) -> None:
+    _, reporting = await desk.books.keys.issue((await desk.books.account()).id)
+    await spend(desk.books.pool, desk.account_id, reporting, 500_001)
+    await watch(desk.watcher(width="key"))
+
+    [review] = await desk.reviews.listing(count=9)
+    assert (review.subject, review.key_id, await desk.status()) == ("the account", None, "in_review")
 
 
 async def test_the_other_keys_of_an_account_are_judged_on_their_own(desk: Desk) -> None:

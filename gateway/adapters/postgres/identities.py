@@ -26,7 +26,6 @@ from gateway.core.errors import BillingUnavailable, Unauthenticated
 log = structlog.get_logger(__name__)
 
 BY_TOKEN = Signature("identity provider", "first seen with a token")
-KEY_ID_PREFIX = "jwt_"  # of what stands in the books for a call that came with a token, before the member's id
 
 
 class TokenPolicy(msgspec.Struct, frozen=True):
@@ -202,7 +201,7 @@ class TokenCallers:
         member_id = str(row["member_id"])
         return Caller(
             account_id=str(row["account_id"]),
-            key_id=KEY_ID_PREFIX + member_id.replace("-", ""),
+            key_id=token_key_id(member_id),
             status=status_of(row),
             on_disconnect=row["on_disconnect"],
             member_id=member_id,
@@ -215,3 +214,8 @@ class TokenCallers:
             priority=row["priority"],
             time_zone=row["time_zone"],
         )
+
+
+def token_key_id(member_id: str) -> str:
+    """What stands in the books, in the place of a key, for what a member did with a token; spending.sql knows it, too."""
+    return "jwt_" + member_id.replace("-", "")

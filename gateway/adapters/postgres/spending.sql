@@ -44,34 +44,37 @@ DELETE FROM spending_hour WHERE hour < $1::timestamptz - interval '9 days'
 -- name: spending
 -- What accounts, their members and their keys spent: $1 accounts, $2 minutes of a burst, $3 what an account must have
 -- spent in a day to be looked at more closely. What was spent before a review of it was released is not judged again, nor
--- what is in review; it does count as usual.
+-- what is in review; it does count as usual. What came with a token is its member's, under no key; what a trusted service
+-- reported with a key of its own account is under no key, too.
 WITH active AS (
     SELECT account_id FROM spending_hour JOIN account ON account.id = account_id AND status = 'active'
     WHERE account_id = ANY($1::uuid[]) AND hour > now() - interval '25 hours'
     GROUP BY account_id HAVING sum(amount) > $3
 ), spender AS (
-    SELECT seen.account_id, seen.key_id, api_key.member_id,
+    SELECT seen.account_id, seen.key_id, coalesce(api_key.id, '') AS own_key_id,
+           coalesce(api_key.member_id, member.id) AS member_id,
            coalesce((
                SELECT max(coalesce(closed_at, 'infinity')) FROM account_review AS review
                WHERE review.account_id = seen.account_id AND cause LIKE 'unusual:%'
                  AND (review.key_id IS NULL OR review.key_id = seen.key_id)
-                 AND (review.member_id IS NULL OR review.member_id = api_key.member_id)
+                 AND (review.member_id IS NULL OR review.member_id = coalesce(api_key.member_id, member.id))
            ), '-infinity') AS cleared_until
     FROM (
         SELECT DISTINCT account_id, key_id FROM spending_hour
         WHERE account_id = ANY($1::uuid[]) AND account_id IN (SELECT account_id FROM active)
           AND hour > now() - interval '8 days'
     ) AS seen
-    LEFT JOIN api_key ON api_key.id = seen.key_id
+    LEFT JOIN api_key ON api_key.id = seen.key_id AND api_key.account_id = seen.account_id
+    LEFT JOIN member ON seen.key_id = 'jwt_' || replace(member.id::text, '-', '') AND member.account_id = seen.account_id
 ), lately AS (
-    SELECT spender.account_id, member_id, spender.key_id,
+    SELECT spender.account_id, member_id, own_key_id AS key_id,
            coalesce(sum(amount) FILTER (WHERE minute > now() - make_interval(mins => $2::integer)), 0) AS burst,
            sum(amount) AS hour
     FROM spender JOIN spending_minute USING (account_id, key_id)
     WHERE spender.account_id = ANY($1::uuid[]) AND minute > now() - interval '60 minutes' AND minute >= cleared_until
     GROUP BY 1, 2, 3
 ), hours AS (
-    SELECT spender.account_id, member_id, spender.key_id, hour, amount, hour >= cleared_until AS is_judged,
+    SELECT spender.account_id, member_id, own_key_id AS key_id, hour, amount, hour >= cleared_until AS is_judged,
            floor(extract(epoch FROM now() - hour) / 86400)::integer AS days_ago
     FROM spender JOIN spending_hour USING (account_id, key_id)
     WHERE spender.account_id = ANY($1::uuid[]) AND hour > now() - interval '8 days'

@@ -61,12 +61,16 @@ class Spending(msgspec.Struct, frozen=True):
     day: Window = Window()  # the last 24 hours, and the last week's days before
 
 
+# The key of what was spent without one of the account's own: with a token, or as a trusted service has reported.
+NO_KEY = ""
+
+
 class Subject(msgspec.Struct, frozen=True):
     """Whose spending it is: a key's, a member's, or all of an account's."""
 
     account_id: str
     member_id: str | None = None
-    key_id: str | None = None  # of a member's key, the member is named too
+    key_id: str | None = None  # of a member's key or token, the member is named too
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -128,9 +132,10 @@ def widen(tripped: Mapping[Subject, Verdict], width: Width) -> dict[Subject, Ver
 
 
 def _widened(subject: Subject, width: Width) -> Subject:
+    """What is put in review for a subject: where there is no key, the token's member, or the account."""
     if width == "account":
         return Subject(subject.account_id)
-    if width == "member" and subject.member_id is not None:
+    if subject.key_id == NO_KEY or (width == "member" and subject.member_id is not None):
         return Subject(subject.account_id, subject.member_id)
     return subject
 
