@@ -217,5 +217,5 @@ class TokenCallers:
 
 
 def token_key_id(member_id: str) -> str:
-    """What stands in the books, in the place of a key, for what a member did with a token; spending.sql knows it, too."""
+    """What stands in the books in the place of a key, for what a member did with a token; spending.sql knows it."""
     return "jwt_" + member_id.replace("-", "")
