@@ -1,19 +1,21 @@
 """`tollgate accounts …`: who pays, what they have, promotional credit, and how an account is treated."""
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gateway.adapters.postgres.account_desk import AccountTerms
 from gateway.adapters.postgres.accounts import Account
 from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
-from gateway.config import Config
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, parsed, show, table, target
 from gateway.core.access.callers import Priority
 from gateway.core.holds import Balance
-from gateway.core.money import InvalidAmount, format_credits, parse_credits
+from gateway.core.money import format_credits, parse_credits
 from gateway.core.spans import read_span
+
+if TYPE_CHECKING:
+    from gateway.app.stores import Stores
 
 app = typer.Typer(help="Accounts: create, list, show, grant, set, top.", no_args_is_help=True)
 
@@ -47,14 +49,8 @@ def create(
     """Create an account."""
     signature = signed(author, reason)
 
-    async def main(settings: Config) -> str:
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return (await stores.accounts.create(name, signature)).id
-
-    account_id = run(main(target(data, config)))
-    show(as_json, {"account": account_id, "name": name}, f"account {account_id} created for {name}")
+    made = on_stores(target(data, config), lambda stores: stores.accounts.create(name, signature))
+    show(as_json, {"account": made.id, "name": name}, f"account {made.id} created for {name}")
 
 
 @app.command("list")
@@ -67,25 +63,18 @@ def list_accounts(
     as_json: AsJson = False,
 ) -> None:
     """List accounts by name, with what the ledger says they have."""
-
-    async def main(settings: Config) -> list[dict[str, Any]]:
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            listed = await stores.account_desk.page(status, after, count)
-            return [
-                {
-                    "account": each.account_id,
-                    "name": each.name,
-                    "status": each.status,
-                    "plan": each.plan,
-                    "balance": format_credits(each.balance),
-                    "balance_ucr": each.balance,
-                }
-                for each in listed
-            ]
-
-    values = run(main(target(data, config)))
+    listed = on_stores(target(data, config), lambda stores: stores.account_desk.page(status, after, count))
+    values = [
+        {
+            "account": each.account_id,
+            "name": each.name,
+            "status": each.status,
+            "plan": each.plan,
+            "balance": format_credits(each.balance),
+            "balance_ucr": each.balance,
+        }
+        for each in listed
+    ]
     columns = ("name", "status", "plan", "balance")
     rows = [[each[column] for column in columns] for each in values]
     title = f"{len(rows)} accounts" + (f"; more: --after {rows[-1][0]}" if len(rows) == count else "")
@@ -98,16 +87,12 @@ def show_account(
 ) -> None:
     """Show what an account has: balance, held by running calls, available."""
 
-    async def main(settings: Config) -> dict[str, Any]:
-        from gateway.app.stores import open_stores
+    async def look(stores: "Stores") -> tuple[Account, Balance]:
+        found = await stores.accounts.find(account)
+        return found, await stores.live_balance(found.id)
 
-        async with open_stores(settings) as stores:
-            found = await stores.accounts.find(account)
-            balance = await stores.live_balance(found.id)
-            described = {"account": found.id, "name": found.name}
-            return described | _settings_of(found) | amounts(balance)
-
-    values = run(main(target(data, config)))
+    found, balance = on_stores(target(data, config), look)
+    values = _described(found) | amounts(balance)
     columns = ("name", "status", "balance", "held", "available")
     rows = [[values[column] for column in columns]]
     show(as_json, values, table(f"account {values['account']}", columns, rows, right=columns[2:]))
@@ -125,22 +110,16 @@ def grant(
     as_json: AsJson = False,
 ) -> None:
     """Give promotional credit; it is in the ledger at once and spendable within a second."""
-    try:
-        amount = parse_credits(credits)
-    except InvalidAmount as error:
-        raise CommandFailed(f"CREDITS: {error}") from error
+    amount = parsed("CREDITS", parse_credits, credits)
     who = signed(author, reason).author
 
-    async def main(settings: Config) -> dict[str, Any]:
-        from gateway.app.stores import open_stores
+    async def give(stores: "Stores") -> dict[str, Any]:
+        found = await stores.accounts.find(account)
+        await stores.accounts.grant(found.id, amount, reason, who)
+        await stores.crediter.step()
+        return {"account": found.id} | amounts(await stores.live_balance(found.id))
 
-        async with open_stores(settings) as stores:
-            found = await stores.accounts.find(account)
-            await stores.accounts.grant(found.id, amount, reason, who)
-            await stores.crediter.step()
-            return {"account": found.id} | amounts(await stores.live_balance(found.id))
-
-    values = run(main(target(data, config)))
+    values = on_stores(target(data, config), give)
     show(
         as_json,
         values | {"granted": format_credits(amount), "granted_ucr": amount},
@@ -175,20 +154,16 @@ def set_account(
         raise CommandFailed("--status needs a --reason")
     signature = signed(author, BY_COMMAND if reason is None else reason)
 
-    async def main(settings: Config) -> dict[str, Any]:
-        from gateway.app.stores import open_stores
+    async def change(stores: "Stores") -> Account:
+        found = await stores.accounts.find(account)
+        if terms != AccountTerms():
+            await stores.account_desk.set_terms(found.id, terms, signature)
+        if status is not None:
+            await stores.account_desk.set_status(found.id, status, signature)
+        return await stores.accounts.find(found.id)
 
-        async with open_stores(settings) as stores:
-            found = await stores.accounts.find(account)
-            if terms != AccountTerms():
-                await stores.account_desk.set_terms(found.id, terms, signature)
-            if status is not None:
-                await stores.account_desk.set_status(found.id, status, signature)
-            now = await stores.accounts.find(found.id)
-            return {"account": now.id, "name": now.name} | _settings_of(now)
-
-    values = run(main(target(data, config)))
-    show(as_json, values, f"{values['name']}: {values['status']}, on disconnect {values['on_disconnect']}")
+    changed = on_stores(target(data, config), change)
+    show(as_json, _described(changed), f"{changed.name}: {changed.status}, on disconnect {changed.on_disconnect}")
 
 
 @app.command("top")
@@ -201,18 +176,8 @@ def top(
     as_json: AsJson = False,
 ) -> None:
     """Show who uses most: for the daily review."""
-    try:
-        span = read_span(window)
-    except ValueError as error:
-        raise CommandFailed(f"--window: {error}") from error
-
-    async def main(settings: Config) -> list[Any]:
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return list(await stores.account_desk.top(span, count))
-
-    spenders = run(main(target(data, config)))
+    span = parsed("--window", read_span, window)
+    spenders = on_stores(target(data, config), lambda stores: stores.account_desk.top(span, count))
     values = [
         {
             "account": each.account_id,
@@ -233,8 +198,10 @@ def top(
     show(as_json, values, shown if values else "no calls in that time")
 
 
-def _settings_of(account: Account) -> dict[str, str]:
+def _described(account: Account) -> dict[str, str | int]:
     return {
+        "account": account.id,
+        "name": account.name,
         "status": account.status,
         "on_disconnect": account.on_disconnect,
         "plan": account.plan,

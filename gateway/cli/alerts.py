@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.accounts import AccountArgument
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, target
-from gateway.config import Config
-from gateway.core.money import InvalidAmount, format_credits, parse_credits
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, parsed, show, target
+from gateway.core.guard.alerts import Wishes
+from gateway.core.money import format_credits, parse_credits
 
 if TYPE_CHECKING:
-    from gateway.core.guard.alerts import Wishes
+    from gateway.app.stores import Stores
 
 app = typer.Typer(help="Alerts of low balances: show, set.", no_args_is_help=True)
 
@@ -21,13 +21,10 @@ def show_alerts(
 ) -> None:
     """Show when an account is warned."""
 
-    async def main(settings: Config) -> "Wishes":
-        from gateway.app.stores import open_stores
+    async def look(stores: "Stores") -> Wishes:
+        return await stores.alerts.wishes((await stores.accounts.find(account)).id)
 
-        async with open_stores(settings) as stores:
-            return await stores.alerts.wishes((await stores.accounts.find(account)).id)
-
-    _show(as_json, run(main(target(data, config))))
+    _show(as_json, on_stores(target(data, config), look))
 
 
 @app.command("set", context_settings={"ignore_unknown_options": True})
@@ -40,30 +37,23 @@ def set_alerts(
     as_json: AsJson = False,
 ) -> None:
     """Say when an account is warned; what is not named stays as it is."""
-    try:
-        amount = parse_credits(below) if below else None
-    except InvalidAmount as error:
-        raise CommandFailed(f"--below: {error}") from error
+    amount = parsed("--below", parse_credits, below) if below else None
     if amount is None and days is None:
         raise CommandFailed("nothing to set; give --below or --days")
     if amount is not None and amount < 0:
         raise CommandFailed("--below: must not be negative; 0 is never")
 
-    async def main(settings: Config) -> "Wishes":
-        from gateway.app.stores import open_stores
-        from gateway.core.guard.alerts import Wishes
+    async def change(stores: "Stores") -> Wishes:
+        account_id = (await stores.accounts.find(account)).id
+        old = await stores.alerts.wishes(account_id)
+        new = Wishes(old.below if amount is None else amount, old.days if days is None else days)
+        await stores.alerts.set(account_id, new)
+        return new
 
-        async with open_stores(settings) as stores:
-            account_id = (await stores.accounts.find(account)).id
-            old = await stores.alerts.wishes(account_id)
-            new = Wishes(old.below if amount is None else amount, old.days if days is None else days)
-            await stores.alerts.set(account_id, new)
-            return new
-
-    _show(as_json, run(main(target(data, config))))
+    _show(as_json, on_stores(target(data, config), change))
 
 
-def _show(as_json: bool, wishes: "Wishes") -> None:
+def _show(as_json: bool, wishes: Wishes) -> None:
     bounds = [f"{format_credits(wishes.below)} credits"] if wishes.below else []
     bounds += [f"{wishes.days} days of usual use"] if wishes.days else []
     values = {"below": format_credits(wishes.below), "below_ucr": wishes.below, "days": wishes.days}

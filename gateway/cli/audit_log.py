@@ -5,9 +5,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.adapters.postgres.audit_log import Logged
-from gateway.cli.target import AsJson, ConfigFile, Data, run, show, table, target
-from gateway.config import Config
+from gateway.cli.target import AsJson, ConfigFile, Data, on_stores, show, table, target
 
 app = typer.Typer(help="The audit log: every operator's change.", no_args_is_help=True)
 
@@ -25,14 +23,10 @@ def show_log(
     as_json: AsJson = False,
 ) -> None:
     """Show the newest changes. --json has what was before and after."""
-
-    async def main(settings: Config) -> list[Logged]:
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return await stores.audit_log.page(before_id=before, subject=subject, author=author, count=count)
-
-    lines = run(main(target(data, config)))
+    lines = on_stores(
+        target(data, config),
+        lambda stores: stores.audit_log.page(before_id=before, subject=subject, author=author, count=count),
+    )
     rows = [
         (each.id, each.at.strftime("%m-%d %H:%M:%S"), each.author, each.action, each.subject, each.reason)
         for each in lines

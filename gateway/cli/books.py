@@ -1,5 +1,6 @@
 """`tollgate books …`: the journal for an accountant, what OpenAI cost, and an operator's corrections."""
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
@@ -13,15 +14,16 @@ from rich.progress import Progress
 
 from gateway.cli.accounts import AccountArgument
 from gateway.cli.operator import Author, signed
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, parsed, show, table, target
 from gateway.config import Config
 from gateway.core.accounting.books import LAYOUTS
 from gateway.core.accounting.ledger import TransferKind
-from gateway.core.money import InvalidAmount, MicroCredits, format_credits, parse_credits
+from gateway.core.money import MicroCredits, format_credits, parse_credits
 
 if TYPE_CHECKING:
     from gateway.adapters.postgres.books import Books
     from gateway.adapters.postgres.books import Progress as OnDay
+    from gateway.app.stores import Stores
 
 app = typer.Typer(help="The books: export, costs, bills, corrections.", no_args_is_help=True)
 
@@ -87,7 +89,7 @@ def export(
                 pieces = _pieces(Books(pool), layout, start, end, lambda done: progress.update(task, completed=done))
                 await _write(pieces, out)
 
-    run(main(target(data, config)))
+    asyncio.run(main(target(data, config)))
 
 
 def _pieces(books: "Books", layout: Format, start: date, end: date, on_day: "OnDay") -> AsyncIterator[str]:
@@ -120,29 +122,23 @@ def costs(first: From, last: To, data: Data = None, config: ConfigFile = None, a
     """Show by model what was charged, what it costs at OpenAI's prices, and the margin."""
     start, end = period(first, last)
 
-    async def main(settings: Config) -> list[dict[str, Any]]:
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            found = await stores.provider_costs.of_days(start, end)
-        return [
-            {
-                "model": each.model,
-                "calls": each.calls,
-                "charged": format_credits(each.charged),
-                "charged_ucr": each.charged,
-                "cost": format_credits(each.cost),
-                "cost_ucr": each.cost,
-                "margin_percent": each.margin_percent,
-            }
-            for each in found
-        ]
-
-    found = run(main(target(data, config)))
+    found = on_stores(target(data, config), lambda stores: stores.provider_costs.of_days(start, end))
+    values = [
+        {
+            "model": each.model,
+            "calls": each.calls,
+            "charged": format_credits(each.charged),
+            "charged_ucr": each.charged,
+            "cost": format_credits(each.cost),
+            "cost_ucr": each.cost,
+            "margin_percent": each.margin_percent,
+        }
+        for each in found
+    ]
     columns = ("model", "calls", "charged", "cost", "margin_percent")
-    rows = [["" if each[name] is None else each[name] for name in columns] for each in found]
+    rows = [["" if each[name] is None else each[name] for name in columns] for each in values]
     shown = table(f"{start} to {end}, in credits", ["model", "calls", "charged", "cost", "margin %"], rows, columns[1:])
-    show(as_json, found, shown)
+    show(as_json, values, shown)
 
 
 @app.command("bill")
@@ -167,18 +163,15 @@ def bill(
     start, end = period(first, last)
     if bool(dollars) != bool(source):
         raise CommandFailed("USD and --source belong together; without both, OpenAI's costs API is asked")
-    asked = _amount("USD", dollars) * 1000 if dollars else None  # parsed as credits: a dollar is a thousand
+    # Parsed as credits, of which a dollar is a thousand.
+    asked = parsed("USD", parse_credits, dollars) * 1000 if dollars else None
     if asked is not None and asked < 0:
         raise CommandFailed("USD: a bill is 0 or more")
 
-    async def main(settings: Config) -> tuple[MicroCredits, MicroCredits]:
-        from gateway.app.stores import open_stores
-
-        amount = await _costs_of(settings, start, end) if asked is None else asked
-        async with open_stores(settings) as stores:
-            return amount, await stores.provider_costs.correct(start, end, amount, source or "OpenAI's costs API")
-
-    amount, difference = run(main(target(data, config)))
+    settings = target(data, config)
+    amount = asyncio.run(_costs_of(settings, start, end)) if asked is None else asked
+    named = source or "OpenAI's costs API"
+    difference = on_stores(settings, lambda stores: stores.provider_costs.correct(start, end, amount, named))
     values = {"amount_ucr": amount, "difference_ucr": difference}
     show(as_json, values, f"booked {format_credits(difference)} credits beyond what the books had")
 
@@ -212,28 +205,18 @@ def correct(
 
     Beyond what one operator may correct within a day, it waits for a second one: `tollgate corrections`.
     """
-    amount = _amount("CREDITS", credits)
+    amount = parsed("CREDITS", parse_credits, credits)
 
-    async def main(settings: Config) -> dict[str, Any]:
-        from gateway.app.stores import open_stores
+    async def ask(stores: "Stores") -> dict[str, Any]:
+        found = await stores.accounts.find(account)
+        asked = await stores.corrections.ask(TransferKind(kind), found.id, amount, signed(author, reason))
+        await stores.crediter.step()
+        balance = (await stores.accounts.balance(found.id)).total
+        amounts = {"balance": format_credits(balance), "balance_ucr": balance}
+        return {"account": found.id, "correction": asked.id, "state": asked.state} | amounts
 
-        async with open_stores(settings) as stores:
-            found = await stores.accounts.find(account)
-            asked = await stores.corrections.ask(TransferKind(kind), found.id, amount, signed(author, reason))
-            await stores.crediter.step()
-            balance = (await stores.accounts.balance(found.id)).total
-            amounts = {"balance": format_credits(balance), "balance_ucr": balance}
-            return {"account": found.id, "correction": asked.id, "state": asked.state} | amounts
-
-    values = run(main(target(data, config)))
+    values = on_stores(target(data, config), ask)
     done = f"booked; the balance is {values['balance']}"
     waits = f"waits for a second person:\ntollgate corrections approve {values['correction']}"
     said = done if values["state"] == "posted" else waits
     show(as_json, values, f"{kind} of {format_credits(amount)} credits {said}")
-
-
-def _amount(name: str, text: str) -> MicroCredits:
-    try:
-        return parse_credits(text)
-    except InvalidAmount as error:
-        raise CommandFailed(f"{name}: {error}") from error

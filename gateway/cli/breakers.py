@@ -1,13 +1,15 @@
 """`tollgate breakers …`: what the fleet lets alone, since when, and what it counts."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gateway.cli.target import AsJson, ConfigFile, Data, run, show, table, target
-from gateway.config import Config
+from gateway.cli.target import AsJson, ConfigFile, Data, on_stores, show, table, target
 from gateway.core.guard.breaker import NOTHING, Counts, State
 from gateway.core.guard.shared_breaker import Standing
+
+if TYPE_CHECKING:
+    from gateway.app.stores import Stores
 
 app = typer.Typer(help="Circuit breakers: one for each model, and one for the upstream.", no_args_is_help=True)
 
@@ -20,17 +22,16 @@ def group() -> None:
 @app.command("show")
 def show_breakers(data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show every breaker that has opened within the last day; all others are closed."""
+    settings = target(data, config)
 
-    async def main(settings: Config) -> dict[str, Standing]:
+    async def look(stores: "Stores") -> dict[str, Standing]:
         from gateway.app.breakers import breaker_store
-        from gateway.app.stores import open_stores
 
-        async with open_stores(settings) as stores:
-            store = breaker_store(settings, stores)
-            looked = {name: await store.look(name) for name in sorted(await store.opened())}
-            return {name: standing for name, standing in looked.items() if standing is not None}
+        store = breaker_store(settings, stores)
+        looked = {name: await store.look(name) for name in sorted(await store.opened())}
+        return {name: standing for name, standing in looked.items() if standing is not None}
 
-    standings = run(main(target(data, config)))
+    standings = on_stores(settings, look)
     rows = [
         (
             name,

@@ -1,6 +1,6 @@
 """`tollgate brownout …`: what reduces a model or a family, how far and until when."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -8,8 +8,7 @@ import typer
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.app.sources import now_ms
 from gateway.cli.operator import Author, Reason, signed
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
-from gateway.config import Config
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, parsed, show, table, target
 from gateway.core.guard.brownout import Brownout, Level
 from gateway.core.spans import read_span
 
@@ -41,29 +40,27 @@ def set_brownout(
     as_json: AsJson = False,
 ) -> None:
     """Reduce a model; every gateway follows within a second."""
-    signature, for_ms = signed(author, reason), _span_ms(span)
+    from gateway.app.brownouts import priced_models, reroute_of
 
-    async def main(settings: Config) -> Brownout | None:
-        from gateway.app.brownouts import priced_models, reroute_of
-        from gateway.app.stores import open_stores
-
-        other = to if to is not None else reroute_of(settings, models)
-        unpriced = [each for each in (models, other) if each and not priced_models(settings, each)]
-        if unpriced:
-            raise CommandFailed(f"the rate card has no model {unpriced[0]!r}; `tollgate rates show` lists them all")
-        async with open_stores(settings) as stores:
-            return await stores.brownouts.set(
-                models,
-                Level(level),
-                signature,
-                for_ms=for_ms,
-                shed_percent=settings.brownout.shed_percent if shed is None else shed,
-                output_tokens=settings.brownout.output_tokens if output_tokens is None else output_tokens,
-                reroute_to=other,
-                banner=banner,
-            )
-
-    brownout = run(main(target(data, config)))
+    signature, for_ms = signed(author, reason), parsed("--for", read_span, span) // timedelta(milliseconds=1)
+    settings = target(data, config)
+    other = to if to is not None else reroute_of(settings, models)
+    unpriced = [each for each in (models, other) if each and not priced_models(settings, each)]
+    if unpriced:
+        raise CommandFailed(f"the rate card has no model {unpriced[0]!r}; `tollgate rates show` lists them all")
+    brownout = on_stores(
+        settings,
+        lambda stores: stores.brownouts.set(
+            models,
+            Level(level),
+            signature,
+            for_ms=for_ms,
+            shed_percent=settings.brownout.shed_percent if shed is None else shed,
+            output_tokens=settings.brownout.output_tokens if output_tokens is None else output_tokens,
+            reroute_to=other,
+            banner=banner,
+        ),
+    )
     assert brownout is not None
     show(as_json, told(brownout), f"{models}: level {level} until {_iso(brownout.expires_at_ms)}\n{_does(brownout)}")
 
@@ -71,14 +68,7 @@ def set_brownout(
 @app.command("show")
 def show_brownouts(data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show every brownout that was set and not cleared."""
-
-    async def main(settings: Config) -> list[Brownout]:
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return await stores.brownouts.list()
-
-    brownouts = run(main(target(data, config)))
+    brownouts = on_stores(target(data, config), lambda stores: stores.brownouts.list())
     rows = [
         (each.models, int(each.level), _does(each), _until(each), each.author, each.banner or each.reason)
         for each in brownouts
@@ -100,13 +90,7 @@ def clear(
     """End a brownout before its time."""
     signature: Signature = signed(author, reason)
 
-    async def main(settings: Config) -> Brownout:
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return await stores.brownouts.clear(models, signature)
-
-    brownout = run(main(target(data, config)))
+    brownout = on_stores(target(data, config), lambda stores: stores.brownouts.clear(models, signature))
     show(as_json, {"models": models, "was": told(brownout)}, f"{models}: served as usual")
 
 
@@ -143,10 +127,3 @@ def _until(brownout: Brownout) -> str:
 
 def _iso(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def _span_ms(text: str) -> int:
-    try:
-        return int(read_span(text).total_seconds()) * 1000
-    except ValueError as error:
-        raise CommandFailed(f"--for: {error}") from error

@@ -1,7 +1,7 @@
 """`tollgate caps …`: what accounts, members and keys may use at most, and what they have used of it."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -9,12 +9,14 @@ import typer
 from gateway.adapters.postgres.cap_desk import Standing
 from gateway.adapters.redis.counters import Used
 from gateway.cli.operator import Author, signed
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
-from gateway.config import Config
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, show, table, target
 from gateway.core.guard.caps import UNLIMITED, Caps, Excess, Shortfall
 from gateway.core.guard.plans import UNLIMITED_WORD, parse_limit
 from gateway.core.guard.windows import ends_at
 from gateway.core.money import InvalidAmount, format_credits
+
+if TYPE_CHECKING:
+    from gateway.app.stores import Stores
 
 app = typer.Typer(help="Caps: credits, output, rates, calls at once, models.", no_args_is_help=True)
 
@@ -98,28 +100,22 @@ def set_caps(
             change[name] = None if text == INHERIT_WORD else text
     signature = signed(author, reason)
 
-    async def main(settings: Config) -> list[Standing]:
-        from gateway.app.stores import open_stores
+    async def apply(stores: "Stores") -> list[Standing]:
+        found = await stores.caps.find(who)
+        await stores.caps.set(found, change, signature)
+        return (await stores.caps.standing(found))[:1]
 
-        async with open_stores(settings) as stores:
-            found = await stores.caps.find(who)
-            await stores.caps.set(found, change, signature)
-            return (await stores.caps.standing(found))[:1]
-
-    _show(run(main(target(data, config))), as_json)
+    _show(on_stores(target(data, config), apply), as_json)
 
 
 @app.command("show")
 def show_caps(who: Who, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show the caps that hold, and what is used of them; of an account, its members' and keys' too."""
 
-    async def main(settings: Config) -> list[Standing]:
-        from gateway.app.stores import open_stores
+    async def look(stores: "Stores") -> list[Standing]:
+        return await stores.caps.standing(await stores.caps.find(who))
 
-        async with open_stores(settings) as stores:
-            return await stores.caps.standing(await stores.caps.find(who))
-
-    _show(run(main(target(data, config))), as_json)
+    _show(on_stores(target(data, config), look), as_json)
 
 
 def _limit(name: str, text: str) -> int | None:

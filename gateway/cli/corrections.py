@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.operator import Author, Reason, signed
-from gateway.cli.target import AsJson, ConfigFile, Data, run, show, table, target
-from gateway.config import Config
+from gateway.cli.target import AsJson, ConfigFile, Data, on_stores, show, table, target
 from gateway.core.money import format_credits
 
 if TYPE_CHECKING:
     from gateway.adapters.postgres.corrections import Correction
+    from gateway.app.stores import Stores
 
 app = typer.Typer(help="Corrections of balances that need a second person.", no_args_is_help=True)
 
@@ -26,14 +26,9 @@ def list_corrections(
     as_json: AsJson = False,
 ) -> None:
     """List the corrections that wait for a second person."""
-
-    async def main(settings: Config) -> "list[Correction]":
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return await stores.corrections.listing(decided_too=decided_too, count=count)
-
-    found = run(main(target(data, config)))
+    found = on_stores(
+        target(data, config), lambda stores: stores.corrections.listing(decided_too=decided_too, count=count)
+    )
     rows = [
         (each.id, each.account, f"{each.kind} {format_credits(each.amount)}", each.author, each.reason, each.state)
         for each in found
@@ -55,15 +50,12 @@ def approve(
     """Post a correction that somebody else asked for; it counts within a second."""
     signature = signed(author, reason)
 
-    async def main(settings: Config) -> "Correction":
-        from gateway.app.stores import open_stores
+    async def approve_and_credit(stores: "Stores") -> "Correction":
+        posted = await stores.corrections.approve(correction_id, signature)
+        await stores.crediter.step()
+        return posted
 
-        async with open_stores(settings) as stores:
-            posted = await stores.corrections.approve(correction_id, signature)
-            await stores.crediter.step()
-            return posted
-
-    done = run(main(target(data, config)))
+    done = on_stores(target(data, config), approve_and_credit)
     show(as_json, told(done), f"{done.kind} of {format_credits(done.amount)} credits booked for {done.account}")
 
 
@@ -79,13 +71,7 @@ def reject(
     """Give a correction up: nothing moves."""
     signature = signed(author, reason)
 
-    async def main(settings: Config) -> "Correction":
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return await stores.corrections.reject(correction_id, signature)
-
-    done = run(main(target(data, config)))
+    done = on_stores(target(data, config), lambda stores: stores.corrections.reject(correction_id, signature))
     show(as_json, told(done), f"correction {done.id} is rejected")
 
 

@@ -1,8 +1,8 @@
 """`tollgate flags …`: what is switched on and off, for whom and until when."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -10,10 +10,12 @@ import typer
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.app.sources import now_ms
 from gateway.cli.operator import Author, Reason, signed
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
-from gateway.config import Config
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, parsed, show, table, target
 from gateway.core.guard.flags import Flag, Scope, default_of
 from gateway.core.spans import read_span
+
+if TYPE_CHECKING:
+    from gateway.app.stores import Stores
 
 app = typer.Typer(help="Flags: charging_enabled, purchase_enabled, maintenance, endpoint:/v1/….", no_args_is_help=True)
 
@@ -34,14 +36,7 @@ class ScopeKind(StrEnum):
 @app.command("list")
 def list_flags(data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """List every flag that is set; the others are at their default."""
-
-    async def main(settings: Config) -> list[Flag]:
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return await stores.flags.list()
-
-    flags = run(main(target(data, config)))
+    flags = on_stores(target(data, config), lambda stores: stores.flags.list())
     rows = [
         (each.name, _word(each.value), each.scope, _until(each), each.author, each.banner or each.reason)
         for each in flags
@@ -74,19 +69,16 @@ def set_flag(
 ) -> None:
     """Set a flag; every gateway follows within a second."""
     signature = signed(author, reason)
-    for_ms = None if span is None else _span_ms(span)
+    for_ms = None if span is None else parsed("--for", read_span, span) // timedelta(milliseconds=1)
     named = [each.strip() for given in accounts or () for each in given.split(",")]
     _check_scope(scope, percent, named)
 
-    async def main(settings: Config) -> Flag:
-        from gateway.app.stores import open_stores
+    async def change(stores: "Stores") -> Flag:
+        listed = frozenset([(await stores.accounts.find(each)).id for each in named]) if named else None
+        wanted = Scope(percent, listed)
+        return await stores.flags.set(name, value is Value.ON, wanted, signature, for_ms=for_ms, banner=banner)
 
-        async with open_stores(settings) as stores:
-            listed = frozenset([(await stores.accounts.find(each)).id for each in named]) if named else None
-            wanted = Scope(percent, listed)
-            return await stores.flags.set(name, value is Value.ON, wanted, signature, for_ms=for_ms, banner=banner)
-
-    flag = run(main(target(data, config)))
+    flag = on_stores(target(data, config), change)
     show(as_json, told(flag), _sentence(flag))
 
 
@@ -102,13 +94,7 @@ def clear(
     """Set a flag back to its default."""
     signature: Signature = signed(author, reason)
 
-    async def main(settings: Config) -> Flag:
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return await stores.flags.clear(name, signature)
-
-    flag = run(main(target(data, config)))
+    flag = on_stores(target(data, config), lambda stores: stores.flags.clear(name, signature))
     default = _word(default_of(flag.name))
     show(as_json, {"flag": name, "value": default, "was": told(flag)}, f"{name}: {default} for all, as by default")
 
@@ -160,10 +146,3 @@ def _until(flag: Flag) -> str:
 
 def _iso(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def _span_ms(text: str) -> int:
-    try:
-        return int(read_span(text).total_seconds()) * 1000
-    except ValueError as error:
-        raise CommandFailed(f"--for: {error}") from error

@@ -1,18 +1,20 @@
 """`tollgate keys …`: secrets that prove a caller. A secret is shown once, when it is made."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gateway.adapters.postgres.keys import Key
 from gateway.cli.accounts import AccountArgument
 from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
-from gateway.config import Config
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, parsed, show, table, target
 from gateway.core.access.callers import DEFAULT_SCOPES, Priority, Scope
 from gateway.core.access.key_terms import KeyTerms
 from gateway.core.spans import read_span
+
+if TYPE_CHECKING:
+    from gateway.app.stores import Stores
 
 app = typer.Typer(help="Keys: create, list, rotate, revoke.", no_args_is_help=True)
 
@@ -50,24 +52,21 @@ def create(
     """Create a key. It is shown this once: only its hash is stored."""
     expires_at, signature = None if expires is None else _moment(expires), signed(author, reason)
 
-    async def main(settings: Config) -> tuple[str, str]:
-        from gateway.app.stores import open_stores
+    async def issue(stores: "Stores") -> tuple[str, str]:
+        account_id = (await stores.accounts.find(account)).id
+        terms = KeyTerms(
+            name=name,
+            member_id=None if member is None else (await stores.members.find(account_id, member)).id,
+            scopes=DEFAULT_SCOPES if not scope else frozenset(each.value for each in scope),
+            expires_at=expires_at,
+            models=tuple(model or ()),
+            endpoints=tuple(endpoint or ()),
+            networks=tuple(network or ()),
+            priority=priority,
+        )
+        return await stores.keys.issue(account_id, terms, by=signature)
 
-        async with open_stores(settings) as stores:
-            account_id = (await stores.accounts.find(account)).id
-            terms = KeyTerms(
-                name=name,
-                member_id=None if member is None else (await stores.members.find(account_id, member)).id,
-                scopes=DEFAULT_SCOPES if not scope else frozenset(each.value for each in scope),
-                expires_at=expires_at,
-                models=tuple(model or ()),
-                endpoints=tuple(endpoint or ()),
-                networks=tuple(network or ()),
-                priority=priority,
-            )
-            return await stores.keys.issue(account_id, terms, by=signature)
-
-    _show_secret(as_json, *run(main(target(data, config))))
+    _show_secret(as_json, *on_stores(target(data, config), issue))
 
 
 @app.command("rotate")
@@ -81,19 +80,11 @@ def rotate(
     as_json: AsJson = False,
 ) -> None:
     """Create a key on the same terms, and let the old one expire after the overlap."""
-    try:
-        span = read_span(overlap)
-    except ValueError as error:
-        raise CommandFailed(f"--overlap: {error}") from error
+    span = parsed("--overlap", read_span, overlap)
     signature = signed(author, reason)
 
-    async def main(settings: Config) -> tuple[str, str]:
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return await stores.keys.rotate(key_id, span, by=signature)
-
-    _show_secret(as_json, *run(main(target(data, config))), after=f"{key_id} works on for {overlap}.")
+    made = on_stores(target(data, config), lambda stores: stores.keys.rotate(key_id, span, by=signature))
+    _show_secret(as_json, *made, after=f"{key_id} works on for {overlap}.")
 
 
 @app.command("revoke")
@@ -107,14 +98,7 @@ def revoke(
 ) -> None:
     """Revoke a key; every gateway refuses it within a second."""
     signature = signed(author, reason)
-
-    async def main(settings: Config) -> None:
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            await stores.keys.revoke(key_id, by=signature)
-
-    run(main(target(data, config)))
+    on_stores(target(data, config), lambda stores: stores.keys.revoke(key_id, by=signature))
     show(as_json, {"key_id": key_id, "revoked": True}, f"{key_id} is revoked")
 
 
@@ -122,13 +106,10 @@ def revoke(
 def list_keys(account: AccountArgument, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """List an account's keys by their beginnings, the newest first; --json shows their terms too."""
 
-    async def main(settings: Config) -> list[Key]:
-        from gateway.app.stores import open_stores
+    async def look(stores: "Stores") -> list[Key]:
+        return await stores.keys.listing((await stores.accounts.find(account)).id)
 
-        async with open_stores(settings) as stores:
-            return await stores.keys.listing((await stores.accounts.find(account)).id)
-
-    keys = run(main(target(data, config)))
+    keys = on_stores(target(data, config), look)
     now = datetime.now(UTC)
     rows = [[key.id, f"{key.prefix}…", _state(key, now), key.member_email or "", key.terms.name] for key in keys]
     columns = ["key id", "key", "state", "member", "name"]

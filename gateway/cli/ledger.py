@@ -1,7 +1,5 @@
 """`tollgate audit` and `tollgate ledger …`: what the books say of themselves."""
 
-from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,13 +8,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
 from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
-from gateway.cli.target import AsJson, ConfigFile, Data, run, show, table, target
-from gateway.config import Config
+from gateway.cli.target import AsJson, ConfigFile, Data, on_stores, show, table, target
 from gateway.core.money import format_credits
 
 if TYPE_CHECKING:
-    from gateway.adapters.postgres.dead_letters import DeadLetters, Letter
+    from gateway.adapters.postgres.dead_letters import Letter
     from gateway.adapters.postgres.seals import Verdict
+    from gateway.app.stores import Stores
 
 EXIT_VIOLATED = 1
 
@@ -29,10 +27,11 @@ LetterId = Annotated[int, typer.Argument(metavar="ID", min=1, help="As `list` sh
 
 def audit(data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Check the books; exit 0 only if every invariant holds."""
+    settings = target(data, config)
 
-    async def main(settings: Config) -> list[dict[str, Any]]:
+    async def check(stores: "Stores") -> list[dict[str, Any]]:
         from gateway.adapters.postgres.audit import run_audit
-        from gateway.app.stores import open_audit_link, open_stores
+        from gateway.app.stores import open_audit_link
 
         console = Console(stderr=True, quiet=as_json)
         columns = SpinnerColumn(), TextColumn("{task.description}")
@@ -43,7 +42,7 @@ def audit(data: Data = None, config: ConfigFile = None, as_json: AsJson = False)
             def report(name: str) -> None:
                 progress.update(task, description=f"checking: {name}")
 
-            async with open_stores(settings) as stores, open_audit_link(settings) as link:
+            async with open_audit_link(settings) as link:
                 findings = await run_audit(
                     stores.pool, link, read_at_once=settings.audit.read_at_once, on_progress=report
                 )
@@ -57,7 +56,7 @@ def audit(data: Data = None, config: ConfigFile = None, as_json: AsJson = False)
             for finding in findings
         ]
 
-    findings = run(main(target(data, config)))
+    findings = on_stores(settings, check)
     is_clean = all(finding["holds"] for finding in findings)
     rows = [
         [
@@ -82,9 +81,7 @@ def verify(
 ) -> None:
     """Recompute the chain of seals from the ledger's rows; exit 0 only if nothing was changed, and print its head."""
 
-    async def main(settings: Config) -> "Verdict":
-        from gateway.app.stores import open_stores
-
+    async def recompute(stores: "Stores") -> "Verdict":
         console = Console(stderr=True, quiet=as_json)
         with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
             task = progress.add_task("verifying", total=None)
@@ -92,10 +89,9 @@ def verify(
             def report(done: int, total: int) -> None:
                 progress.update(task, completed=done, total=total)
 
-            async with open_stores(settings) as stores:
-                return await stores.seals.verify(known_head=head.strip(), on_progress=report)
+            return await stores.seals.verify(known_head=head.strip(), on_progress=report)
 
-    verdict = run(main(target(data, config)))
+    verdict = on_stores(target(data, config), recompute)
     is_sound = not verdict.findings
     lines = [
         "the ledger is as it was sealed" if is_sound else "the ledger was changed after it was sealed",
@@ -117,14 +113,8 @@ def list_letters(
     as_json: AsJson = False,
 ) -> None:
     """List the dead letters that are open, the oldest first."""
-
-    async def main(settings: Config) -> list[dict[str, Any]]:
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return [_shown(letter) for letter in await stores.dead_letters.list(with_decided=with_decided)]
-
-    letters = run(main(target(data, config)))
+    found = on_stores(target(data, config), lambda stores: stores.dead_letters.list(with_decided=with_decided))
+    letters = [_shown(letter) for letter in found]
     rows = [[each["id"], each["at"], each["state"], each["cost"], each["reason"]] for each in letters]
     columns = ["id", "at", "state", "credits", "reason"]
     shown = table(f"{len(letters)} dead letters", columns, rows, right=["id", "credits"])
@@ -134,7 +124,7 @@ def list_letters(
 @letters_app.command("show")
 def show_letter(letter_id: LetterId, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show one dead letter with the fields of its event."""
-    _act(lambda letters: letters.get(letter_id), data, config, as_json)
+    _tell(as_json, on_stores(target(data, config), lambda stores: stores.dead_letters.get(letter_id)))
 
 
 @letters_app.command("retry")
@@ -148,7 +138,7 @@ def retry_letter(
 ) -> None:
     """Post the event of a dead letter after all, once what kept it from being posted is mended."""
     signature = signed(author, reason)
-    _act(lambda letters: letters.retry(letter_id, signature), data, config, as_json)
+    _tell(as_json, on_stores(target(data, config), lambda stores: stores.dead_letters.retry(letter_id, signature)))
 
 
 @letters_app.command("dismiss")
@@ -162,22 +152,14 @@ def dismiss_letter(
 ) -> None:
     """Give a dead letter up: it is never posted, and what was debited for it goes back to the account."""
     signature = signed(author, reason)
-    _act(lambda letters: letters.dismiss(letter_id, signature), data, config, as_json)
+    _tell(as_json, on_stores(target(data, config), lambda stores: stores.dead_letters.dismiss(letter_id, signature)))
 
 
-def _act(
-    action: "Callable[[DeadLetters], Awaitable[Letter]]", data: Path | None, config: Path | None, as_json: bool
-) -> None:
-    async def main(settings: Config) -> dict[str, Any]:
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return _shown(await action(stores.dead_letters))
-
-    letter = run(main(target(data, config)))
-    rows = [[name, value] for name, value in letter.items() if name != "fields"]
-    rows += [[f"field {name}", value] for name, value in letter["fields"].items()]
-    show(as_json, letter, table("", ["", ""], rows))
+def _tell(as_json: bool, letter: "Letter") -> None:
+    values = _shown(letter)
+    rows = [[name, value] for name, value in values.items() if name != "fields"]
+    rows += [[f"field {name}", value] for name, value in values["fields"].items()]
+    show(as_json, values, table("", ["", ""], rows))
 
 
 def _shown(letter: "Letter") -> dict[str, Any]:

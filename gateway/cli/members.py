@@ -1,7 +1,7 @@
 """`tollgate members …`: the people of an account, and what each may manage."""
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,9 +9,11 @@ from gateway.adapters.postgres.audit_log import Signature
 from gateway.adapters.postgres.members import Member, MemberChange
 from gateway.cli.accounts import AccountArgument
 from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
-from gateway.config import Config
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, show, table, target
 from gateway.core.access.roles import Role
+
+if TYPE_CHECKING:
+    from gateway.app.stores import Stores
 
 app = typer.Typer(help="Members of an account: add, list, set, remove.", no_args_is_help=True)
 
@@ -40,14 +42,11 @@ def add(
     """Add a member to an account."""
     signature = signed(author, reason)
 
-    async def main(settings: Config) -> Member:
-        from gateway.app.stores import open_stores
+    async def create(stores: "Stores") -> Member:
+        account_id = (await stores.accounts.find(account)).id
+        return await stores.members.create(account_id, email, role, name=name, subject=subject, by=signature)
 
-        async with open_stores(settings) as stores:
-            account_id = (await stores.accounts.find(account)).id
-            return await stores.members.create(account_id, email, role, name=name, subject=subject, by=signature)
-
-    member = run(main(target(data, config)))
+    member = on_stores(target(data, config), create)
     show(as_json, _described(member), f"{member.email} is {_a(member.role)} of {account}\nmember id  {member.id}")
 
 
@@ -92,27 +91,21 @@ def list_members(
 ) -> None:
     """List an account's members."""
 
-    async def main(settings: Config) -> list[Member]:
-        from gateway.app.stores import open_stores
+    async def look(stores: "Stores") -> list[Member]:
+        return await stores.members.listing((await stores.accounts.find(account)).id)
 
-        async with open_stores(settings) as stores:
-            return await stores.members.listing((await stores.accounts.find(account)).id)
-
-    members = run(main(target(data, config)))
+    members = on_stores(target(data, config), look)
     rows = [[each.id, each.role.value, each.status, each.email, each.name] for each in members]
     columns = ["member id", "role", "status", "e-mail", "name"]
     show(as_json, {"members": [_described(each) for each in members]}, table("", columns, rows, unfolded=columns[:3]))
 
 
 def _change(account: str, member: str, change: MemberChange, by: Signature, data: Data, config: ConfigFile) -> Member:
-    async def main(settings: Config) -> Member:
-        from gateway.app.stores import open_stores
+    async def apply(stores: "Stores") -> Member:
+        account_id = (await stores.accounts.find(account)).id
+        return await stores.members.change(account_id, member, change, by=by)
 
-        async with open_stores(settings) as stores:
-            account_id = (await stores.accounts.find(account)).id
-            return await stores.members.change(account_id, member, change, by=by)
-
-    return run(main(target(data, config)))
+    return on_stores(target(data, config), apply)
 
 
 def _described(member: Member) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
-from gateway.config import Config
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, show, table, target
 
 if TYPE_CHECKING:
-    from gateway.adapters.postgres.notices import Listed, Target
+    from gateway.adapters.postgres.notices import Listed
+    from gateway.app.stores import Stores
 
 app = typer.Typer(help="Notices: what was told to whom.", no_args_is_help=True)
 targets = typer.Typer(help="Whom notices reach: add, list, test, remove.", no_args_is_help=True)
@@ -39,14 +39,9 @@ def list_notices(
     as_json: AsJson = False,
 ) -> None:
     """List the newest notices, each with how far its deliveries are."""
-
-    async def main(settings: Config) -> "list[Listed]":
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return await stores.notices.listing(kind=kind, state=state or "", count=count)
-
-    found = run(main(target(data, config)))
+    found = on_stores(
+        target(data, config), lambda stores: stores.notices.listing(kind=kind, state=state or "", count=count)
+    )
     rows = [
         [each.id, f"{each.created_at:%m-%d %H:%M:%S}", each.kind, each.account or "", _arrival(each)] for each in found
     ]
@@ -76,14 +71,7 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """Try again to deliver what was given up."""
-
-    async def main(settings: Config) -> int:
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return await stores.notices.retry(notice)
-
-    count = run(main(target(data, config)))
+    count = on_stores(target(data, config), lambda stores: stores.notices.retry(notice))
     show(as_json, {"deliveries": count}, f"{count} deliveries are tried again")
 
 
@@ -107,14 +95,11 @@ def add_target(
         raise CommandFailed(str(error)) from error
     secret = "whsec_" + secrets.token_urlsafe(SECRET_BYTES) if kind == "webhook" else ""
 
-    async def main(settings: Config) -> str:
-        from gateway.app.stores import open_stores
+    async def add(stores: "Stores") -> str:
+        account_id = (await stores.accounts.find(account)).id if account else None
+        return await stores.notices.add_target(account_id, kind, url, secret=secret, shown=shown)
 
-        async with open_stores(settings) as stores:
-            account_id = (await stores.accounts.find(account)).id if account else None
-            return await stores.notices.add_target(account_id, kind, url, secret=secret, shown=shown)
-
-    target_id = run(main(target(data, config)))
+    target_id = on_stores(target(data, config), add)
     values = {"target": target_id, "kind": kind, "url": shown} | ({"secret": secret} if secret else {})
     show(as_json, values, f"target {target_id}: {shown}" + (f"\nsecret {secret}" if secret else ""))
 
@@ -122,14 +107,7 @@ def add_target(
 @targets.command("list")
 def list_targets(data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """List whom notices reach, without what is secret."""
-
-    async def main(settings: Config) -> "list[Target]":
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return await stores.notices.targets()
-
-    found = run(main(target(data, config)))
+    found = on_stores(target(data, config), lambda stores: stores.notices.targets())
     rows = [[each.id, each.account or "operators", each.shown] for each in found]
     listed = [{"id": each.id, "account": each.account, "kind": each.kind, "url": each.shown} for each in found]
     show(as_json, {"targets": listed}, table("", ["target", "for", "url"], rows))
@@ -138,14 +116,8 @@ def list_targets(data: Data = None, config: ConfigFile = None, as_json: AsJson =
 @targets.command("test")
 def send_test(target_id: TargetArgument, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Send a test to one target; `notices list --kind test` shows whether it arrived."""
-
-    async def main(settings: Config) -> None:
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            await stores.notices.test(target_id, datetime.now(UTC).isoformat(timespec="seconds"))
-
-    run(main(target(data, config)))
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    on_stores(target(data, config), lambda stores: stores.notices.test(target_id, now))
     show(as_json, {"target": target_id}, "a test is on its way; `tollgate notices list --kind test` shows its fate")
 
 
@@ -154,12 +126,5 @@ def remove_target(
     target_id: TargetArgument, data: Data = None, config: ConfigFile = None, as_json: AsJson = False
 ) -> None:
     """Remove a target, and its secrets."""
-
-    async def main(settings: Config) -> None:
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            await stores.notices.remove_target(target_id)
-
-    run(main(target(data, config)))
+    on_stores(target(data, config), lambda stores: stores.notices.remove_target(target_id))
     show(as_json, {"target": target_id}, f"target {target_id} removed")

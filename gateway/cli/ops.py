@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.operator import Author, Reason, signed
-from gateway.cli.target import AsJson, ConfigFile, Data, run, show, table, target
-from gateway.config import Config
+from gateway.cli.target import AsJson, ConfigFile, Data, on_stores, show, table, target
 from gateway.core.access.operators import Role
 
 if TYPE_CHECKING:
-    from gateway.adapters.postgres.ops_keys import OpsKey
+    pass
 
 app = typer.Typer(help="Operators: who may use the operations API.", no_args_is_help=True)
 keys = typer.Typer(help="Keys of operators: create, list, revoke.", no_args_is_help=True)
@@ -30,13 +29,7 @@ def create(
     """Create a key for an operator. It is shown this once: only its hash is stored."""
     signature = signed(author, reason)
 
-    async def main(settings: Config) -> tuple[str, str]:
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return await stores.ops_keys.create(name, role, signature)
-
-    secret, key_id = run(main(target(data, config)))
+    secret, key_id = on_stores(target(data, config), lambda stores: stores.ops_keys.create(name, role, signature))
     values = {"key": secret, "key_id": key_id, "name": name, "role": role.value}
     show(as_json, values, f"key     {secret}\nkey id  {key_id}\nKeep it now: it is not shown again.")
 
@@ -44,14 +37,7 @@ def create(
 @keys.command("list")
 def list_keys(data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """List every operator's key, by its first characters."""
-
-    async def main(settings: Config) -> "list[OpsKey]":
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return await stores.ops_keys.list()
-
-    found = run(main(target(data, config)))
+    found = on_stores(target(data, config), lambda stores: stores.ops_keys.list())
     rows = [
         (each.id, each.name, each.role, f"{each.prefix}…", "revoked" if each.revoked_at else "works") for each in found
     ]
@@ -82,12 +68,5 @@ def revoke(
 ) -> None:
     """Revoke a key; the next request with it is refused."""
     signature = signed(author, reason)
-
-    async def main(settings: Config) -> None:
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            await stores.ops_keys.revoke(key_id, signature)
-
-    run(main(target(data, config)))
+    on_stores(target(data, config), lambda stores: stores.ops_keys.revoke(key_id, signature))
     show(as_json, {"key_id": key_id, "state": "revoked"}, f"key {key_id} is revoked")

@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.operator import Author, Reason, signed
-from gateway.cli.stripe import opened
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
-from gateway.config import Config
+from gateway.cli.stripe import on_stripe
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, parsed, show, table, target
 from gateway.core.accounting.topups import UCR_PER_CENT
-from gateway.core.money import InvalidAmount, format_credits, format_dollars, parse_credits
+from gateway.core.money import format_credits, format_dollars, parse_credits
 
 if TYPE_CHECKING:
-    from gateway.adapters.postgres.purchases import Purchase
+    from gateway.adapters.postgres.purchases import AskedRefund, Purchase
+    from gateway.app.stores import Stores
+    from gateway.app.stripe import StripeParts
 
 app = typer.Typer(help="Purchases: list, show.", no_args_is_help=True)
 refunds = typer.Typer(help="Refunds of unused credit.", no_args_is_help=True)
@@ -35,12 +36,11 @@ def list_purchases(
 ) -> None:
     """List the newest purchases."""
 
-    async def main(settings: Config) -> "list[Purchase]":
-        async with opened(settings) as (parts, stores):
-            account_id = (await stores.accounts.find(account)).id if account else None
-            return await parts.purchases.listing(account_id, count)
+    async def look(parts: "StripeParts", stores: "Stores") -> "list[Purchase]":
+        account_id = (await stores.accounts.find(account)).id if account else None
+        return await parts.purchases.listing(account_id, count)
 
-    found = run(main(target(data, config)))
+    found = on_stripe(target(data, config), look)
     rows = [
         [
             each.id,
@@ -60,12 +60,7 @@ def show_purchase(
     purchase: PurchaseArgument, data: Data = None, config: ConfigFile = None, as_json: AsJson = False
 ) -> None:
     """Show a purchase: what was sold, where it stands at Stripe, and what of it is in the ledger."""
-
-    async def main(settings: Config) -> "Purchase | None":
-        async with opened(settings) as (parts, _):
-            return await parts.purchases.find(purchase)
-
-    found = run(main(target(data, config)))
+    found = on_stripe(target(data, config), lambda parts, _: parts.purchases.find(purchase))
     if found is None:
         raise CommandFailed(f"there is no purchase {purchase!r}; `tollgate purchases list` shows them")
     values = described(found)
@@ -85,32 +80,28 @@ def create_refund(
     as_json: AsJson = False,
 ) -> None:
     """Give money back for unused credits of a purchase. Asked again, it is the same refund."""
-    try:
-        amount = parse_credits(credits) if credits else None
-    except InvalidAmount as error:
-        raise CommandFailed(f"--credits: {error}") from error
+    amount = parsed("--credits", parse_credits, credits) if credits else None
     signature = signed(author, reason).checked()
 
-    async def main(settings: Config) -> dict[str, Any]:
+    async def create(parts: "StripeParts", stores: "Stores") -> "AskedRefund":
         from gateway.adapters.postgres.purchases import AccountMoved, RefundTooLarge
         from gateway.workers.refunds import RefundRefused
 
-        async with opened(settings) as (parts, stores):
-            try:
-                made = await parts.refunds.create(
-                    purchase, amount, key=key or f"credits {credits or 'all'}", signature=signature
-                )
-            except (RefundRefused, RefundTooLarge, AccountMoved) as error:
-                raise CommandFailed(f"refused: {error}") from error
-            finally:
-                await stores.crediter.step()
-        if made.state == "refused":
-            raise CommandFailed(f"this refund was refused before: {made.answer}; give another --key to try again")
-        return {"refund": made.id, "state": made.state, "cents": made.cents, "stripe_id": made.stripe_id or None}
+        try:
+            return await parts.refunds.create(
+                purchase, amount, key=key or f"credits {credits or 'all'}", signature=signature
+            )
+        except (RefundRefused, RefundTooLarge, AccountMoved) as error:
+            raise CommandFailed(f"refused: {error}") from error
+        finally:
+            await stores.crediter.step()
 
-    values = run(main(target(data, config)))
-    under_way = "" if values["state"] == "made" else "; Stripe has not answered yet, the workers ask again"
-    show(as_json, values, f"refund {values['refund']}: {format_dollars(values['cents'])} {values['state']}{under_way}")
+    made = on_stripe(target(data, config), create)
+    if made.state == "refused":
+        raise CommandFailed(f"this refund was refused before: {made.answer}; give another --key to try again")
+    values = {"refund": made.id, "state": made.state, "cents": made.cents, "stripe_id": made.stripe_id or None}
+    under_way = "" if made.state == "made" else "; Stripe has not answered yet, the workers ask again"
+    show(as_json, values, f"refund {made.id}: {format_dollars(made.cents)} {made.state}{under_way}")
 
 
 def described(bought: "Purchase") -> dict[str, Any]:

@@ -6,14 +6,15 @@ import typer
 
 from gateway.cli.accounts import AccountArgument
 from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
-from gateway.cli.stripe import opened
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
-from gateway.config import Config
+from gateway.cli.stripe import on_stripe
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, show, table, target
 from gateway.core.errors import GatewayError
 from gateway.core.money import format_dollars
 
 if TYPE_CHECKING:
     from gateway.adapters.postgres.recharges import Recharge, Tried
+    from gateway.app.stores import Stores
+    from gateway.app.stripe import StripeParts
 
 app = typer.Typer(help="Automatic recharge: show, set, off.", no_args_is_help=True)
 
@@ -26,12 +27,11 @@ def show_recharge(
 ) -> None:
     """Show what an account agreed to, where it stands, and the newest attempts."""
 
-    async def main(settings: Config) -> "tuple[Recharge | None, list[Tried]]":
-        async with opened(settings) as (parts, stores):
-            account_id = (await stores.accounts.find(account)).id
-            return await parts.recharges.find(account_id), await parts.recharges.attempts(account_id, SHOWN_ATTEMPTS)
+    async def look(parts: "StripeParts", stores: "Stores") -> "tuple[Recharge | None, list[Tried]]":
+        account_id = (await stores.accounts.find(account)).id
+        return await parts.recharges.find(account_id), await parts.recharges.attempts(account_id, SHOWN_ATTEMPTS)
 
-    found, tried = run(main(target(data, config)))
+    found, tried = on_stripe(target(data, config), look)
     values = _described(found)
     rows = [
         [
@@ -70,21 +70,21 @@ def set_recharge(
 ) -> None:
     """Turn automatic recharge on; what was paused goes on."""
     signature = signed(author, reason)
+    settings = target(data, config)
 
-    async def main(settings: Config) -> "Recharge | None":
+    async def change(parts: "StripeParts", stores: "Stores") -> "Recharge | None":
         from gateway.web.api.recharge import Wanted, terms_of
 
         wanted = Wanted(True, below, dollars * 100, month_dollars * 100)
-        async with opened(settings) as (parts, stores):
-            try:
-                terms = terms_of(wanted, parts.packages, is_taxed=settings.stripe.automatic_tax)
-            except GatewayError as error:
-                raise CommandFailed(error.message) from error
-            account_id = (await stores.accounts.find(account)).id
-            await parts.recharges.set(account_id, terms, signature)
-            return await parts.recharges.find(account_id)
+        try:
+            terms = terms_of(wanted, parts.packages, is_taxed=settings.stripe.automatic_tax)
+        except GatewayError as error:
+            raise CommandFailed(error.message) from error
+        account_id = (await stores.accounts.find(account)).id
+        await parts.recharges.set(account_id, terms, signature)
+        return await parts.recharges.find(account_id)
 
-    values = _described(run(main(target(data, config))))
+    values = _described(on_stripe(settings, change))
     show(as_json, values, _told(values))
 
 
@@ -100,11 +100,10 @@ def turn_off(
     """Turn automatic recharge off. A charge that is under way still ends."""
     signature = signed(author, reason)
 
-    async def main(settings: Config) -> None:
-        async with opened(settings) as (parts, stores):
-            await parts.recharges.turn_off((await stores.accounts.find(account)).id, signature)
+    async def change(parts: "StripeParts", stores: "Stores") -> None:
+        await parts.recharges.turn_off((await stores.accounts.find(account)).id, signature)
 
-    run(main(target(data, config)))
+    on_stripe(target(data, config), change)
     show(as_json, {"on": False}, f"automatic recharge of {account} is off")
 
 

@@ -1,5 +1,6 @@
 """`tollgate reconcile`: a day's books beside Stripe, OpenAI and Redis; and what earlier reconciliations found."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from rich.text import Text
 
 from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.cli.books import day_of
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, table, target
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, table, target
 from gateway.config import Config
 from gateway.core.accounting.reconciliation import Check, Report, Verdict, figure, unit_in_words
 from gateway.core.money import format_credits
@@ -38,7 +39,7 @@ def reconcile(
     """
     if context.invoked_subcommand is None:
         with _not_checked():
-            report = run(_reconcile(target(data, config), day, as_json))
+            report = asyncio.run(_reconcile(target(data, config), day, as_json))
         _tell(report, as_json)
 
 
@@ -64,7 +65,7 @@ def show_report(
         return kept.report
 
     with _not_checked():
-        report = run(main(target(data, config)))
+        report = asyncio.run(main(target(data, config)))
     _tell(report, as_json)
 
 

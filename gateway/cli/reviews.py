@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.operator import Author, signed
-from gateway.cli.target import AsJson, ConfigFile, Data, run, show, table, target
-from gateway.config import Config
+from gateway.cli.target import AsJson, ConfigFile, Data, on_stores, show, table, target
 
 if TYPE_CHECKING:
     from gateway.adapters.postgres.reviews import Review
@@ -25,14 +24,7 @@ def list_reviews(
     as_json: AsJson = False,
 ) -> None:
     """List the newest reviews."""
-
-    async def main(settings: Config) -> "list[Review]":
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return await stores.reviews.listing(closed_too=closed_too, count=count)
-
-    found = run(main(target(data, config)))
+    found = on_stores(target(data, config), lambda stores: stores.reviews.listing(closed_too=closed_too, count=count))
     rows = [[each.reference, f"{each.opened_at:%m-%d %H:%M}", each.account, each.subject, _why(each)] for each in found]
     columns = ["review", "opened", "account", "what", "why"]
     show(as_json, {"reviews": [described(each) for each in found]}, table("", columns, rows))
@@ -41,14 +33,7 @@ def list_reviews(
 @app.command("show")
 def show_review(reference: Reference, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show a review, with its figures."""
-
-    async def main(settings: Config) -> "Review":
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return await stores.reviews.find(reference)
-
-    values = described(run(main(target(data, config))))
+    values = described(on_stores(target(data, config), lambda stores: stores.reviews.find(reference)))
     show(as_json, values, "\n".join(f"{name:14} {value}" for name, value in values.items()))
 
 
@@ -64,13 +49,7 @@ def release(
     """End a review: what it kept from being served is served again within a second."""
     signature = signed(author, reason)
 
-    async def main(settings: Config) -> "Review":
-        from gateway.app.stores import open_stores
-
-        async with open_stores(settings) as stores:
-            return await stores.reviews.release(reference, signature)
-
-    ended = run(main(target(data, config)))
+    ended = on_stores(target(data, config), lambda stores: stores.reviews.release(reference, signature))
     show(as_json, described(ended), f"review {reference} is over; the account {ended.account} is {ended.status}")
 
 

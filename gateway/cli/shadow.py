@@ -1,17 +1,19 @@
 """`tollgate shadow …`: what calls would have cost that nobody was charged for."""
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 from rich.console import Console
 
 from gateway.adapters.postgres.shadow import Compared, Comparison, compare
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
-from gateway.config import Config
+from gateway.cli.target import AsJson, ConfigFile, Data, on_stores, parsed, show, table, target
 from gateway.core.money import format_credits
 from gateway.core.spans import read_span
+
+if TYPE_CHECKING:
+    from gateway.app.stores import Stores
 
 app = typer.Typer(help="Shadow billing: what it measured.", no_args_is_help=True)
 
@@ -26,21 +28,15 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Compare what was charged with what shadow billing measured, by account and model."""
-    try:
-        span = read_span(window)
-    except ValueError as error:
-        raise CommandFailed(f"--window: {error}") from error
+    span = parsed("--window", read_span, window)
 
-    async def main(settings: Config) -> Comparison:
-        from gateway.app.stores import open_stores
-
+    async def look(stores: "Stores") -> Comparison:
         console = Console(stderr=True, quiet=as_json or not sys.stderr.isatty())
-        async with open_stores(settings) as stores:
-            account_id = None if account is None else (await stores.accounts.find(account)).id
-            with console.status("comparing"):
-                return await compare(stores.pool, span, account_id, lines_max=count)
+        account_id = None if account is None else (await stores.accounts.find(account)).id
+        with console.status("comparing"):
+            return await compare(stores.pool, span, account_id, lines_max=count)
 
-    compared = run(main(target(data, config)))
+    compared = on_stores(target(data, config), look)
     lines, total = compared.lines, compared.total
     columns = ("account", "model", "charged calls", "credits", "shadow calls", "would have cost")
     rows = [_row(each.account, each.model, each) for each in lines] + [_row("all", "", total)]

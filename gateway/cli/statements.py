@@ -4,7 +4,7 @@ import sys
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -12,9 +12,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from gateway.cli.accounts import AccountArgument
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, target
-from gateway.config import Config
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, show, target
 from gateway.core.accounting.statements import BadMonth, read_month
+
+if TYPE_CHECKING:
+    from gateway.adapters.postgres.statements import Told
+    from gateway.app.stores import Stores
 
 app = typer.Typer(help="Monthly statements: show one, close a month.", no_args_is_help=True)
 
@@ -40,17 +43,13 @@ def show_statement(
     wanted = _month(month)
     if form is Form.PDF and out is None and sys.stdout.isatty():
         raise CommandFailed("a PDF is not for a terminal; give --out FILE")
+    from gateway.web.api.statements import draw
 
-    async def main(settings: Config) -> bytes:
-        from gateway.app.stores import open_stores
-        from gateway.web.api.statements import draw
+    async def tell(stores: "Stores") -> "Told":
+        return await stores.statements.tell((await stores.accounts.find(account)).id, wanted)
 
-        async with open_stores(settings) as stores:
-            found = await stores.accounts.find(account)
-            told = await stores.statements.tell(found.id, wanted)
-        return msgspec.json.encode(told.statement) if form is Form.JSON else draw(told, form)
-
-    written = run(main(target(data, config)))
+    told = on_stores(target(data, config), tell)
+    written = msgspec.json.encode(told.statement) if form is Form.JSON else draw(told, form)
     if out is None:
         sys.stdout.buffer.write(written)
         return
@@ -65,25 +64,23 @@ def close(month: Month, data: Data = None, config: ConfigFile = None, as_json: A
     """Make and keep the statements of a month that is over, of every account that has none yet."""
     wanted = _month(month)
 
-    async def main(settings: Config) -> int:
-        from gateway.app.stores import open_stores
+    async def close_all(stores: "Stores") -> int:
         from gateway.workers.bookkeeper import MonthClosing
 
+        if not stores.statements.is_over(wanted):
+            raise CommandFailed(f"{month} is not over yet; close it once the next has begun, UTC")
         console = Console(stderr=True)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("closing", total=None)
-            async with open_stores(settings) as stores:
-                if not stores.statements.is_over(wanted):
-                    raise CommandFailed(f"{month} is not over yet; close it once the next has begun, UTC")
-                closing, made = MonthClosing(stores.statements, wanted), 0
-                while done := await closing.step():
-                    made += done
-                    progress.update(task, description=f"closing: {made:,} statements")
-                if await stores.statements.unclosed(wanted, 1):
-                    raise CommandFailed(f"{made} statements of {month} made; others wait to be sealed: try again soon")
-                return made
+            closing, made = MonthClosing(stores.statements, wanted), 0
+            while done := await closing.step():
+                made += done
+                progress.update(task, description=f"closing: {made:,} statements")
+            if await stores.statements.unclosed(wanted, 1):
+                raise CommandFailed(f"{made} statements of {month} made; others wait to be sealed: try again soon")
+            return made
 
-    made = run(main(target(data, config)))
+    made = on_stores(target(data, config), close_all)
     values: dict[str, Any] = {"month": month, "made": made}
     show(as_json, values, f"{made} statements of {month} made")
 

@@ -1,21 +1,21 @@
 """`tollgate stripe …`: the events that Stripe sent, and catching up with it."""
 
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, run, show, table, target
+from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, show, table, target
 from gateway.config import Config, ConfigError
 
 if TYPE_CHECKING:
-    from gateway.adapters.postgres.stripe_inbox import Kept
     from gateway.app.stores import Stores
     from gateway.app.stripe import StripeParts
+    from gateway.workers.backfill import CaughtUp
+
+T = TypeVar("T")
 
 app = typer.Typer(help="Stripe: its events, and what of them did not arrive.", no_args_is_help=True)
 events = typer.Typer(help="Stripe's events: list, show, replay.", no_args_is_help=True)
@@ -33,29 +33,29 @@ class EventState(StrEnum):
     DEAD = "dead"
 
 
-@asynccontextmanager
-async def opened(config: Config) -> "AsyncIterator[tuple[StripeParts, Stores]]":
-    """Stripe's side of a running Tollgate; raises `ConfigError` where nothing is sold.
+def on_stripe(config: Config, action: "Callable[[StripeParts, Stores], Awaitable[T]]") -> T:
+    """As `on_stores`, with Stripe's side of a Tollgate too; raises `ConfigError` where nothing is sold.
 
-    What Stripe says inside, and what is not what was sold, ends the command.
+    What Stripe says against it, and what is not what was sold, ends the command.
     """
     if not config.stripe_key:
         raise ConfigError("STRIPE_SECRET_KEY is not set, so nothing is sold here")
     from gateway.adapters.stripe.client import StripeRefused, StripeUnavailable
-    from gateway.app.stores import open_stores
     from gateway.app.stripe import StripeParts
     from gateway.core.accounting.topups import Mismatch
 
-    async with open_stores(config) as stores:
+    async def main(stores: "Stores") -> T:
         parts = StripeParts(config, stores)
         try:
-            yield parts, stores
+            return await action(parts, stores)
         except StripeUnavailable as error:
             raise CommandFailed(f"Stripe cannot be reached, try again: {error}") from error
         except (StripeRefused, Mismatch) as error:
             raise CommandFailed(f"Stripe: {error}") from error
         finally:
             await parts.close()
+
+    return on_stores(config, main)
 
 
 @events.command("list")
@@ -68,12 +68,9 @@ def list_events(
     as_json: AsJson = False,
 ) -> None:
     """List the newest events, with what became of them."""
-
-    async def main(settings: Config) -> "list[Kept]":
-        async with opened(settings) as (parts, _):
-            return await parts.inbox.listing(state=state or "", kind=kind, count=count)
-
-    found = run(main(target(data, config)))
+    found = on_stripe(
+        target(data, config), lambda parts, _: parts.inbox.listing(state=state or "", kind=kind, count=count)
+    )
     rows = [
         [e.id, f"{e.received_at:%m-%d %H:%M:%S}", f"{e.state} ({e.attempts})", f"{e.type}\n{e.reason}".strip()]
         for e in found
@@ -95,12 +92,7 @@ def show_event(
     as_json: AsJson = False,
 ) -> None:
     """Show an event as it came, with its headers and its history."""
-
-    async def main(settings: Config) -> dict[str, Any] | None:
-        async with opened(settings) as (parts, _):
-            return await parts.inbox.show(event_id)
-
-    found = run(main(target(data, config)))
+    found = on_stripe(target(data, config), lambda parts, _: parts.inbox.show(event_id))
     if found is None:
         raise CommandFailed(f"there is no event {event_id!r}; `tollgate stripe events list` shows them")
     values = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in found.items()}
@@ -121,13 +113,10 @@ def replay(
     """Have the workers handle events again, dead ones too. What is in the ledger already is not posted twice."""
     if not event_id and since is None and not kind:
         raise CommandFailed("say which events: --id, --since or --type")
-
-    async def main(settings: Config) -> int:
-        async with opened(settings) as (parts, _):
-            from_ = None if since is None else since.replace(tzinfo=UTC)
-            return await parts.inbox.replay(event_id=event_id, since=from_, kind=kind)
-
-    count = run(main(target(data, config)))
+    from_ = None if since is None else since.replace(tzinfo=UTC)
+    count = on_stripe(
+        target(data, config), lambda parts, _: parts.inbox.replay(event_id=event_id, since=from_, kind=kind)
+    )
     if event_id and not count:
         raise CommandFailed(f"there is no such event {event_id!r}; `tollgate stripe events list` shows them")
     show(as_json, {"replayed": count}, f"{count} events will be handled again")
@@ -136,25 +125,14 @@ def replay(
 @app.command("backfill")
 def backfill(since: Since = None, data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Fetch what Stripe could not deliver, and look at all that moved money since then (3 days)."""
+    start = datetime.now(UTC) - timedelta(days=3) if since is None else since.replace(tzinfo=UTC)
 
-    async def main(settings: Config) -> dict[str, int]:
-        start = (
-            time.time() - timedelta(days=3).total_seconds() if since is None else since.replace(tzinfo=UTC).timestamp()
-        )
-        async with opened(settings) as (parts, stores):
-            done = await parts.backfill.run(int(start))
-            await stores.crediter.step()
-            return {
-                "events": done.events,
-                "payments": done.payments,
-                "payouts": done.payouts,
-                "own_fees": done.own_fees,
-            }
+    async def fetch(parts: "StripeParts", stores: "Stores") -> "CaughtUp":
+        caught_up = await parts.backfill.run(int(start.timestamp()))
+        await stores.crediter.step()
+        return caught_up
 
-    values = run(main(target(data, config)))
-    looked = f"{values['payments']} payments and {values['payouts']} payouts looked at"
-    show(
-        as_json,
-        values,
-        f"{values['events']} events fetched, {looked}, {values['own_fees']} of Stripe's own fees booked",
-    )
+    done = on_stripe(target(data, config), fetch)
+    values = {"events": done.events, "payments": done.payments, "payouts": done.payouts, "own_fees": done.own_fees}
+    looked = f"{done.payments} payments and {done.payouts} payouts looked at"
+    show(as_json, values, f"{done.events} events fetched, {looked}, {done.own_fees} of Stripe's own fees booked")

@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import json
 import signal
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -17,6 +17,9 @@ from rich.text import Text
 from gateway.config import Config, ConfigError, load
 from gateway.sandbox.stores import read_state
 from gateway.supervisor import SANDBOX_OPENAI, SANDBOX_STRIPE
+
+if TYPE_CHECKING:
+    from gateway.app.stores import Stores
 
 T = TypeVar("T")
 
@@ -62,8 +65,23 @@ def state_of(data: Path | None) -> dict[str, str]:
     return state
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(coroutine)
+def on_stores(config: Config, action: "Callable[[Stores], Awaitable[T]]") -> T:
+    """Open both databases, and return what the action makes of them."""
+    from gateway.app.stores import open_stores
+
+    async def main() -> T:
+        async with open_stores(config) as stores:
+            return await action(stores)
+
+    return asyncio.run(main())
+
+
+def parsed(option: str, parse: Callable[[str], T], text: str) -> T:
+    """What an option says, parsed; raises `CommandFailed`, which names the option."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise CommandFailed(f"{option}: {error}") from error
 
 
 async def until_signalled(service: Coroutine[Any, Any, None]) -> None:
