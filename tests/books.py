@@ -26,10 +26,10 @@ from gateway.core.guard.plans import Plans
 from gateway.core.holds import Outcome, Phase, Settlement, Terms
 from gateway.core.ids import uuid7
 from gateway.core.shards import SHARD_KEYS, shard_of
+from tests.patience import PATIENCE_S
 
 OPERATOR = Signature("olga", "a test")
 
-PATIENCE_S = 60.0  # of a loaded machine
 
 Fields = dict[bytes, bytes]
 

@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
+
 
 def descendants(pid: int) -> list[int]:
     """Every process below `pid`, as long as none of them lost its parent."""
@@ -28,7 +30,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def wait_all_ended(pids: list[int], timeout_s: float = 5.0) -> None:
+def wait_all_ended(pids: list[int], timeout_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + timeout_s
     while running := [pid for pid in pids if is_running(pid)]:
         assert time.monotonic() < deadline, f"still running: {running}"

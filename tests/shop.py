@@ -12,12 +12,12 @@ from gateway.adapters.postgres.audit_log import Signature
 from gateway.app.stripe import StripeParts
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.sandbox.stripe import SandboxStripeSettings, SimulatedStripe
+from tests.patience import PATIENCE_S
 from tests.proxy.stack import Account, Stack, open_stack
 from tests.sandbox.stripe.parties import KEY, SECRET
 
 Running = Callable[..., AbstractAsyncContextManager[Stack]]
 ENVIRONMENT = {"STRIPE_SECRET_KEY": KEY, "STRIPE_WEBHOOK_SECRETS": SECRET}
-PATIENCE_S = 10.0
 SIGNED = Signature("ann", "asked for")
 
 

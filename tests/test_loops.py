@@ -3,8 +3,7 @@
 import asyncio
 
 from gateway.loops import end
-
-PATIENCE_S = 10.0
+from tests.patience import PATIENCE_S
 
 
 async def test_a_loop_whose_cancellation_python_3_11_loses_is_cancelled_again() -> None:

@@ -19,11 +19,9 @@ from gateway.cli.accounts import amounts
 from gateway.config import load
 from gateway.core.money import UCR_PER_CREDIT
 from tests.commands import tollgate
+from tests.patience import PATIENCE_S
 
 T = TypeVar("T")
-
-START_TIMEOUT_S = 60
-STOP_TIMEOUT_S = 60
 
 
 class Stack:
@@ -55,7 +53,7 @@ class Stack:
 
         return self._with_stores(create)
 
-    def settled_account(self, account: str, timeout_s: float = 15) -> dict[str, Any]:
+    def settled_account(self, account: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
         """What `accounts show` shows once nothing of the account is held any more."""
 
         async def settled(stores: Stores) -> dict[str, Any]:
@@ -95,13 +93,13 @@ def running_up(data: Path, *arguments: str, env: dict[str, str] | None = None) -
         with process.stdout, selectors.DefaultSelector() as selector:
             try:
                 selector.register(process.stdout, selectors.EVENT_READ)
-                line = process.stdout.readline() if selector.select(START_TIMEOUT_S) else ""
+                line = process.stdout.readline() if selector.select(PATIENCE_S) else ""
                 assert line, f"`up` did not get ready: {Path(log.name).read_text()}"
                 yield Stack(data, process, json.loads(line))
             finally:
                 process.terminate()
                 try:
-                    status = process.wait(STOP_TIMEOUT_S)
+                    status = process.wait(PATIENCE_S)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()

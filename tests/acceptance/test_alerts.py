@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from gateway.core import errors
-from tests.books import PATIENCE_S
+from tests.patience import PATIENCE_S
 from tests.up import Stack
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

@@ -10,13 +10,13 @@ import pytest
 
 from tests.acceptance.mixed_load import LEAVERS, MIX, run_mix
 from tests.acceptance.second_opinion import classes_of_log, newest_card, price_ucr
+from tests.patience import PATIENCE_S
 from tests.up import Stack, running_up
 
 ACCOUNTS = 5
 CREDITS = 100_000
 DRAIN_S = 3
 CALLS = len(MIX) + len(LEAVERS)
-POSTED_TIMEOUT_S = 20
 EVENTS_LOST_MAX = 6
 
 LINES = """
@@ -70,7 +70,7 @@ async def posted(stack: Stack, count: int) -> list[Line]:
     connection = await asyncpg.connect(stack.ready["database_url"])
     try:
         await connection.set_type_codec("jsonb", encoder=str, decoder=_decode, schema="pg_catalog")
-        deadline = time.monotonic() + POSTED_TIMEOUT_S
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             lines = [dict(row) for row in await connection.fetch(LINES)]
             if len(lines) >= count:

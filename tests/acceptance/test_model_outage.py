@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from openai import APIStatusError, OpenAI
 
+from tests.patience import PATIENCE_S
 from tests.up import Stack
 
 MODEL = "gpt-4o-mini"
-PATIENCE_S = 30.0
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ import stripe
 
 from gateway.supervisor import SANDBOX_STRIPE
 from tests.commands import tollgate
+from tests.patience import PATIENCE_S
 from tests.up import Stack
 
-PATIENCE_S = 15.0
 SMOKE = Path(__file__).parents[2] / "deploy" / "stripe_smoke.sh"
 
 

@@ -1,6 +1,6 @@
 """The official SDK, pointed at the gateway by `base_url` alone, gets its answers, and they are charged."""
 
-import time
+import asyncio
 from collections.abc import AsyncIterator
 from decimal import Decimal
 
@@ -9,6 +9,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionUserMessageParam
 
+from tests.patience import PATIENCE_S
 from tests.up import Stack
 
 MODEL = "gpt-4o-mini"
@@ -97,16 +98,16 @@ async def test_a_wrong_key_raises_the_sdks_class(stack: Stack) -> None:
             await client.chat.completions.create(model=MODEL, messages=HELLO)
 
 
-async def test_a_revoked_key_stops_working_within_a_second(stack: Stack) -> None:
+async def test_a_revoked_key_stops_working_soon(stack: Stack) -> None:
     account, key = stack.new_caller("revoked")
     async with AsyncOpenAI(base_url=stack.base_url, api_key=key, max_retries=0) as client:
         await client.chat.completions.create(model=MODEL, messages=HELLO)
         [listed] = stack.tollgate("keys", "list", account)["keys"]
         stack.tollgate("keys", "revoke", listed["key_id"])
-        within_s = time.monotonic() + 1.0
         with pytest.raises(openai.AuthenticationError):
-            while time.monotonic() < within_s:
-                await client.models.list()
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    await client.models.list()
 
 
 async def test_too_little_credit_is_a_402_that_says_what_would_fit(stack: Stack) -> None:

@@ -18,6 +18,7 @@ from gateway.core.access.keys import credential_of, make_key
 from gateway.core.access.roles import Role
 from gateway.core.errors import BillingUnavailable, Unauthenticated
 from tests.books import OPERATOR, Books, new_id, open_books, terminate_clients
+from tests.patience import PATIENCE_S
 
 
 class Clock:
@@ -103,13 +104,13 @@ async def test_a_revoked_key_and_a_suspended_account_are_followed(books: Books, 
     assert found.status == "suspended"
 
 
-async def test_polling_follows_within_a_second(books: Books, clock: Clock) -> None:
+async def test_polling_follows_what_is_revoked(books: Books, clock: Clock) -> None:
     callers = open_directory(books, clock)
     header, caller = await issue(books)
     await callers.authenticate(header)
     polling = asyncio.create_task(callers.run())
     await books.keys.revoke(caller.key_id)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE_S):
         while known(callers, header) is not None:
             await asyncio.sleep(0.01)
     polling.cancel()
@@ -165,7 +166,7 @@ async def test_a_cut_connection_is_mended_by_the_next_look(books: Books, clock: 
     header, caller = await issue(books)
     assert await terminate_clients(database_url) > 0
     found: Caller | None = None
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while found is None:
             try:
                 found = await callers.authenticate(header)

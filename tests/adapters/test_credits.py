@@ -16,6 +16,7 @@ from gateway.core.calls.usage import Usage
 from gateway.core.holds import Balance, Hold, HoldState, Outcome, Settlement, Terms
 from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.resources import shipped
+from tests.patience import PATIENCE_S
 
 
 def credits_on(link: RedisLink) -> Credits:
@@ -116,12 +117,12 @@ async def test_what_is_repeated_after_a_lost_reply_happens_once(
     ]
     for step in steps:
         await link.command(b"ZADD", SHARD_KEYS[shard].leases, b"XX", 0, lapsed.request_id)
-        await asyncio.wait_for(lossy_link.wait_available(), 5)
+        await asyncio.wait_for(lossy_link.wait_available(), PATIENCE_S)
         await remote.balance(terms.account_id)  # the connection is warm: the next reply is the step's
         wire.loses_next_reply = True
         with pytest.raises(RedisUnavailable):
             await step()
-        await asyncio.wait_for(lossy_link.wait_available(), 5)
+        await asyncio.wait_for(lossy_link.wait_available(), PATIENCE_S)
         await step()
     assert await credits.balance(terms.account_id) == Balance(1_000 - 30 + 50 - 7, 0)
     assert await link.command(b"XLEN", SHARD_KEYS[shard].outbox) == 2

@@ -15,6 +15,7 @@ import uvloop
 
 from gateway.adapters.redis.link import RedisLink, RedisScriptError, RedisUnavailable
 from gateway.sandbox.valkey import EmbeddedRedis
+from tests.patience import PATIENCE_S
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -158,7 +159,7 @@ async def test_a_stopped_redis_fails_callers_within_250_ms_and_then_at_once(own_
             assert not link.available
         finally:
             os.kill(own_redis.pid, signal.SIGCONT)
-        await asyncio.wait_for(link.wait_available(), 5)
+        await asyncio.wait_for(link.wait_available(), PATIENCE_S)
         assert await link.command(b"PING") == b"PONG"
 
 
@@ -171,7 +172,7 @@ async def test_a_killed_redis_fails_callers_at_once_and_is_found_again(own_redis
         assert await timed(command(link, b"PING")) < 0.1
         await own_redis.wait()
         await own_redis.start()
-        await asyncio.wait_for(link.wait_available(), 5)
+        await asyncio.wait_for(link.wait_available(), PATIENCE_S)
         assert await link.command(b"PING") == b"PONG"
 
 
@@ -256,7 +257,7 @@ async def test_redis_may_come_after_the_gateway(tmp_path: Path) -> None:
     async with opened(f"unix://{path}", reconnect_backoff_ms_max=50) as link:
         assert not link.available
         async with scripted_server(handle, path):
-            await asyncio.wait_for(link.wait_available(), 5)
+            await asyncio.wait_for(link.wait_available(), PATIENCE_S)
             assert await link.command(b"PING") == b"PONG"
             await link.close()
 

@@ -22,6 +22,7 @@ from gateway.adapters.openai.tokens import (
     encoding_name,
     load_encoding,
 )
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +142,7 @@ async def test_closing_ends_a_running_count_soon() -> None:
     running = asyncio.ensure_future(tokenizer.count("gpt-4o", ["a" * 30_000_000]))
     await asyncio.sleep(0)
     tokenizer.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         (outcome,) = await asyncio.gather(running, return_exceptions=True)
     assert isinstance(outcome, asyncio.CancelledError) or (isinstance(outcome, TokenCount) and outcome.estimated)
 

@@ -10,6 +10,8 @@ import httpx2
 import openai
 from openai import AsyncOpenAI
 
+from tests.patience import PATIENCE_S
+
 MODEL = "gpt-4o-mini"
 HELLO: Any = [{"role": "user", "content": "Say hello."}]
 # Named in every request, so that the upstream's log tells whose it was.
@@ -49,7 +51,7 @@ class Load:
             await asyncio.sleep(0.02)  # a refusal comes at once; do not spin on it
         return end
 
-    async def wait_for(self, end: str, more: int = 1, timeout_s: float = 15) -> None:
+    async def wait_for(self, end: str, more: int = 1, timeout_s: float = PATIENCE_S) -> None:
         """Wait until `more` calls have ended so, from now on."""
         wanted = self.seen[end] + more
         async with asyncio.timeout(timeout_s):

@@ -44,12 +44,12 @@ async def one_round(up: Stack, number: int, chance: random.Random, ends_at: floa
     tree, done = Tree(up.process.pid), Counter[str]()
     async with load(up.base_url, key, tag, callers=6) as running:
         while done.total() < FAULTS_PER_ROUND and time.monotonic() < ends_at:
-            await running.wait_for("ok", chance.randint(1, 40), timeout_s=60)
+            await running.wait_for("ok", chance.randint(1, 40))
             fault = chance.choice(FAULTS)
             print(f"  {fault}", flush=True)
             await make_fault(up, tree, fault, chance.uniform(0.1, 3.0))
             done[fault] += 1
-        await running.wait_for("ok", 8, timeout_s=60)
+        await running.wait_for("ok", 8)
     lines = await asyncio.to_thread(reckon, up, account, tag, CREDITS, gateway_died=bool(done["kill serve"]))
     print(f"round {number}: {len(lines)} lines, the books are right; callers saw {dict(running.seen)}", flush=True)
     return done

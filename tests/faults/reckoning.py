@@ -8,9 +8,8 @@ import asyncpg
 
 from tests.acceptance.second_opinion import classes_of_log, newest_card, price_ucr
 from tests.faults.load import TAG_HEADER
+from tests.patience import PATIENCE_S
 from tests.up import Stack
-
-SETTLES_S_MAX = 20.0
 
 _LINES = """
     SELECT request_id::text, phase, outcome, cost, charged, upstream_request_id FROM call_usage
@@ -28,7 +27,7 @@ async def lines_of(up: Stack, account: str) -> list[dict[str, Any]]:
 
 async def _connect(url: str) -> "asyncpg.Connection[asyncpg.Record]":
     """Connect as soon as a PostgreSQL that was killed has recovered."""
-    async with asyncio.timeout(SETTLES_S_MAX):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 return await asyncpg.connect(url)
@@ -47,7 +46,7 @@ def reckon(up: Stack, account: str, tag: str, credits: int, *, gateway_died: boo
         if entry["headers"].get(TAG_HEADER) == tag and entry["outcome"] == "complete"
     }
     asyncio.run(lines_of(up, account))  # once PostgreSQL answers again
-    shown = up.settled_account(account, SETTLES_S_MAX)
+    shown = up.settled_account(account, PATIENCE_S)
     lines = _posted(up, account, credits * 1_000_000 - shown["balance_ucr"])
     missing = complete.keys() - {line["upstream_request_id"] for line in lines}
     assert gateway_died or not missing, f"{len(missing)} completed answers are not in the ledger"
@@ -65,7 +64,7 @@ def reckon(up: Stack, account: str, tag: str, credits: int, *, gateway_died: boo
 
 def _posted(up: Stack, account: str, spent_ucr: int) -> list[dict[str, Any]]:
     """The ledger's lines, once they add up to what admission has debited."""
-    deadline = time.monotonic() + SETTLES_S_MAX
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         lines = asyncio.run(lines_of(up, account))
         posted_ucr = sum(line["charged"] for line in lines)

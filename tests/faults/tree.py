@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
 from tests.processes import descendants
 
 PARTS = {"serve": "gateway serve", "work": "gateway work", "redis": "valkey-server", "postgres": "bin/postgres"}
-APPEARS_S_MAX = 15.0
 
 
 class Tree:
@@ -19,7 +19,7 @@ class Tree:
 
     def pid(self, part: str) -> int:
         """The process of `part`; of PostgreSQL's many, the one that is the parent of the others."""
-        deadline = time.monotonic() + APPEARS_S_MAX
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             for pid in descendants(self._up_pid):
                 if PARTS[part] in _command(pid):
@@ -34,7 +34,7 @@ class Tree:
         return pid
 
     def wait_restarted(self, part: str, killed: int) -> None:
-        deadline = time.monotonic() + APPEARS_S_MAX
+        deadline = time.monotonic() + PATIENCE_S
         while self.pid(part) == killed:
             assert time.monotonic() < deadline, f"{part} was not started again"
             time.sleep(0.02)

@@ -27,11 +27,11 @@ from gateway.core.money import UCR_PER_CREDIT
 from gateway.core.pricing.schedule import Schedule
 from gateway.core.shards import SHARD_KEYS
 from gateway.loops import end
+from tests.patience import PATIENCE_S
 from tests.sdk import without_tls
 
 UPSTREAM_KEY = "sk-upstream-0123456789abcdefghijklmnopqrstuvwxyz"
 CREDITS = 100_000
-PATIENCE_S = 15.0
 
 
 class Line(NamedTuple):

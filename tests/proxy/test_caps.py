@@ -8,6 +8,7 @@ from gateway.adapters.postgres.audit_log import Signature
 from gateway.core.guard.caps import UNLIMITED
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI
+from tests.patience import PATIENCE_S
 from tests.proxy.prices import CHAT
 from tests.proxy.stack import Stack
 from tests.proxy.wire import Received, ask, request
@@ -179,7 +180,7 @@ async def test_after_redis_was_emptied_what_was_used_counts_still(stack: Stack) 
     await stack.stores.link.command(b"FLUSHDB")
     await stack.workers.rebuilder.step()
     await cap(stack, day=line.cost + 7)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while (got := await call(stack)).status == 503:
             await asyncio.sleep(0.02)
     assert (got.status, error_of(got)["available_ucr"]) == (402, 7)

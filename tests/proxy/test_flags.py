@@ -7,6 +7,7 @@ from typing import Any
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.core.guard.flags import MAINTENANCE, PURCHASE, Scope
 from gateway.sandbox.openai import SimulatedOpenAI
+from tests.patience import PATIENCE_S
 from tests.proxy.prices import CHAT, EMBEDDINGS, ask_of
 from tests.proxy.stack import Stack, until
 from tests.proxy.wire import Client, Received, ask, request
@@ -26,9 +27,9 @@ async def status(stack: Stack, key: str = "") -> list[dict[str, Any]]:
 
 
 async def followed(stack: Stack) -> None:
-    """The gateway has seen the last change; a second is what it may take."""
+    """The gateway has seen the last change."""
     version = await stack.stores.pool.fetchval("SELECT version FROM controls_version")
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE_S):
         await until(lambda: stack.gateway.controls.version == version)
 
 

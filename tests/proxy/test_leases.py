@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.sandbox.openai import SimulatedOpenAI, TokenCounts
+from tests.patience import PATIENCE_S
 from tests.proxy.conftest import Logs, Running
 from tests.proxy.prices import CHAT, ask_of, price_of, price_of_counts
 from tests.proxy.stack import Stack, open_stack
@@ -32,7 +33,7 @@ async def eleven_words(stack: Stack, orders: str = "tokens=100,stall=12") -> Asy
 
 async def lapse(stack: Stack) -> None:
     """Wait until the sweeper finds a lease that has run out."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not await stack.workers.sweeper.step():
             await asyncio.sleep(0.02)
 
@@ -70,7 +71,7 @@ async def test_a_lapse_charges_the_last_progress_and_a_late_settlement_corrects_
     stack = unattended
     before = (await stack.balance()).available
     async with eleven_words(stack, "tokens=100,stall=30"):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await openai.log.wait_until(lambda log: log[0].events == 30)
             while not await stack.gateway.leases.renew_due():
                 await asyncio.sleep(0.02)

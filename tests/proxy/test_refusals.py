@@ -11,6 +11,7 @@ from gateway.core.access.key_terms import KeyTerms
 from gateway.core.access.keys import make_key
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.books import OPERATOR
+from tests.patience import PATIENCE_S
 from tests.proxy.conftest import Running
 from tests.proxy.prices import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, ask_of
 from tests.proxy.stack import Stack, until
@@ -55,11 +56,11 @@ async def test_whatever_is_wrong_with_a_key_the_answer_is_the_same_401(stack: St
     await assert_untouched(stack, openai)
 
 
-async def test_a_revoked_key_stops_working_within_a_second(stack: Stack) -> None:
+async def test_a_revoked_key_stops_working_soon(stack: Stack) -> None:
     key, key_id = await stack.stores.keys.issue(stack.account.id)
     assert (await ask(stack.address, request(CHAT, key, ask_of(CHAT)))).status == 200
     await stack.stores.keys.revoke(key_id)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE_S):
         while (await ask(stack.address, request("/v1/models", key, method="GET"))).status != 401:
             await asyncio.sleep(0.05)
 
@@ -266,7 +267,7 @@ async def test_calls_that_race_for_the_last_credits_admit_exactly_what_fits(
     racing = await scripted.new_account("racing", ucr=3 * one + one // 2)
     data = request(CHAT, racing.key, ask_of(CHAT))
     calls = {asyncio.create_task(ask(scripted.address, data)) for _ in range(12)}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while sum(call.done() for call in calls) < 9:
             await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED, timeout=0.01)
         # Nothing was settled so far, so nothing was given back.

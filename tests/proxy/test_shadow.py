@@ -13,8 +13,9 @@ from gateway.core.guard.flags import CHARGING, Scope
 from gateway.core.holds import Hold, Outcome, Settlement, Terms
 from gateway.core.money import UCR_PER_CREDIT
 from tests.books import new_id, now_ms
+from tests.patience import PATIENCE_S
 from tests.proxy.prices import CHAT, ask_of
-from tests.proxy.stack import PATIENCE_S, Account, Stack
+from tests.proxy.stack import Account, Stack
 from tests.proxy.wire import Client, Received, ScriptedUpstream, answer, ask, request
 
 DRILL = Signature("ann", "go-live")

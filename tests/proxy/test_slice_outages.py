@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.sandbox.valkey import EmbeddedRedis
+from tests.patience import PATIENCE_S
 from tests.proxy.conftest import Logs
 from tests.proxy.prices import CHAT
 from tests.proxy.stack import Account, Stack, open_stack, until
@@ -45,7 +46,7 @@ async def test_a_dead_gateways_sliced_hold_lapses_with_what_it_had_grown_to(
         async with streaming(stack, account, "tokens=2000,stall=500"):
             await openai.log.wait_until(lambda log: log[0].events == 500)
             await until_held(stack, account, cost_of(stack, 3 * FIRST_SLICE))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 while not await stack.gateway.leases.renew_due():
                     await asyncio.sleep(0.02)
             held = (await stack.balance(account)).held
@@ -62,7 +63,7 @@ async def test_a_dead_gateways_sliced_hold_lapses_with_what_it_had_grown_to(
 
 
 async def until_held(stack: Stack, account: Account, amount: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while (await stack.balance(account)).held < amount:
             await asyncio.sleep(0.02)
 

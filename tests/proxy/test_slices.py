@@ -11,6 +11,7 @@ import pytest
 
 from gateway.core.pricing.rates import Rate, price
 from gateway.sandbox.openai import SimulatedOpenAI
+from tests.patience import PATIENCE_S
 from tests.proxy.conftest import Running
 from tests.proxy.prices import CHAT
 from tests.proxy.stack import Account, Line, Stack
@@ -203,7 +204,7 @@ async def test_no_event_passes_that_is_not_paid_for_and_upstream_is_closed(
     async with running(upstream.url, slices=SLICES) as stack:
         account = await account_with(stack, 600)
         got = await ask(stack.address, request(CHAT, account.key, body(stream=True, max_tokens=16_000)))
-        await asyncio.wait_for(closed.wait(), 10)
+        await asyncio.wait_for(closed.wait(), PATIENCE_S)
         assert got.body.startswith(said("hello"))
         assert b"word" not in got.body
         assert b'"finish_reason":"length"' in got.body

@@ -23,6 +23,7 @@ from gateway.sandbox.openai import (
 from gateway.sandbox.openai.asks import read_text_ask
 from gateway.sandbox.openai.plans import plan
 from gateway.sandbox.openai.scenarios import Scenario, ScenarioError
+from tests.patience import PATIENCE_S
 
 CHAT = "/v1/chat/completions"
 ASK: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello there."}]}
@@ -255,7 +256,7 @@ async def test_a_taken_port_is_an_os_error_and_an_unknown_scenario_a_scenario_er
 async def test_serve_announces_itself_and_gives_ids_of_its_own() -> None:
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(serve("localhost", 0, SandboxOpenAISettings(), on_ready=ready.set_result))
-    url = await asyncio.wait_for(ready, timeout=10)
+    url = await asyncio.wait_for(ready, PATIENCE_S)
     async with aiohttp.ClientSession(url) as session, session.post(CHAT, json=ASK) as answer:
         request_id = answer.headers["x-request-id"]
     serving.cancel()

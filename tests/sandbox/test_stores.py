@@ -21,6 +21,7 @@ from gateway.sandbox.files import FileLock
 from gateway.sandbox.postgres import EmbeddedPostgres, find_binaries
 from gateway.sandbox.stores import DataDirectory, Stores, read_state, write_state
 from gateway.sandbox.valkey import EmbeddedRedis, find_server
+from tests.patience import PATIENCE_S
 
 
 @asynccontextmanager
@@ -75,7 +76,7 @@ async def test_a_store_that_dies_is_started_again_on_the_same_url(tmp_path: Path
         assert await restarts.get() == "PostgreSQL ended with status -9 and is started again"
         stores.redis.kill()
         assert await restarts.get() == "Redis ended with status -9 and is started again"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not await answers(stores):
                 await asyncio.sleep(0.01)
         assert (stores.database_url, stores.redis_url) == urls

@@ -22,6 +22,7 @@ from gateway.sandbox.errors import SandboxError
 from gateway.sandbox.files import FileLock
 from gateway.sandbox.identity import choose_identity, require_reachable
 from gateway.sandbox.stores import Stores
+from tests.patience import PATIENCE_S
 
 OWNER = [sys.executable, str(Path(__file__).with_name("owner.py"))]
 
@@ -44,13 +45,13 @@ async def owner(directory: Path, *, prefix: Sequence[str] = ()) -> AsyncIterator
         yield process, json.loads(await process.stdout.readline())
     finally:
         process.stdin.close()
-        await asyncio.wait_for(process.wait(), 30)
+        await asyncio.wait_for(process.wait(), PATIENCE_S)
 
 
 async def released(lock_file: Path) -> None:
     """Return once no process of the store is left: the kernel frees the lock with the last one."""
     lock = FileLock(lock_file)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while lock.is_held():
             await asyncio.sleep(0.01)
 
@@ -88,7 +89,7 @@ async def test_an_owner_that_ends_in_order_leaves_nothing_running(tmp_path: Path
     async with owner(tmp_path / "data") as (process, _):
         assert process.stdin is not None
         process.stdin.close()
-        assert await asyncio.wait_for(process.wait(), 30) == 0
+        assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
     for store in ("postgres", "redis"):
         assert not FileLock(tmp_path / "data" / store / "server.lock").is_held()
 

@@ -10,6 +10,7 @@ import pytest
 from gateway.core.access.key_terms import KeyTerms
 from gateway.core.access.roles import Role
 from tests.books import OPERATOR
+from tests.patience import PATIENCE_S
 from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import CREDITS, Stack
 from tests.proxy.wire import ask, request
@@ -79,7 +80,7 @@ async def test_a_key_is_made_used_rotated_and_revoked(stack: Stack) -> None:
         assert (await told(stack, secret, "GET", "/api/balance"))[0] == 200
     status, revoked = await told(stack, manager, "DELETE", f"/api/keys/{made['id']}")
     assert (status, revoked["revokedAt"] is None) == (200, False)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE_S):
         while (await told(stack, made["secret"], "GET", "/api/balance"))[0] != 401:
             await asyncio.sleep(0.05)
     _, listed = await told(stack, stack.key, "GET", "/api/keys")
@@ -238,11 +239,11 @@ async def test_a_suspended_account_reads_and_a_suspended_member_does_not(stack: 
     await told(stack, viewer, "GET", "/api/balance")
     status, _ = await told(stack, owner, "PATCH", f"/api/members/{viewer_id}", {"status": "suspended"})
     assert status == 200
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE_S):
         while (await told(stack, viewer, "GET", "/api/balance"))[0] != 403:
             await asyncio.sleep(0.05)
     await stack.stores.account_desk.set_status(stack.account.id, "suspended", OPERATOR)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE_S):
         while (await told(stack, owner, "DELETE", f"/api/members/{quote(owner_id)}"))[0] != 403:
             await asyncio.sleep(0.05)
     assert (await told(stack, owner, "GET", "/api/balance"))[0] == 200

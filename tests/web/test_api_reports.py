@@ -20,6 +20,7 @@ from gateway.proxy.leases import OpenHold
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.web.api.reports import UsageAsked
 from tests.books import OPERATOR
+from tests.patience import PATIENCE_S
 from tests.proxy.conftest import Running, logs, openai, running, stack
 from tests.proxy.stack import CREDITS, Stack
 from tests.web.test_api_callers import told
@@ -105,13 +106,13 @@ async def test_whoever_died_between_hold_and_debit_charged_nothing_and_the_repea
             opened = await stack.gateway.leases.open(Hold(request_id, content.cost, fingerprint.hex(), terms))
             assert isinstance(opened, OpenHold)
             stack.gateway.leases.close(opened)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not await stack.workers.sweeper.step():
                 await asyncio.sleep(0.05)
         if is_posted:
             await stack.post()
         status = 0
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while status != 200:
                 status, body = await told(stack, key, "POST", PATH, asked())
                 await stack.post()

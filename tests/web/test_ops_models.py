@@ -6,8 +6,9 @@ import pytest
 
 from gateway.core.guard.breaker import State
 from gateway.sandbox.openai import SimulatedOpenAI
+from tests.patience import PATIENCE_S
 from tests.proxy.conftest import logs, openai, running, stack
-from tests.proxy.stack import PATIENCE_S, Stack, until
+from tests.proxy.stack import Stack, until
 from tests.proxy.test_breakers import MODEL, behave, code_of
 from tests.web.test_ops import Desk, desk
 

@@ -16,6 +16,7 @@ from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.workers.poster import Poster
 from tests.books import Books, end_fields, now_ms, open_books, settlement, terminate_clients
 from tests.books_redis import Desk, open_desk
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ async def test_a_cut_database_connection_is_waited_out(desk: Desk, database_url:
     for _ in range(3):
         await desk.serve(settlement(account.id, 10))
         assert await terminate_clients(database_url) > 0
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while poster.posted_total + poster.repeated_total < 1 or await books.outbox.length(range(64)):
                 await poster.step()
     assert poster.outages_total > 0
@@ -151,7 +152,7 @@ async def test_a_database_that_lets_nobody_in_is_waited_for(
         finally:
             server.execute(allow.format(name, sql.SQL("true")))
     assert poster.outages_total == 3
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not poster.posted_total:
             await poster.step()
     await poster.close()
@@ -175,7 +176,7 @@ async def test_two_posters_share_the_work_and_post_everything_once(desk: Desk) -
     posting = asyncio.create_task(post())
     for _ in range(20):
         await asyncio.gather(*(desk.serve(settlement(account.id, 5)) for account in accounts))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while await desk.unposted():
             await asyncio.sleep(0.01)
     is_over.set()
@@ -215,7 +216,7 @@ async def test_an_idle_poster_waits_for_the_first_event_and_then_posts_it(desk: 
     while not poster.owned_shards:
         await asyncio.sleep(0)
     await desk.serve(settlement(account.id, 10))
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE_S):
         assert await waiting == 1
     await poster.close()
     assert await books.balance(account) == 990

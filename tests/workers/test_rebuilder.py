@@ -14,6 +14,7 @@ from gateway.core.holds import Hold, Settlement
 from gateway.core.shards import SHARD_KEYS, SHARDS, shard_of
 from tests.books import open_books, settlement
 from tests.books_redis import Desk, open_desk
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ async def test_traffic_through_rebuilds_is_charged_exactly_once(desk: Desk, seed
     await asyncio.gather(*calling)
     # As gateways do after a rebuild: what Postgres does not have yet is sent again.
     await asyncio.gather(*(settle_somehow(desk, ended) for ended in settled))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while await desk.unposted() or await desk.credit_outbox.pending(1):
             await asyncio.sleep(0.01)
     is_over.set()

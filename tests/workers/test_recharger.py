@@ -16,6 +16,7 @@ from gateway.core.guard.flags import PURCHASE, Scope
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.books import OPERATOR
+from tests.patience import PATIENCE_S
 from tests.proxy.conftest import Running, logs, openai, running
 from tests.sandbox.stripe.parties import connected
 from tests.shop import ENVIRONMENT, Shop, open_shop
@@ -293,7 +294,7 @@ async def test_a_call_that_crosses_the_threshold_leads_to_a_charge_within_second
         loops = [group.create_task(loop) for loop in shop.parts.loops()]
         async with shop.stack.client(shop.account.key) as caller:
             await caller.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Hello"}])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while not await charges(client):
                 await asyncio.sleep(0.05)
         for each in loops:

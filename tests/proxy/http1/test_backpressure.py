@@ -8,7 +8,8 @@ import pytest
 
 from gateway.proxy.http1.errors import ClientGone
 from gateway.proxy.http1.server import Limits, Request
-from tests.proxy.http1.wire import HOST, PATIENCE_S, edge, hang_up, hello
+from tests.patience import PATIENCE_S
+from tests.proxy.http1.wire import HOST, edge, hang_up, hello
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 

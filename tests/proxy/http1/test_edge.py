@@ -9,7 +9,8 @@ import pytest
 from gateway.core.errors import GatewayError
 from gateway.proxy.http1.headers import encode
 from gateway.proxy.http1.server import ClientGone, Limits, Request
-from tests.proxy.http1.wire import HOST, PATIENCE_S, QUICK, Edge, echo, edge, hang_up, hello, refused
+from tests.patience import PATIENCE_S
+from tests.proxy.http1.wire import HOST, QUICK, Edge, echo, edge, hang_up, hello, refused
 
 CLOSE = b"Connection: close\r\n"
 HELLO = b"HTTP/1.1 200 OK\r\nX-Path: %b\r\nContent-Length: 5\r\n%b\r\nhello"

@@ -12,7 +12,8 @@ from aiohttp import web
 from gateway.core.errors import GatewayError
 from gateway.proxy.http1.handover import Handover
 from gateway.proxy.http1.server import Limits, Request
-from tests.proxy.http1.wire import HOST, PATIENCE_S, QUICK, Edge, edge, hang_up, read_head
+from tests.patience import PATIENCE_S
+from tests.proxy.http1.wire import HOST, QUICK, Edge, edge, hang_up, read_head
 
 ADDED = (b"x-added", b"1")
 CLOSE = b"Connection: close\r\n"

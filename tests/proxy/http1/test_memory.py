@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from gateway.proxy.http1.inbound import Inbound
+from tests.patience import PATIENCE_S
 from tests.proxy.http1.wire import Script, read_head, upstream
 
 CONNECTIONS = 24
@@ -40,7 +41,7 @@ def resident_bytes(process: asyncio.subprocess.Process) -> int:
 
 async def stuck(moved_bytes: Callable[[], int]) -> None:
     """Return when no byte has moved for a while."""
-    async with asyncio.timeout(30.0):
+    async with asyncio.timeout(PATIENCE_S):
         before = -1
         while before != moved_bytes():
             before = moved_bytes()

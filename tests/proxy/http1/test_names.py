@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from gateway.proxy.http1.client import Buffers, Pool, Timeouts
-from tests.proxy.http1.wire import PATIENCE_S, always
+from tests.patience import PATIENCE_S
+from tests.proxy.http1.wire import always
 
 NAME = "upstream.example"
 

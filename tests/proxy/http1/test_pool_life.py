@@ -18,7 +18,8 @@ from gateway.proxy.http1.client import (
     Timeouts,
     Unanswered,
 )
-from tests.proxy.http1.wire import PATIENCE_S, always, pool_to, read_head, upstream
+from tests.patience import PATIENCE_S
+from tests.proxy.http1.wire import always, pool_to, read_head, upstream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab"
 

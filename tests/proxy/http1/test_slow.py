@@ -7,7 +7,8 @@ from typing import cast
 import pytest
 
 from gateway.proxy.http1.server import Limits, Request, Server
-from tests.proxy.http1.wire import HOST, PATIENCE_S, Edge, echo, edge, hang_up, hello, refused
+from tests.patience import PATIENCE_S
+from tests.proxy.http1.wire import HOST, Edge, echo, edge, hang_up, hello, refused
 
 # 1000 bytes in every 0.2 s.
 LIMITS = Limits(

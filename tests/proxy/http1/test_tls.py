@@ -12,7 +12,8 @@ import trustme
 
 from gateway.proxy.http1.client import Buffers, ConnectFailed, Pool, Timeouts
 from gateway.proxy.http1.tls import client_context
-from tests.proxy.http1.wire import PATIENCE_S, hang_up, read_head
+from tests.patience import PATIENCE_S
+from tests.proxy.http1.wire import hang_up, read_head
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab"
 LONG_AGO = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC)

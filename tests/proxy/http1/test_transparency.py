@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.proxy.http1.relay import BareRelay
-from tests.proxy.http1.wire import PATIENCE_S, Edge, Script, edge, hang_up, pool_to, read_head, upstream
+from tests.proxy.http1.wire import Edge, Script, edge, hang_up, pool_to, read_head, upstream
 
 EVERY_BYTE = bytes(range(256)) * 3
 FIELDS = (

@@ -10,7 +10,8 @@ import pytest
 from gateway.proxy.http1.client import Pool, UpstreamFailed
 from gateway.proxy.http1.server import Limits, Request
 from gateway.proxy.http1.tunnel import End, Tunnel, TunnelBounds
-from tests.proxy.http1.wire import HOST, PATIENCE_S, QUICK, Edge, edge, hang_up, pool_to, read_head, upstream
+from tests.patience import PATIENCE_S
+from tests.proxy.http1.wire import HOST, QUICK, Edge, edge, hang_up, pool_to, read_head, upstream
 
 BOUNDS = TunnelBounds(idle_s=PATIENCE_S, total_s=PATIENCE_S, closing_s=PATIENCE_S)
 ASK = b"GET /ws HTTP/1.1\r\n%bConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n" % HOST

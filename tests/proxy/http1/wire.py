@@ -10,8 +10,8 @@ from gateway.core.errors import GatewayError
 from gateway.proxy.http1.client import Buffers, Pool, Timeouts
 from gateway.proxy.http1.headers import encode
 from gateway.proxy.http1.server import Handler, Limits, Request, Server
+from tests.patience import PATIENCE_S
 
-PATIENCE_S = 5.0
 QUICK = Limits(sweep_s=0.02)
 HOST = b"Host: a\r\n"
 

@@ -8,6 +8,8 @@ from typing import Any, Self
 import stripe
 from aiohttp import web
 
+from tests.patience import PATIENCE_S
+
 KEY = "sk_test_0123456789abcdef"
 SECRET = "whsec_of_the_tests"
 
@@ -85,6 +87,6 @@ class Receiver:
 
     async def until(self, count: int) -> list[stripe.Event]:
         """Wait for that many genuine deliveries."""
-        async with asyncio.timeout(5), self._arrived:
+        async with asyncio.timeout(PATIENCE_S), self._arrived:
             await self._arrived.wait_for(lambda: len(self.events) >= count)
         return self.events
