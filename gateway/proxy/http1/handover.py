@@ -71,6 +71,7 @@ class Line(asyncio.Transport):
         self._is_paused = False
         self._parser = httptools.HttpResponseParser(self)
         request.on_resume(self._resume)
+        request.on_gone(self._resume)  # nobody is left to be slow
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self.closed.is_set() or not data:

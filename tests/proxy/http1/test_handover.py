@@ -41,9 +41,12 @@ async def _large(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse()
     await response.prepare(request)
     request.app[WRITTEN].clear()
-    for _ in range(1000):
-        await response.write(bytes(64 * 1024))
-        request.app[WRITTEN].append(64 * 1024)
+    try:
+        for _ in range(1000):
+            await response.write(bytes(64 * 1024))
+            request.app[WRITTEN].append(64 * 1024)
+    finally:
+        request.app[ENDED].set()
     return response
 
 
@@ -63,6 +66,7 @@ async def _wait(request: web.Request) -> web.StreamResponse:
 WRITTEN = web.AppKey("written", list[int])
 ARRIVED = web.AppKey("arrived", asyncio.Event)
 GO_ON = web.AppKey("go_on", asyncio.Event)
+ENDED = web.AppKey("ended", asyncio.Event)
 
 
 async def _leave_connection(_: web.Request, response: web.StreamResponse) -> None:
@@ -71,7 +75,7 @@ async def _leave_connection(_: web.Request, response: web.StreamResponse) -> Non
 
 def _app() -> web.Application:
     app = web.Application()
-    app[WRITTEN], app[ARRIVED], app[GO_ON] = [], asyncio.Event(), asyncio.Event()
+    app[WRITTEN], app[ARRIVED], app[GO_ON], app[ENDED] = [], asyncio.Event(), asyncio.Event(), asyncio.Event()
     app.add_routes([web.route("*", f"/{each.__name__[1:]}", each) for each in (_echo, _stream, _large, _broken, _wait)])
     app.on_response_prepare.append(_leave_connection)
     return app
@@ -202,6 +206,15 @@ async def test_a_body_beyond_the_bound_is_413_and_never_arrives() -> None:
         assert not app[ARRIVED].is_set()
 
 
+async def held_back(app: web.Application) -> int:
+    """Wait until /large is not written on; returns how many pieces of it were."""
+    seen = -1
+    while seen != len(app[WRITTEN]):
+        seen = len(app[WRITTEN])
+        await asyncio.sleep(0.3)
+    return seen
+
+
 async def test_a_slow_client_holds_the_other_server_back() -> None:
     async with handing_over() as (running, app):
         reader, writer = await running.connect()
@@ -209,11 +222,7 @@ async def test_a_slow_client_holds_the_other_server_back() -> None:
         writer.write(b"GET /large HTTP/1.1\r\n%b\r\n" % HOST)
         await read_head(reader)
         transport.pause_reading()
-        seen = -1
-        while seen != len(app[WRITTEN]):
-            seen = len(app[WRITTEN])
-            await asyncio.sleep(0.3)
-        assert 0 < seen < 500
+        assert 0 < await held_back(app) < 500
         transport.resume_reading()
         tail = b""
         async with asyncio.timeout(PATIENCE_S):
@@ -230,6 +239,17 @@ async def test_a_handler_ends_though_its_client_has_left() -> None:
         await app[ARRIVED].wait()
         await hang_up(writer)
         app[GO_ON].set()
+
+
+async def test_a_handler_that_waits_for_a_slow_client_ends_when_that_leaves() -> None:
+    async with handing_over(drain_s=PATIENCE_S) as (running, app):
+        _, writer = await running.connect()
+        cast(asyncio.Transport, writer.transport).pause_reading()
+        writer.write(b"GET /large HTTP/1.1\r\n%b\r\n" % HOST)
+        await held_back(app)
+        writer.transport.abort()
+        async with asyncio.timeout(60.0):
+            await app[ENDED].wait()
 
 
 async def test_a_drain_waits_for_the_answer_and_ends_what_outlasts_it() -> None:
