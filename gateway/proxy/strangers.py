@@ -1,13 +1,21 @@
 """Strangers: what one network address may try before it is known who it is. Counted in each gateway for itself."""
 
 from collections.abc import Callable
+from urllib.parse import unquote_to_bytes
 
 from gateway.core.access.addresses import Address
 from gateway.core.errors import RateLimited
 from gateway.core.guard.address_limit import AddressLimit
 
 # What costs others something to answer: a session at Stripe, a debit. By method and path.
-GUARDED = frozenset({(b"POST", b"/api/purchases"), (b"POST", b"/api/usage/reconcile")})
+GUARDED = frozenset(
+    {
+        (b"POST", b"/api/purchases"),
+        (b"POST", b"/api/purchases/portal"),
+        (b"PUT", b"/api/recharge"),
+        (b"POST", b"/api/usage/reconcile"),
+    }
+)
 
 
 class Strangers:
@@ -32,7 +40,7 @@ class Strangers:
         """Raise `RateLimited` if there were too many guarded requests from there, or too many wrong keys."""
         now_s = self._clock()
         _require(self._failures, address, now_s, "address_failures")
-        if (method, path) in GUARDED:
+        if (method, unquote_to_bytes(path)) in GUARDED:  # as the control plane will read it
             _require(self._guarded, address, now_s, "address_requests")
             self._guarded.take(address, now_s)
 
