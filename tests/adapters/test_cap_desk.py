@@ -1,7 +1,9 @@
 """Caps are set by operators, each change with its line in the audit log, and looked at with what is used."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +37,25 @@ async def test_every_change_stands_in_the_audit_log(stores: Stores) -> None:
     await stores.caps.set(who, {"day": 7}, SIGNATURE)
     (line, _) = await stores.audit_log.page(subject=f"account:{who.id}", count=9)
     assert (line.author, line.action, line.before, line.after) == ("ada", "caps.set", {"day": 5}, {"day": 7})
+
+
+async def test_a_rotated_keys_caps_bind_the_one_in_its_place(stores: Stores) -> None:
+    account = await stores.accounts.find("main")
+    _, plain_id = await stores.keys.issue(account.id)
+    _, key_id = await stores.keys.issue(account.id)
+    wanted: dict[str, Any] = {"day": 5, "concurrent": 2, "models_allowed": ("gpt-4o*",)}
+    await stores.caps.set(await stores.caps.find(key_id), wanted, SIGNATURE)
+
+    _, next_id = await stores.keys.rotate(key_id, timedelta(hours=1), by=SIGNATURE)
+    await stores.keys.rotate(plain_id, timedelta(hours=1), by=SIGNATURE)
+
+    capped = {each.who.id: each.caps for each in await stores.caps.standing(await stores.caps.find("main"))}
+    assert {key_id: capped.pop(key_id), next_id: capped.pop(next_id)} == dict.fromkeys(
+        (key_id, next_id), Caps(**wanted)
+    )
+    assert [*capped] == [account.id]
+    (line, *_) = await stores.audit_log.page(subject=f"key:{next_id}", count=9)
+    assert (line.author, line.action, line.before) == ("ada", "caps.set", {})
 
 
 async def test_an_account_inherits_from_its_plan_and_shows_its_keys(stores: Stores) -> None:

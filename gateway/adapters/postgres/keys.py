@@ -9,10 +9,12 @@ import msgspec
 
 from gateway.adapters.postgres.accounts import AccountError
 from gateway.adapters.postgres.audit_log import BY_TOLLGATE, AuditLog, Signature
+from gateway.adapters.postgres.caps import read_caps
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
 from gateway.core.access.callers import Priority
 from gateway.core.access.key_terms import KeyTerms, mistake_in, read_networks
 from gateway.core.access.keys import SHOWN_LENGTH, hash_key, make_key
+from gateway.core.guard.caps import Caps
 
 OVERLAP_MAX = timedelta(days=90)
 LISTED_MAX = 10_000
@@ -144,10 +146,10 @@ class Keys:
     async def rotate(
         self, key_id: str, overlap: timedelta, object_id: str | None = None, by: Signature = BY_TOLLGATE
     ) -> tuple[str, str]:
-        """Issue a key on the same terms and let the old one expire after the overlap; returns (secret, key id).
+        """Issue a key on the same terms, with the same caps, and let the old one expire after the overlap.
 
-        Raises `KeyRefused` for a key that is revoked, expired or was rotated already; `KeyExists` if it was so to
-        the one with this `object_id`.
+        Returns (secret, key id). Raises `KeyRefused` for a key that is revoked, expired or was rotated already;
+        `KeyExists` if it was so to the one with this `object_id`.
         """
         if not timedelta(0) <= overlap <= OVERLAP_MAX:
             raise KeyRefused(f"An overlap is 0 to {OVERLAP_MAX.days} days.", "overlap_s")
@@ -167,6 +169,9 @@ class Keys:
                 states = ({"expires_at": row["expires_at"]}, {"expires_at": expires_at, "successor": made_id})
                 await self._log(connection, by, "key.rotate", old.id, *states)
                 await self._log(connection, by, "key.create", made_id, None, old.terms)
+                caps = await connection.fetchrow(self._sql["hand_down_caps"], old.id, made_id)
+                if caps is not None:
+                    await self._log(connection, by, "caps.set", made_id, Caps(), read_caps(caps))
         return secret, made_id
 
     async def revoke(self, key_id: str, account_id: str | None = None, by: Signature = BY_TOLLGATE) -> None:

@@ -34,3 +34,13 @@ UPDATE api_key SET expires_at = least(expires_at, $2), changed_at = clock_timest
 -- Revoking twice changes nothing.
 UPDATE api_key SET revoked_at = now(), changed_at = clock_timestamp()
 WHERE id = $1 AND revoked_at IS NULL RETURNING revoked_at
+
+-- name: hand_down_caps
+-- A key's caps bind the one that takes its place, too, which begins with nothing used.
+INSERT INTO cap (level, holder, account_id, request, day, month, output_tokens, requests_a_minute, tokens_a_minute,
+                 concurrent, models_allowed, models_denied, on_output, on_unaffordable)
+SELECT 'key', $2, account_id, request, day, month, output_tokens, requests_a_minute, tokens_a_minute, concurrent,
+       models_allowed, models_denied, on_output, on_unaffordable
+FROM cap WHERE level = 'key' AND holder = $1
+RETURNING request, day, month, output_tokens, requests_a_minute, tokens_a_minute, concurrent, models_allowed,
+          models_denied, on_output, on_unaffordable
