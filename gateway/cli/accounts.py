@@ -8,7 +8,8 @@ import typer
 from gateway.adapters.postgres.account_desk import AccountTerms
 from gateway.adapters.postgres.accounts import Account
 from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, parsed, show, table, target
+from gateway.cli.output import AsJson, show, table
+from gateway.cli.target import CommandFailed, ConfigFile, Data, on_stores, parsed, target
 from gateway.core.access.callers import Priority
 from gateway.core.holds import Balance
 from gateway.core.money import format_credits, parse_credits

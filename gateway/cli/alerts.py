@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.accounts import AccountArgument
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, parsed, show, target
+from gateway.cli.output import AsJson, show
+from gateway.cli.target import CommandFailed, ConfigFile, Data, on_stores, parsed, target
 from gateway.core.guard.alerts import Wishes
 from gateway.core.money import format_credits, parse_credits
 

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.cli.target import AsJson, ConfigFile, Data, on_stores, show, table, target
+from gateway.cli.output import AsJson, show, table
+from gateway.cli.target import ConfigFile, Data, on_stores, target
 
 app = typer.Typer(help="The audit log: every operator's change.", no_args_is_help=True)
 

@@ -14,7 +14,8 @@ from rich.progress import Progress
 
 from gateway.cli.accounts import AccountArgument
 from gateway.cli.operator import Author, signed
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, parsed, show, table, target
+from gateway.cli.output import AsJson, show, table
+from gateway.cli.target import CommandFailed, ConfigFile, Data, on_stores, parsed, target
 from gateway.config import Config
 from gateway.core.accounting.books import LAYOUTS
 from gateway.core.accounting.ledger import TransferKind

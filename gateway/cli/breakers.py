@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gateway.cli.target import AsJson, ConfigFile, Data, on_stores, show, table, target
+from gateway.cli.output import AsJson, show, table
+from gateway.cli.target import ConfigFile, Data, on_stores, target
 from gateway.core.guard.breaker import NOTHING, Counts, State
 from gateway.core.guard.shared_breaker import Standing
 

@@ -1,6 +1,6 @@
 """`tollgate brownout …`: what reduces a model or a family, how far and until when."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
@@ -8,7 +8,8 @@ import typer
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.app.sources import now_ms
 from gateway.cli.operator import Author, Reason, signed
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, parsed, show, table, target
+from gateway.cli.output import AsJson, moment, show, table
+from gateway.cli.target import CommandFailed, ConfigFile, Data, on_stores, parsed, target
 from gateway.core.guard.brownout import Brownout, Level
 from gateway.core.spans import read_span
 
@@ -62,7 +63,7 @@ def set_brownout(
         ),
     )
     assert brownout is not None
-    show(as_json, told(brownout), f"{models}: level {level} until {_iso(brownout.expires_at_ms)}\n{_does(brownout)}")
+    show(as_json, told(brownout), f"{models}: level {level} until {moment(brownout.expires_at_ms)}\n{_does(brownout)}")
 
 
 @app.command("show")
@@ -105,7 +106,7 @@ def told(brownout: Brownout) -> dict[str, Any]:
         "reason": brownout.reason,
         "banner": brownout.banner,
         "author": brownout.author,
-        "expires_at": _iso(brownout.expires_at_ms),
+        "expires_at": moment(brownout.expires_at_ms),
         "is_expired": brownout.expires_at_ms <= now_ms(),
     }
 
@@ -122,8 +123,4 @@ def _does(brownout: Brownout) -> str:
 
 
 def _until(brownout: Brownout) -> str:
-    return "expired" if brownout.expires_at_ms <= now_ms() else _iso(brownout.expires_at_ms)
-
-
-def _iso(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return "expired" if brownout.expires_at_ms <= now_ms() else moment(brownout.expires_at_ms)

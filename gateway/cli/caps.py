@@ -9,7 +9,8 @@ import typer
 from gateway.adapters.postgres.cap_desk import Standing
 from gateway.adapters.redis.counters import Used
 from gateway.cli.operator import Author, signed
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, show, table, target
+from gateway.cli.output import AsJson, show, table
+from gateway.cli.target import CommandFailed, ConfigFile, Data, on_stores, target
 from gateway.core.guard.caps import UNLIMITED, Caps, Excess, Shortfall
 from gateway.core.guard.plans import UNLIMITED_WORD, parse_limit
 from gateway.core.guard.windows import ends_at

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from gateway.adapters.postgres.accounts import AccountError, LedgerLine
 from gateway.app.stores import Stores, open_stores
-from gateway.cli.target import CommandFailed, table
+from gateway.cli.output import table
+from gateway.cli.target import CommandFailed
 from gateway.config import Config
 from gateway.core.access.key_terms import KeyTerms
 from gateway.core.money import format_credits, parse_credits

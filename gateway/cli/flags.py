@@ -1,6 +1,6 @@
 """`tollgate flags …`: what is switched on and off, for whom and until when."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +10,8 @@ import typer
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.app.sources import now_ms
 from gateway.cli.operator import Author, Reason, signed
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, parsed, show, table, target
+from gateway.cli.output import AsJson, moment, show, table
+from gateway.cli.target import CommandFailed, ConfigFile, Data, on_stores, parsed, target
 from gateway.core.guard.flags import Flag, Scope, default_of
 from gateway.core.spans import read_span
 
@@ -108,7 +109,7 @@ def told(flag: Flag) -> dict[str, Any]:
         "reason": flag.reason,
         "banner": flag.banner,
         "author": flag.author,
-        "expires_at": None if flag.expires_at_ms is None else _iso(flag.expires_at_ms),
+        "expires_at": None if flag.expires_at_ms is None else moment(flag.expires_at_ms),
         "is_expired": _is_expired(flag),
     }
 
@@ -141,8 +142,4 @@ def _is_expired(flag: Flag) -> bool:
 def _until(flag: Flag) -> str:
     if flag.expires_at_ms is None:
         return "cleared"
-    return "expired" if _is_expired(flag) else _iso(flag.expires_at_ms)
-
-
-def _iso(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return "expired" if _is_expired(flag) else moment(flag.expires_at_ms)

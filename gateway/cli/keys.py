@@ -8,7 +8,8 @@ import typer
 from gateway.adapters.postgres.keys import Key
 from gateway.cli.accounts import AccountArgument
 from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, parsed, show, table, target
+from gateway.cli.output import AsJson, show, table
+from gateway.cli.target import CommandFailed, ConfigFile, Data, on_stores, parsed, target
 from gateway.core.access.callers import DEFAULT_SCOPES, Priority, Scope
 from gateway.core.access.key_terms import KeyTerms
 from gateway.core.spans import read_span

@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn
+from rich.progress import Progress
 from rich.text import Text
 
 from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
-from gateway.cli.target import AsJson, ConfigFile, Data, on_stores, show, table, target
+from gateway.cli.output import AsJson, show, spinner, table
+from gateway.cli.target import ConfigFile, Data, on_stores, target
 from gateway.core.money import format_credits
 
 if TYPE_CHECKING:
@@ -33,15 +34,7 @@ def audit(data: Data = None, config: ConfigFile = None, as_json: AsJson = False)
         from gateway.adapters.postgres.audit import run_audit
         from gateway.app.stores import open_audit_link
 
-        console = Console(stderr=True, quiet=as_json)
-        columns = SpinnerColumn(), TextColumn("{task.description}")
-        is_watched = console.is_terminal and not as_json
-        with Progress(*columns, console=console, transient=True, disable=not is_watched) as progress:
-            task = progress.add_task("checking")
-
-            def report(name: str) -> None:
-                progress.update(task, description=f"checking: {name}")
-
+        with spinner("checking", as_json) as report:
             async with open_audit_link(settings) as link:
                 findings = await run_audit(
                     stores.pool, link, read_at_once=settings.audit.read_at_once, on_progress=report

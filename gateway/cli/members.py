@@ -9,7 +9,8 @@ from gateway.adapters.postgres.audit_log import Signature
 from gateway.adapters.postgres.members import Member, MemberChange
 from gateway.cli.accounts import AccountArgument
 from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, show, table, target
+from gateway.cli.output import AsJson, show, table
+from gateway.cli.target import CommandFailed, ConfigFile, Data, on_stores, target
 from gateway.core.access.roles import Role
 
 if TYPE_CHECKING:

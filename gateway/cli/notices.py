@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, show, table, target
+from gateway.cli.output import AsJson, show, table
+from gateway.cli.target import CommandFailed, ConfigFile, Data, on_stores, target
 
 if TYPE_CHECKING:
     from gateway.adapters.postgres.notices import Listed

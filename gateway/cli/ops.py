@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.operator import Author, Reason, signed
-from gateway.cli.target import AsJson, ConfigFile, Data, on_stores, show, table, target
+from gateway.cli.output import AsJson, show, table
+from gateway.cli.target import ConfigFile, Data, on_stores, target
 from gateway.core.access.operators import Role
 
 if TYPE_CHECKING:

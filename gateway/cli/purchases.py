@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.operator import Author, Reason, signed
+from gateway.cli.output import AsJson, show, table
 from gateway.cli.stripe import on_stripe
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, parsed, show, table, target
+from gateway.cli.target import CommandFailed, ConfigFile, Data, parsed, target
 from gateway.core.accounting.topups import UCR_PER_CENT
 from gateway.core.money import format_credits, format_dollars, parse_credits
 

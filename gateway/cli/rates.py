@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, show, state_of, table
+from gateway.cli.output import AsJson, show, table
+from gateway.cli.target import CommandFailed, ConfigFile, Data, state_of
 from gateway.config import Config, ConfigError, load
 from gateway.core.money import format_credits
 from gateway.core.pricing.rate_card import load_card

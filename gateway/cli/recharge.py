@@ -6,8 +6,9 @@ import typer
 
 from gateway.cli.accounts import AccountArgument
 from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
+from gateway.cli.output import AsJson, show, table
 from gateway.cli.stripe import on_stripe
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, show, table, target
+from gateway.cli.target import CommandFailed, ConfigFile, Data, target
 from gateway.core.errors import GatewayError
 from gateway.core.money import format_dollars
 

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
 from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.cli.books import day_of
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, table, target
+from gateway.cli.output import AsJson, spinner, table
+from gateway.cli.target import CommandFailed, ConfigFile, Data, target
 from gateway.config import Config
 from gateway.core.accounting.reconciliation import Check, Report, Verdict, figure, unit_in_words
 from gateway.core.money import format_credits
@@ -89,17 +89,9 @@ async def _reconcile(settings: Config, day: str, as_json: bool) -> Report:
     chosen = day_of("--day", day) if day else today - timedelta(days=1)
     if chosen > today:
         raise CommandFailed(f"--day: {chosen} has not begun")
-    console = Console(stderr=True)
-    columns = SpinnerColumn(), TextColumn("{task.description}")
-    is_watched = console.is_terminal and not as_json
-    with Progress(*columns, console=console, transient=True, disable=not is_watched) as progress:
-        task = progress.add_task("")
-
-        def on_progress(label: str) -> None:
-            progress.update(task, description=f"comparing: {label}")
-
+    with spinner("comparing", as_json) as tell:
         async with open_stores(settings) as stores, open_reconciliation(settings, stores) as reconciliation:
-            report = await reconciliation.of(chosen, on_progress)
+            report = await reconciliation.of(chosen, tell)
             if report.is_over:
                 await Reports(stores.pool).keep(report)
     return report

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.operator import Author, signed
-from gateway.cli.target import AsJson, ConfigFile, Data, on_stores, show, table, target
+from gateway.cli.output import AsJson, show, table
+from gateway.cli.target import ConfigFile, Data, on_stores, target
 
 if TYPE_CHECKING:
     from gateway.adapters.postgres.reviews import Review

@@ -12,7 +12,8 @@ import typer
 from aiohttp import ClientSession
 from rich.console import Console
 
-from gateway.cli.target import DEFAULT_DATA, AsJson, ConfigFile, Data, target
+from gateway.cli.output import AsJson
+from gateway.cli.target import DEFAULT_DATA, ConfigFile, Data, target
 from gateway.config import Config, ConfigError, load, parse_listen, why
 from gateway.logs import configure_logs
 from gateway.supervisor import Report, Running, Supervisor

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.target import AsJson, until_signalled
+from gateway.cli.output import AsJson
+from gateway.cli.target import until_signalled
 from gateway.config import ConfigError, parse_listen, why
 
 _Listen = Annotated[str, typer.Option(help="HOST:PORT, on loopback.")]

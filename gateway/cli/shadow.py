@@ -1,14 +1,13 @@
 """`tollgate shadow …`: what calls would have cost that nobody was charged for."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 
 from gateway.adapters.postgres.shadow import Compared, Comparison, compare
-from gateway.cli.target import AsJson, ConfigFile, Data, on_stores, parsed, show, table, target
+from gateway.cli.output import AsJson, show, spinner, table
+from gateway.cli.target import ConfigFile, Data, on_stores, parsed, target
 from gateway.core.money import format_credits
 from gateway.core.spans import read_span
 
@@ -31,9 +30,8 @@ def report(
     span = parsed("--window", read_span, window)
 
     async def look(stores: "Stores") -> Comparison:
-        console = Console(stderr=True, quiet=as_json or not sys.stderr.isatty())
         account_id = None if account is None else (await stores.accounts.find(account)).id
-        with console.status("comparing"):
+        with spinner("comparing", as_json):
             return await compare(stores.pool, span, account_id, lines_max=count)
 
     compared = on_stores(target(data, config), look)

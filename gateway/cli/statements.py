@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from gateway.cli.accounts import AccountArgument
-from gateway.cli.target import AsJson, CommandFailed, ConfigFile, Data, on_stores, show, target
+from gateway.cli.output import AsJson, show, spinner
+from gateway.cli.target import CommandFailed, ConfigFile, Data, on_stores, target
 from gateway.core.accounting.statements import BadMonth, read_month
 
 if TYPE_CHECKING:
@@ -69,16 +68,14 @@ def close(month: Month, data: Data = None, config: ConfigFile = None, as_json: A
 
         if not stores.statements.is_over(wanted):
             raise CommandFailed(f"{month} is not over yet; close it once the next has begun, UTC")
-        console = Console(stderr=True)
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("closing", total=None)
-            closing, made = MonthClosing(stores.statements, wanted), 0
+        closing, made = MonthClosing(stores.statements, wanted), 0
+        with spinner("closing", as_json) as tell:
             while done := await closing.step():
                 made += done
-                progress.update(task, description=f"closing: {made:,} statements")
-            if await stores.statements.unclosed(wanted, 1):
-                raise CommandFailed(f"{made} statements of {month} made; others wait to be sealed: try again soon")
-            return made
+                tell(f"{made:,} statements")
+        if await stores.statements.unclosed(wanted, 1):
+            raise CommandFailed(f"{made} statements of {month} made; others wait to be sealed: try again soon")
+        return made
 
     made = on_stores(target(data, config), close_all)
     values: dict[str, Any] = {"month": month, "made": made}

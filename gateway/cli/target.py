@@ -2,17 +2,12 @@
 
 import asyncio
 import contextlib
-import json
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from gateway.config import Config, ConfigError, load
 from gateway.sandbox.stores import read_state
@@ -25,7 +20,6 @@ T = TypeVar("T")
 
 Data = Annotated[Path | None, typer.Option("--data", help="The data directory of a running `tollgate up`.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file over config/gateway.toml.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 DEFAULT_DATA = Path(".tollgate")
 
@@ -92,37 +86,3 @@ async def until_signalled(service: Coroutine[Any, Any, None]) -> None:
         loop.add_signal_handler(wanted, running.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await running
-
-
-def show(as_json: bool, values: dict[str, Any] | list[dict[str, Any]], table: Table | str) -> None:
-    """Print a result: the values as one JSON line, or the table (or plain text) for people."""
-    if as_json:
-        print(json.dumps(values))
-    elif isinstance(table, str):
-        print(table)  # as it stands: a wrapped key could not be copied
-    elif not table.row_count:
-        print("nothing to list")
-    else:
-        Console().print(table)
-
-
-def table(
-    title: str,
-    columns: Iterable[str],
-    rows: Iterable[Iterable[object]],
-    right: Iterable[str] = (),
-    unfolded: Iterable[str] = (),
-) -> Table:
-    """`unfolded` columns stay on one line, so that what is in them can be copied."""
-    # At least as wide as its title, which would otherwise wrap; together with its columns it should fit 80.
-    made = Table(
-        title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False, min_width=len(title)
-    )
-    aligned_right, on_one_line = set(right), set(unfolded)
-    for column in columns:
-        justify: Literal["left", "right"] = "right" if column in aligned_right else "left"
-        made.add_column(column, justify=justify, overflow="fold", no_wrap=column in on_one_line)
-    for row in rows:
-        # As text: a name or a reason may look like markup.
-        made.add_row(*(value if isinstance(value, Text) else Text(str(value)) for value in row))
-    return made
