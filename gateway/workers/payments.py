@@ -7,7 +7,7 @@ import asyncpg
 import structlog
 
 from gateway.adapters.postgres.notices import Notices
-from gateway.adapters.postgres.purchases import NewRefund, Purchase, Purchases
+from gateway.adapters.postgres.purchases import NewRefund, Purchase, Purchases, RefusedRefund
 from gateway.adapters.stripe.client import Stripe, StripeUnavailable
 from gateway.adapters.stripe.objects import Session
 from gateway.core.accounting.topups import Mismatch, Payment, PurchaseState, state_of
@@ -27,10 +27,10 @@ class Payments:
         self._purchases = purchases
         self._notices = notices
 
-    async def look(self, intent_id: str, promise: NewRefund | None = None) -> Purchase | None:
+    async def look(self, intent_id: str, decided: NewRefund | RefusedRefund | None = None) -> Purchase | None:
         """Bring the books up to date with a payment; returns its purchase, or None if it is none of ours.
 
-        A `promise` of a refund is posted with it. Raises `Mismatch` when what was paid is not what was sold,
+        What was `decided` of a refund is posted with it. Raises `Mismatch` when what was paid is not what was sold,
         `RefundTooLarge`, and whatever stands in the way.
         """
         bought = await self._purchases.of_payment(intent_id)
@@ -40,7 +40,7 @@ class Payments:
             bought = bought or await self._purchases.find(payment.purchase_id)
             if bought is None:
                 return None
-            if await self._post(bought, payment, reading, promise):
+            if await self._post(bought, payment, reading, decided):
                 return await self._purchases.find(bought.id)
             bought = await self._purchases.find(bought.id)
         raise StripeUnavailable(f"payment {intent_id} keeps changing")
@@ -57,7 +57,9 @@ class Payments:
         await self._note(bought, session, "", reading)
         return bought
 
-    async def _post(self, bought: Purchase, payment: Payment, reading: int, promise: NewRefund | None) -> bool:
+    async def _post(
+        self, bought: Purchase, payment: Payment, reading: int, decided: NewRefund | RefusedRefund | None
+    ) -> bool:
         session = None
         if bought.session_id and (payment.status != "succeeded" or _is_taxed(bought, payment)):
             session = await self._stripe.session(bought.session_id)
@@ -67,7 +69,7 @@ class Payments:
             return True
         try:
             tax_cents = session.tax_cents if session is not None else 0
-            return await self._purchases.post(bought, payment, reading, tax_cents, promise)
+            return await self._purchases.post(bought, payment, reading, tax_cents, decided)
         except Mismatch:
             await self._purchases.set_state(bought.id, PurchaseState.MISMATCHED, reading)
             log.error("a payment is not what was sold", purchase_id=bought.id, payment=payment.intent_id)

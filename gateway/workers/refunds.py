@@ -11,7 +11,15 @@ from typing import NoReturn
 import structlog
 
 from gateway.adapters.postgres.audit_log import Signature
-from gateway.adapters.postgres.purchases import AccountMoved, AskedRefund, NewRefund, Purchase, Purchases, Unused
+from gateway.adapters.postgres.purchases import (
+    AccountMoved,
+    AskedRefund,
+    NewRefund,
+    Purchase,
+    Purchases,
+    RefusedRefund,
+    Unused,
+)
 from gateway.adapters.stripe.client import Stripe, StripeRefused, StripeUnavailable
 from gateway.core.accounting.topups import PurchaseState, cents_for
 from gateway.core.money import MicroCredits, format_dollars
@@ -68,7 +76,7 @@ class Refunds:
             await self._promise(bought, credits, key, signature)
             asked = await self._purchases.refund_by_key(bought.id, key)
             assert asked is not None, "a refund has vanished"
-        elif credits is not None and asked.cents != self._cents(bought, credits):
+        if credits is not None and asked.cents != self._cents(bought, credits):
             raise RefundRefused(f"this key stands for a refund of {format_dollars(asked.cents)} already")
         if asked.state == "requested":
             try:
@@ -133,6 +141,5 @@ class Refunds:
         await self._payments.look(asked.payment_intent_id)
 
     async def _give_back(self, asked: AskedRefund, why: str) -> NoReturn:
-        await self._purchases.refund_refused(asked.id, why)
-        await self._payments.look(asked.payment_intent_id)
+        await self._payments.look(asked.payment_intent_id, RefusedRefund(asked.id, why))
         raise RefundRefused(why)

@@ -126,6 +126,29 @@ async def test_a_refund_that_stripe_refuses_takes_nothing_more(shop: Shop, clien
     assert (await refunded(client), await shop.available()) == ([450], 500 * UCR_PER_CREDIT)
 
 
+async def test_what_a_refused_refund_took_is_given_back_though_stripe_goes_away_in_between(
+    shop: Shop, client: StripeClient
+) -> None:
+    purchase_id = await shop.bought()
+    shop.simulated.set_scenario(suppress=1.0)
+    intent = await shop.intent_of(purchase_id)
+    await client.v1.refunds.create_async({"payment_intent": intent, "amount": 450})
+
+    async def unused(account_id: str) -> Unused:
+        """Asked once more when Stripe is about to be: it refuses, and then its payment cannot be read."""
+        if await shop.parts.purchases.refund_by_key(purchase_id, "one"):
+            shop.simulated.add_fault("error", path="/v1/payment_intents/*")
+        return await shop.parts.unused.of(account_id)
+
+    asked = await refunds(shop, unused).create(purchase_id, 1000 * UCR_PER_CREDIT, key="one", signature=SIGNED)
+    assert asked.state == "requested"
+    await shop.stack.stores.pool.execute("UPDATE refund SET changed_at = now() - interval '1 hour'")
+    await shop.parts.refunds.step()
+    await shop.handle()
+    asked = await shop.parts.purchases.refund_by_key(purchase_id, "one") or asked
+    assert (asked.state, await refunded(client), await shop.available()) == ("refused", [450], 500 * UCR_PER_CREDIT)
+
+
 async def test_a_refund_that_fails_later_gives_the_credit_back(shop: Shop, client: StripeClient) -> None:
     purchase_id = await shop.bought()
     await create(shop, purchase_id, ALL)
@@ -143,6 +166,27 @@ async def test_refunds_at_once_pay_back_no_more_than_was_bought(shop: Shop, clie
     assert sum(isinstance(each, RefundTooLarge | RefundRefused) for each in made) == 2
     assert sum(await refunded(client)) == 300
     assert await shop.available() == 2_000 * UCR_PER_CREDIT
+
+
+async def test_the_same_key_at_once_is_the_same_refund(shop: Shop, client: StripeClient) -> None:
+    purchase_id = await shop.bought()
+    made = await asyncio.gather(
+        *(shop.parts.refunds.create(purchase_id, ALL, key="one", signature=SIGNED) for _ in range(4))
+    )
+    assert (len({each.id for each in made}), await refunded(client)) == (1, [500])
+
+
+async def test_one_key_at_once_for_two_amounts_is_one_refund_and_the_other_is_told(
+    shop: Shop, client: StripeClient
+) -> None:
+    purchase_id = await shop.bought()
+    made = await asyncio.gather(
+        *(create(shop, purchase_id, credits) for credits in (1000, 2000)), return_exceptions=True
+    )
+    (refusal,) = [each for each in made if not isinstance(each, str)]
+    assert isinstance(refusal, RefundRefused)
+    assert "already" in str(refusal)
+    assert len(await refunded(client)) == 1
 
 
 async def hold(shop: Shop, credits: int) -> Settlement:

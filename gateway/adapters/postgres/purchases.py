@@ -81,6 +81,13 @@ class NewRefund(msgspec.Struct, frozen=True):
     signature: Signature
 
 
+class RefusedRefund(msgspec.Struct, frozen=True):
+    """A refund that was not made and never will be: its credits are given back. `answer` says why."""
+
+    id: str
+    answer: str
+
+
 class AskedRefund(msgspec.Struct, frozen=True):
     """A refund of ours, as far as we know of it."""
 
@@ -185,13 +192,19 @@ class Purchases:
             await self._pool.execute(self._sql["set_state"], purchase_id, state.value, reading)
 
     async def post(
-        self, bought: Purchase, payment: Payment, reading: int, tax_cents: int, promise: NewRefund | None = None
+        self,
+        bought: Purchase,
+        payment: Payment,
+        reading: int,
+        tax_cents: int,
+        decided: NewRefund | RefusedRefund | None = None,
     ) -> bool:
         """Bring the ledger to where `payment`, of this `reading`, says it must be; all of it in one transaction.
 
-        With `promise`, that refund is decided on and posted with it, before Stripe is asked: its credits cannot be
-        spent meanwhile. Returns False, and does nothing, when a reading that began later is posted: then `payment`
-        may be older than that, and must be read again.
+        What was `decided` of a refund is written down and posted with it. A new one is so before Stripe is asked: its
+        credits cannot be spent meanwhile; and no crash comes between a refusal and giving them back.
+        Returns False, and does nothing, when a reading that began later is posted: then `payment` may be older than
+        that, and must be read again.
         Raises `Mismatch`, `RefundTooLarge` and `AccountMoved`.
         """
         shard = shard_of(bought.account_id)
@@ -203,8 +216,10 @@ class Purchases:
                     return False
                 if locked.payment_intent_id not in ("", payment.intent_id):
                     raise Mismatch(f"it was paid by {locked.payment_intent_id} already")
-                if promise is not None:
-                    await self._promise(connection, locked, promise)
+                if isinstance(decided, NewRefund):
+                    await self._promise(connection, locked, decided)
+                elif decided is not None:
+                    await connection.execute(self._sql["refund_refused"], decided.id, decided.answer)
                 refunds = [each for each in payment.refunds if _is_uuid(each.ours)]
                 shown = [each.ours for each in refunds]
                 if shown:
@@ -244,6 +259,8 @@ class Purchases:
             await connection.fetchval(self._ledger_sql["credit"], bought.account_id, moved)
 
     async def _promise(self, connection: Connection, bought: Purchase, new: NewRefund) -> None:
+        if await connection.fetchrow(self._sql["refund_by_key"], bought.id, new.idempotency_key) is not None:
+            return  # somebody who asked for the same was faster
         if await connection.fetchval(self._sql["credit_seq"], bought.account_id) != new.unused.credit_seq:
             raise AccountMoved
         buckets = await self._buckets(connection, bought.account_id)
@@ -252,11 +269,9 @@ class Purchases:
         if cents > most or most == 0:
             raise RefundTooLarge(most)
         named = (new.id, bought.id, new.idempotency_key)
-        if await connection.fetchval(self._sql["begin_refund"], *named, cents, new.signature.reason) is not None:
-            wanted = {"refund": new.id, "cents": cents, "key": new.idempotency_key}
-            await self._audit_log.append(
-                connection, new.signature, "refund.create", bought.id, before=None, after=wanted
-            )
+        await connection.execute(self._sql["begin_refund"], *named, cents, new.signature.reason)
+        wanted = {"refund": new.id, "cents": cents, "key": new.idempotency_key}
+        await self._audit_log.append(connection, new.signature, "refund.create", bought.id, before=None, after=wanted)
 
     async def _buckets(self, connection: Connection, account_id: str) -> Buckets:
         row = await connection.fetchrow(self._ledger_sql["buckets"], [account_id])
@@ -283,11 +298,6 @@ class Purchases:
     async def refund_made(self, asked: AskedRefund, stripe_id: str) -> None:
         with outages():
             await self._pool.execute(self._sql["refunds_made"], asked.purchase_id, [asked.id], [stripe_id])
-
-    async def refund_refused(self, refund_id: str, answer: str) -> None:
-        """It was not made and never will be: its credits are to be given back."""
-        with outages():
-            await self._pool.execute(self._sql["refund_refused"], refund_id, answer)
 
     async def customer(self, account_id: str) -> str | None:
         """The account's customer at Stripe, if there is one."""

@@ -79,7 +79,6 @@ SELECT credit_seq FROM account WHERE id = $1::uuid FOR NO KEY UPDATE
 
 -- name: begin_refund
 INSERT INTO refund (id, purchase_id, idempotency_key, cents, reason) VALUES ($1::uuid, $2::uuid, $3, $4, $5)
-ON CONFLICT (purchase_id, idempotency_key) DO NOTHING RETURNING id
 
 -- name: refund_by_key
 SELECT refund.*, purchase.payment_intent_id FROM refund JOIN purchase ON purchase.id = purchase_id
