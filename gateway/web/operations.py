@@ -53,7 +53,7 @@ def read_body(body: bytes, kind: type[T]) -> T:
     """Read a request's body; raises `InvalidRequest`, which says what is wrong."""
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"The body cannot be read: {error}.") from error
 
 

@@ -43,6 +43,9 @@ async def test_maintenance_refuses_every_call_until_it_is_over(stack: Stack, ope
         assert error["until"] in error["message"]
         assert 1790 <= int(got.get(b"retry-after") or 0) <= 1800
     assert len(openai.log) == 0
+    no_text = [(b"Authorization", b"Bearer \xff")]
+    got = await ask(stack.address, request("/api/status", "", fields=no_text, method="GET"))
+    assert json.loads(got.body)["banners"] == await status(stack)
     (banner,) = await status(stack)
     assert (banner["flag"], banner["what"], banner["why"]) == (MAINTENANCE, "Down for maintenance", "database upgrade")
     await stack.stores.flags.clear(MAINTENANCE, DRILL)

@@ -23,6 +23,7 @@ from tests.books import OPERATOR
 from tests.patience import PATIENCE_S
 from tests.proxy.conftest import Running, logs, openai, running, stack
 from tests.proxy.stack import CREDITS, Stack
+from tests.proxy.wire import ask, request
 from tests.web.test_api_callers import told
 
 __all__ = ["logs", "openai", "running", "stack"]
@@ -180,6 +181,12 @@ async def test_what_no_call_can_have_used_is_refused(
     got, body = await told(stack, await reporter(stack), "POST", PATH, asked() | more)
     assert (got, body["error"]["param"]) == (status, param)
     assert await stack.lines() == []
+
+
+@pytest.mark.parametrize("body", [b"{", b'{"model":"\xff"}', b'{"usage":{"x":' + b"[" * 100_000])
+async def test_a_body_that_nobody_can_read_is_refused_as_one(stack: Stack, body: bytes) -> None:
+    got = await ask(stack.address, request(PATH, await reporter(stack), body))
+    assert (got.status, msgspec.json.decode(got.body)["error"]["code"]) == (400, "invalid_request")
 
 
 async def test_only_a_key_that_may_report_reports_and_only_of_its_own_account(stack: Stack) -> None:

@@ -119,6 +119,14 @@ async def test_what_is_not_for_sale_is_refused(shop: Shop, body: Any, why: str) 
     assert (await shop.ask("GET", "/api/purchases"))[1] == {"purchases": []}
 
 
+@pytest.mark.parametrize(("method", "path"), [("POST", "/api/purchases"), ("PUT", "/api/recharge")])
+async def test_a_body_that_is_no_text_is_refused_as_one(shop: Shop, method: str, path: str) -> None:
+    headers = {"Authorization": f"Bearer {shop.account.key}", "Idempotency-Key": "one"}
+    body = b'{"package": "\xff"}'
+    async with shop.browser.request(method, f"{shop.url}{path}", data=body, headers=headers) as answer:
+        assert (answer.status, (await answer.json())["error"]["code"]) == (400, "invalid_request")
+
+
 async def test_a_purchase_needs_a_key_of_ours_and_an_idempotency_key(shop: Shop) -> None:
     status, told = await shop.ask("POST", "/api/purchases", {"package": "starter"})
     assert (status, "Idempotency-Key" in told["error"]["message"]) == (400, True)

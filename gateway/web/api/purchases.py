@@ -19,6 +19,7 @@ from gateway.core.money import format_credits
 from gateway.core.pricing.packages import Package, Packages
 from gateway.web.access import Access
 from gateway.web.idempotency import KEY_LENGTH_MAX
+from gateway.web.operations import read_body
 from gateway.workers.checkout import Checkout
 
 log = structlog.get_logger(__name__)
@@ -96,7 +97,7 @@ class PurchaseRoutes:
                 f"Give an Idempotency-Key header of at most {KEY_LENGTH_MAX} printable characters, another for each"
                 " purchase: asked again with the same, the same purchase is told."
             )
-        asked = _read(await request.read())
+        asked = read_body(await request.read(), Asked)
         try:
             bought = await self._checkout.begin(
                 caller.account_id, self._package(asked), key, saves_card=asked.save_card
@@ -180,13 +181,6 @@ def shown(bought: Purchase) -> dict[str, Any]:
         "created_at": bought.created_at.isoformat(timespec="seconds"),
         "paid_at": None if bought.paid_at is None else bought.paid_at.isoformat(timespec="seconds"),
     }
-
-
-def _read(body: bytes) -> Asked:
-    try:
-        return msgspec.json.decode(body, type=Asked)
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(f"The body cannot be read: {error}") from error
 
 
 def told_outages(handler: Handler) -> Handler:

@@ -12,6 +12,7 @@ from gateway.core.money import UCR_PER_CREDIT, format_credits
 from gateway.core.pricing.packages import Packages
 from gateway.web.access import Access, signature_of
 from gateway.web.api.purchases import told_outages
+from gateway.web.operations import read_body
 
 THRESHOLD_CREDITS_MAX = 1_000_000_000
 MONTH_CENTS_MAX = 100_000_000
@@ -45,7 +46,7 @@ class RechargeRoutes:
 
     async def set(self, request: web.Request) -> web.Response:
         caller = await self._access.buying(request)
-        wanted = _read(await request.read())
+        wanted = read_body(await request.read(), Wanted)
         if wanted.on:
             terms = terms_of(wanted, self._packages, is_taxed=self._is_taxed)
             await self._recharges.set(caller.account_id, terms, signature_of(caller))
@@ -84,10 +85,3 @@ def shown(found: Recharge | None) -> dict[str, Any]:
         "needs_card": found.is_on and not found.has_card,
         "checkout_url": found.checkout_url or None,
     }
-
-
-def _read(body: bytes) -> Wanted:
-    try:
-        return msgspec.json.decode(body, type=Wanted)
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(f"The body cannot be read: {error}") from error

@@ -45,6 +45,6 @@ class StatusRoute:
         if authorization is None:
             return None
         try:
-            return (await self._authenticate(authorization.encode())).account_id
+            return (await self._authenticate(authorization.encode("utf-8", "surrogateescape"))).account_id
         except GatewayError:
             return None
