@@ -26,6 +26,7 @@ from gateway.adapters.postgres.flags import FlagDesk
 from gateway.adapters.postgres.keys import Keys
 from gateway.adapters.postgres.ledger import Ledger
 from gateway.adapters.postgres.members import Members
+from gateway.adapters.postgres.notice_targets import NoticeTargets
 from gateway.adapters.postgres.notices import Notices
 from gateway.adapters.postgres.ops_keys import OpsKeys
 from gateway.adapters.postgres.provider_costs import ProviderCosts
@@ -93,10 +94,11 @@ class Stores:
         self.charges = Charges(pool)
         self.caps = CapDesk(pool, self.plans, self.counters, self.charges, self.audit_log, now_ms=now_ms)
         self.notices = Notices(pool, load_words(config))
+        self.notice_targets = NoticeTargets(pool, self.audit_log)
         self.brownouts = BrownoutDesk(pool, self.audit_log, self.notices, now_ms=now_ms)
         self.dead_letters = DeadLetters(pool, self.ledger, self.audit_log)
         alerts = Wishes(config.alerts.below_credits * UCR_PER_CREDIT, config.alerts.days)
-        self.alerts = Alerts(pool, self.notices, alerts)
+        self.alerts = Alerts(pool, self.notices, self.audit_log, alerts)
         self.reviews = Reviews(pool, self.notices, self.audit_log)
         self.outbox = Outbox(redis)
         self.recovery = Recovery(

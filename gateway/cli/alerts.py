@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.accounts import AccountArgument
+from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
 from gateway.cli.output import AsJson, show
 from gateway.cli.target import CommandFailed, ConfigFile, Data, on_stores, parsed, target
 from gateway.core.guard.alerts import Wishes
@@ -33,6 +34,8 @@ def set_alerts(
     account: AccountArgument,
     below: Annotated[str, typer.Option(help="Warn of a balance below so many credits; 0: never.")] = "",
     days: Annotated[int | None, typer.Option(min=0, max=365, help="Or that lasts less than so many days.")] = None,
+    reason: Reason = BY_COMMAND,
+    author: Author = None,
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -44,12 +47,10 @@ def set_alerts(
     if amount is not None and amount < 0:
         raise CommandFailed("--below: must not be negative; 0 is never")
 
+    signature = signed(author, reason)
+
     async def change(stores: "Stores") -> Wishes:
-        account_id = (await stores.accounts.find(account)).id
-        old = await stores.alerts.wishes(account_id)
-        new = Wishes(old.below if amount is None else amount, old.days if days is None else days)
-        await stores.alerts.set(account_id, new)
-        return new
+        return await stores.alerts.set((await stores.accounts.find(account)).id, signature, amount, days)
 
     _show(as_json, on_stores(target(data, config), change))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
 from gateway.cli.output import AsJson, show, table
 from gateway.cli.target import CommandFailed, ConfigFile, Data, on_stores, target
 
@@ -82,6 +83,8 @@ def add_target(
         str, typer.Argument(help="https://… is a signed webhook; else apprise's: mailto://, slack://…; - reads it.")
     ],
     account: Annotated[str, typer.Option(help="Whose notices: its name or id; the operators', if not given.")] = "",
+    reason: Reason = BY_COMMAND,
+    author: Author = None,
     data: Data = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -94,11 +97,12 @@ def add_target(
         kind, shown = describe(url)
     except UnusableTarget as error:
         raise CommandFailed(str(error)) from error
+    signature = signed(author, reason)
     secret = "whsec_" + secrets.token_urlsafe(SECRET_BYTES) if kind == "webhook" else ""
 
     async def add(stores: "Stores") -> str:
         account_id = (await stores.accounts.find(account)).id if account else None
-        return await stores.notices.add_target(account_id, kind, url, secret=secret, shown=shown)
+        return await stores.notice_targets.add(account_id, kind, url, signature, secret=secret, shown=shown)
 
     target_id = on_stores(target(data, config), add)
     values = {"target": target_id, "kind": kind, "url": shown} | ({"secret": secret} if secret else {})
@@ -108,7 +112,7 @@ def add_target(
 @targets.command("list")
 def list_targets(data: Data = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """List whom notices reach, without what is secret."""
-    found = on_stores(target(data, config), lambda stores: stores.notices.targets())
+    found = on_stores(target(data, config), lambda stores: stores.notice_targets.listing())
     rows = [[each.id, each.account or "operators", each.shown] for each in found]
     listed = [{"id": each.id, "account": each.account, "kind": each.kind, "url": each.shown} for each in found]
     show(as_json, {"targets": listed}, table("", ["target", "for", "url"], rows))
@@ -124,8 +128,14 @@ def send_test(target_id: TargetArgument, data: Data = None, config: ConfigFile =
 
 @targets.command("remove")
 def remove_target(
-    target_id: TargetArgument, data: Data = None, config: ConfigFile = None, as_json: AsJson = False
+    target_id: TargetArgument,
+    reason: Reason = BY_COMMAND,
+    author: Author = None,
+    data: Data = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Remove a target, and its secrets."""
-    on_stores(target(data, config), lambda stores: stores.notices.remove_target(target_id))
+    signature = signed(author, reason)
+    on_stores(target(data, config), lambda stores: stores.notice_targets.remove(target_id, signature))
     show(as_json, {"target": target_id}, f"target {target_id} removed")

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.adapters.postgres.audit_log import AuditLog, Signature
+from gateway.adapters.postgres.notice_targets import NoticeTargets
 from gateway.adapters.postgres.notices import NoticeError, Notices
 from gateway.core.guard.notices import Fields, Kind, load_templates
 from gateway.resources import shipped
@@ -12,6 +14,8 @@ from tests.books import Books, open_books
 
 CAP: Fields = {"name": "day", "used": 8, "cap": 10, "percent": 80, "resets_at": "midnight"}
 DISPUTE: Fields = {"payment": "pi_1", "amount": "$5.00", "reason": "fraudulent", "reference": "du_1"}
+
+ANN = Signature("ann", "asked on the phone")
 
 
 @pytest.fixture
@@ -25,8 +29,13 @@ def notices(books: Books) -> Notices:
     return Notices(books.pool, load_templates((shipped("config") / "notices.toml").read_text()))
 
 
-async def add(notices: Notices, account_id: str | None, name: str) -> str:
-    return await notices.add_target(account_id, "webhook", f"https://{name}.example/secret", secret="s", shown=name)
+@pytest.fixture
+def targets(books: Books) -> NoticeTargets:
+    return NoticeTargets(books.pool, AuditLog(books.pool))
+
+
+async def add(targets: NoticeTargets, account_id: str | None, name: str) -> str:
+    return await targets.add(account_id, "webhook", f"https://{name}.example/secret", ANN, secret="s", shown=name)
 
 
 async def test_a_notice_that_is_raised_by_many_at_once_is_raised_once(books: Books, notices: Notices) -> None:
@@ -59,10 +68,12 @@ async def test_a_notice_of_a_transaction_that_fails_was_never_raised(books: Book
     assert await notices.tell(Kind.SOFT_CAP, account.id, CAP)
 
 
-async def test_each_kind_reaches_its_audience_and_no_other_account(books: Books, notices: Notices) -> None:
+async def test_each_kind_reaches_its_audience_and_no_other_account(
+    books: Books, notices: Notices, targets: NoticeTargets
+) -> None:
     one, other = await books.account(), await books.account()
     for account_id, name in ((one.id, "one"), (other.id, "other"), (None, "operators")):
-        await add(notices, account_id, name)
+        await add(targets, account_id, name)
     await notices.tell(Kind.SOFT_CAP, one.id, CAP)
     await notices.tell(Kind.DISPUTE, one.id, DISPUTE)
     await notices.tell(Kind.RELEASED, other.id, {"reference": "r", "subject": "the account", "reason": "fine"})
@@ -76,8 +87,10 @@ async def test_each_kind_reaches_its_audience_and_no_other_account(books: Books,
     assert sorted(reached["released"]) == ["operators", "other"]
 
 
-async def test_a_delivery_is_claimed_by_one_and_due_again_when_that_one_dies(books: Books, notices: Notices) -> None:
-    await add(notices, None, "operators")
+async def test_a_delivery_is_claimed_by_one_and_due_again_when_that_one_dies(
+    books: Books, notices: Notices, targets: NoticeTargets
+) -> None:
+    await add(targets, None, "operators")
     await notices.tell(Kind.DISPUTE, None, DISPUTE)
 
     claims = await asyncio.gather(*(notices.claim(10, 60.0) for _ in range(5)))
@@ -87,8 +100,10 @@ async def test_a_delivery_is_claimed_by_one_and_due_again_when_that_one_dies(boo
     assert [due.attempts for due in await notices.claim(10, 60.0)] == [2]
 
 
-async def test_what_is_given_up_is_tried_again_on_request(books: Books, notices: Notices) -> None:
-    await add(notices, None, "operators")
+async def test_what_is_given_up_is_tried_again_on_request(
+    books: Books, notices: Notices, targets: NoticeTargets
+) -> None:
+    await add(targets, None, "operators")
     await notices.tell(Kind.DISPUTE, None, DISPUTE)
     [due] = await notices.claim(10, 60.0)
     await notices.finish(due.id, "dead", error="answered 500", took_ms=3)
@@ -102,17 +117,31 @@ async def test_what_is_given_up_is_tried_again_on_request(books: Books, notices:
     assert ([row["error"] for row in log], await notices.counts()) == (["answered 500", ""], {})
 
 
-async def test_a_removed_target_keeps_no_secret_and_gets_nothing_more(books: Books, notices: Notices) -> None:
-    target_id = await add(notices, None, "operators")
+async def test_a_removed_target_keeps_no_secret_and_gets_nothing_more(
+    books: Books, notices: Notices, targets: NoticeTargets
+) -> None:
+    target_id = await add(targets, None, "operators")
     await notices.tell(Kind.DISPUTE, None, DISPUTE)
-    await notices.remove_target(target_id)
+    await targets.remove(target_id, ANN)
 
     [due] = await notices.claim(10, 60.0)
     assert (due.is_wanted, due.url, due.secret) == (False, "", "")
     await notices.tell(Kind.DISPUTE, None, DISPUTE)
     assert await books.count("notice_delivery") == 1
     with pytest.raises(NoticeError, match="no target"):
-        await notices.remove_target(target_id)
+        await targets.remove(target_id, ANN)
+
+
+async def test_who_is_told_is_in_the_audit_log_without_what_is_secret(books: Books, targets: NoticeTargets) -> None:
+    target_id = await add(targets, None, "operators")
+    await targets.remove(target_id, ANN)
+    lines = await AuditLog(books.pool).page(subject=target_id, count=9)
+    told = {"account": None, "kind": "webhook", "url": "operators"}
+    assert [(line.action, line.author) for line in lines] == [
+        ("notice_target.remove", "ann"),
+        ("notice_target.add", "ann"),
+    ]
+    assert [(line.before, line.after) for line in lines] == [(told, None), (None, told)]
 
 
 async def test_fields_that_no_template_could_fill_in_are_a_bug(notices: Notices) -> None:

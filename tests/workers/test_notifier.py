@@ -7,6 +7,8 @@ import msgspec
 import pytest
 
 from gateway.adapters.notify import Sender
+from gateway.adapters.postgres.audit_log import AuditLog, Signature
+from gateway.adapters.postgres.notice_targets import NoticeTargets
 from gateway.adapters.postgres.notices import Notices
 from gateway.core.guard.notices import Fields, Kind, load_templates
 from gateway.resources import shipped
@@ -18,6 +20,8 @@ from tests.receiver import Receiver, receiving
 DISPUTE: Fields = {"payment": "pi_1", "amount": "$5.00", "reason": "fraudulent", "reference": "du_1"}
 TEMPLATES = load_templates((shipped("config") / "notices.toml").read_text())
 
+ANN = Signature("ann", "asked on the phone")
+
 
 @pytest.fixture
 async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
@@ -28,6 +32,11 @@ async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
 @pytest.fixture
 def notices(books: Books) -> Notices:
     return Notices(books.pool, TEMPLATES)
+
+
+@pytest.fixture
+def targets(books: Books) -> NoticeTargets:
+    return NoticeTargets(books.pool, AuditLog(books.pool))
 
 
 @pytest.fixture
@@ -53,10 +62,10 @@ async def notifier(notices: Notices) -> AsyncIterator[Notifier]:
 
 
 async def test_a_notice_arrives_with_its_words_its_fields_and_a_signature(
-    books: Books, notices: Notices, notifier: Notifier, receiver: Receiver
+    books: Books, notices: Notices, targets: NoticeTargets, notifier: Notifier, receiver: Receiver
 ) -> None:
     account = await books.account()
-    await notices.add_target(None, "webhook", receiver.url, secret="whsec", shown="receiver")
+    await targets.add(None, "webhook", receiver.url, ANN, secret="whsec", shown="receiver")
     await notices.tell(Kind.DISPUTE, account.id, DISPUTE)
 
     assert await notifier.step() == 1
@@ -71,11 +80,11 @@ async def test_a_notice_arrives_with_its_words_its_fields_and_a_signature(
 
 
 async def test_a_failure_is_tried_again_later_and_does_not_repeat_what_arrived(
-    books: Books, notices: Notices, notifier: Notifier, receiver: Receiver
+    books: Books, notices: Notices, targets: NoticeTargets, notifier: Notifier, receiver: Receiver
 ) -> None:
     async with receiving() as other:
         for each in (receiver, other):
-            await notices.add_target(None, "webhook", each.url, secret="s", shown="receiver")
+            await targets.add(None, "webhook", each.url, ANN, secret="s", shown="receiver")
         receiver.status = 503
         await notices.tell(Kind.DISPUTE, None, DISPUTE)
         assert (await notifier.step(), await notifier.step()) == (2, 0)
@@ -88,10 +97,10 @@ async def test_a_failure_is_tried_again_later_and_does_not_repeat_what_arrived(
 
 
 async def test_what_never_arrives_is_given_up_with_its_reason(
-    books: Books, notices: Notices, notifier: Notifier, receiver: Receiver
+    books: Books, notices: Notices, targets: NoticeTargets, notifier: Notifier, receiver: Receiver
 ) -> None:
     receiver.status = 500
-    await notices.add_target(None, "webhook", receiver.url, secret="s", shown="receiver")
+    await targets.add(None, "webhook", receiver.url, ANN, secret="s", shown="receiver")
     await notices.tell(Kind.DISPUTE, None, DISPUTE)
 
     for _ in range(4):
@@ -104,11 +113,11 @@ async def test_what_never_arrives_is_given_up_with_its_reason(
 
 
 async def test_a_test_reaches_the_target_it_is_for_only(
-    notices: Notices, notifier: Notifier, receiver: Receiver
+    notices: Notices, targets: NoticeTargets, notifier: Notifier, receiver: Receiver
 ) -> None:
     async with receiving() as other:
-        wanted = await notices.add_target(None, "webhook", receiver.url, secret="s", shown="receiver")
-        await notices.add_target(None, "webhook", other.url, secret="s", shown="other")
+        wanted = await targets.add(None, "webhook", receiver.url, ANN, secret="s", shown="receiver")
+        await targets.add(None, "webhook", other.url, ANN, secret="s", shown="other")
         await notices.test(wanted, "noon")
 
         assert await notifier.step() == 1

@@ -34,7 +34,7 @@ class Desk:
         self.books = books
         self.notices = Notices(books.pool, load_templates((shipped("config") / "notices.toml").read_text()))
         self.reviews = Reviews(books.pool, self.notices, AuditLog(books.pool))
-        self.alerts = Alerts(books.pool, self.notices, Wishes(below=0, days=0))
+        self.alerts = Alerts(books.pool, self.notices, AuditLog(books.pool), Wishes(below=0, days=0))
         self.account_id = ""
         self.keys: list[str] = []
 
@@ -218,7 +218,7 @@ async def test_turned_off_it_tells_nothing(desk: Desk) -> None:
 
 
 async def test_who_spends_is_warned_of_what_is_left(desk: Desk) -> None:
-    await desk.alerts.set(desk.account_id, Wishes(below=10, days=0))
+    await desk.alerts.set(desk.account_id, OPERATOR, below=10, days=0)
     await desk.spend(1)
     await watch(desk.watcher(mode="off"))
 

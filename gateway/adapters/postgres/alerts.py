@@ -1,5 +1,8 @@
 """Alerts: when accounts want to be warned of a low balance, and raising the warnings that are due."""
 
+import asyncpg
+
+from gateway.adapters.postgres.audit_log import AuditLog, Signature
 from gateway.adapters.postgres.database import Pool, load_queries, outages
 from gateway.adapters.postgres.notices import Notices
 from gateway.core.guard.alerts import Standing, Wishes, warnings
@@ -8,20 +11,33 @@ from gateway.core.guard.alerts import Standing, Wishes, warnings
 class Alerts:
     """`default` holds for accounts that said nothing."""
 
-    def __init__(self, pool: Pool, notices: Notices, default: Wishes) -> None:
+    def __init__(self, pool: Pool, notices: Notices, audit_log: AuditLog, default: Wishes) -> None:
         self._pool = pool
         self._notices = notices
+        self._audit_log = audit_log
         self._default = default
         self._sql = load_queries("alerts")
 
     async def wishes(self, account_id: str) -> Wishes:
         with outages():
             row = await self._pool.fetchrow(self._sql["wishes"], account_id)
-        return self._default if row is None else Wishes(row["below"], row["days"])
+        return self._wishes(row)
 
-    async def set(self, account_id: str, wishes: Wishes) -> None:
+    async def set(self, account_id: str, signature: Signature, below: int | None, days: int | None) -> Wishes:
+        """Warn of a balance below so many µcr, or that lasts less than so many days; None: as it was."""
+        signature = signature.checked()
         with outages():
-            await self._pool.execute(self._sql["set"], account_id, wishes.below, wishes.days)
+            async with self._pool.acquire() as connection, connection.transaction():
+                before = self._wishes(await connection.fetchrow(self._sql["wishes_to_change"], account_id))
+                after = Wishes(before.below if below is None else below, before.days if days is None else days)
+                await connection.execute(self._sql["set"], account_id, after.below, after.days)
+                await self._audit_log.append(
+                    connection, signature, "alerts.set", account_id, before=before, after=after
+                )
+        return after
+
+    def _wishes(self, row: "asyncpg.Record | None") -> Wishes:
+        return self._default if row is None or row["below"] is None else Wishes(row["below"], row["days"])
 
     async def warn(self, account_ids: frozenset[str]) -> int:
         """Raise the warnings that are due to these accounts; returns how many are news.

@@ -3,6 +3,10 @@
 -- name: wishes
 SELECT below, days FROM alert WHERE account_id = $1::uuid
 
+-- name: wishes_to_change
+SELECT alert.below, alert.days FROM account LEFT JOIN alert ON alert.account_id = account.id
+WHERE account.id = $1::uuid FOR NO KEY UPDATE OF account
+
 -- name: set
 INSERT INTO alert (account_id, below, days) VALUES ($1::uuid, $2, $3)
 ON CONFLICT (account_id) DO UPDATE SET below = excluded.below, days = excluded.days, changed_at = now()

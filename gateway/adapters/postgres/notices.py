@@ -30,16 +30,6 @@ class Due(msgspec.Struct, frozen=True):
     is_wanted: bool
 
 
-class Target(msgspec.Struct, frozen=True):
-    """Whom notices reach, as listings show it: never a secret."""
-
-    id: str
-    account: str | None
-    kind: str
-    shown: str
-    created_at: datetime
-
-
 class Listed(msgspec.Struct, frozen=True):
     """A notice as listings show it, with its deliveries: target, state, attempts, error."""
 
@@ -158,19 +148,3 @@ class Notices:
         with outages():
             status = await self._pool.execute(self._sql["retry"], wanted)
         return int(status.rpartition(" ")[2])
-
-    async def add_target(self, account_id: str | None, kind: str, url: str, *, secret: str, shown: str) -> str:
-        with outages():
-            return str(await self._pool.fetchval(self._sql["add_target"], account_id, kind, url, secret, shown))
-
-    async def targets(self, account_id: str | None = None) -> list[Target]:
-        """The targets of an account, or all."""
-        with outages():
-            rows = await self._pool.fetch(self._sql["targets"], account_id)
-        return [Target(str(r["id"]), r["account"], r["kind"], r["shown"], r["created_at"]) for r in rows]
-
-    async def remove_target(self, target_id: str) -> None:
-        with outages():
-            found = await self._pool.fetchval(self._sql["remove_target"], uuid_of(target_id))
-        if found is None:
-            raise NoticeError(f"There is no target {target_id!r}; `tollgate notices targets list` shows them.")

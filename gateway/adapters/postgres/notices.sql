@@ -78,16 +78,3 @@ WHERE state = 'dead' AND ($1::uuid IS NULL OR notice_id = $1::uuid)
 
 -- name: counts
 SELECT state, count(*) AS deliveries FROM notice_delivery WHERE state <> 'sent' GROUP BY state
-
--- name: add_target
-INSERT INTO notice_target (account_id, kind, url, secret, shown) VALUES ($1::uuid, $2, $3, $4, $5) RETURNING id
-
--- name: targets
-SELECT target.id, account.name AS account, target.kind, target.shown, target.created_at
-FROM notice_target AS target LEFT JOIN account ON account.id = target.account_id
-WHERE target.removed_at IS NULL AND ($1::uuid IS NULL OR target.account_id = $1::uuid)
-ORDER BY target.created_at, target.id
-
--- name: remove_target
--- The row stays for the log; what is secret in it does not.
-UPDATE notice_target SET removed_at = now(), url = '', secret = '' WHERE id = $1::uuid AND removed_at IS NULL RETURNING id

@@ -9,7 +9,7 @@ from gateway.adapters.postgres.alerts import Alerts
 from gateway.core.errors import InvalidRequest
 from gateway.core.guard.alerts import Wishes
 from gateway.core.money import InvalidAmount, format_credits, parse_credits
-from gateway.web.access import Access
+from gateway.web.access import Access, signature_of
 from gateway.web.operations import Answer, Operation, read_body
 
 DAYS_MAX = 365
@@ -50,9 +50,7 @@ class AlertsApi:
             raise InvalidRequest(f"below: {error}.", param="below") from error
         if below < 0:
             raise InvalidRequest("below must not be negative; 0 is never.", param="below")
-        wishes = Wishes(below, asked.days)
-        await self._alerts.set(caller.account_id, wishes)
-        return Answer(shown(wishes))
+        return Answer(shown(await self._alerts.set(caller.account_id, signature_of(caller), below, asked.days)))
 
 
 def shown(wishes: Wishes) -> AlertsShown:
