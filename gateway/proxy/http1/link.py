@@ -19,6 +19,7 @@ from gateway.proxy.http1.framing import (
     is_wasteful,
 )
 from gateway.proxy.http1.headers import Headers, survey
+from gateway.proxy.http1.tls import is_end_proven
 
 if TYPE_CHECKING:
     from gateway.proxy.http1.client import Pool
@@ -199,8 +200,9 @@ class Link(asyncio.Protocol):
         self._pool.forget(self)
         del self._parser  # a cycle with its callbacks
         self.resume_writing()
-        if self._answer is not None and self._delimited is Delimited.BY_CLOSE and exc is None:
-            answer, self._answer, self._asking = self._answer, None, None
+        answer, is_by_close = self._answer, self._delimited is Delimited.BY_CLOSE
+        if answer is not None and is_by_close and exc is None and is_end_proven(self._transport):
+            self._answer = self._asking = None
             if self._upload is not None:
                 self._upload.cancel()
             answer.finish()

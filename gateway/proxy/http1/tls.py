@@ -1,9 +1,19 @@
-"""TLS to an upstream: certificates are verified, and a new connection resumes the session of one before it.
+"""TLS to an upstream: certificates are verified, a new connection resumes the session of one before it, and its end is
+believed when the upstream itself has said it.
 
 asyncio and uvloop have no way to hand a session to a new connection, but both ask the context for its TLS object.
 """
 
-from ssl import PROTOCOL_TLS_CLIENT, MemoryBIO, SSLContext, SSLObject, SSLSession
+from asyncio import BaseTransport
+from ssl import (
+    PROTOCOL_TLS_CLIENT,
+    MemoryBIO,
+    SSLContext,
+    SSLError,
+    SSLObject,
+    SSLSession,
+    SSLZeroReturnError,
+)
 
 
 class ResumingContext(SSLContext):
@@ -45,3 +55,18 @@ def client_context(ca_file: str | None = None) -> ResumingContext:
     else:
         context.load_verify_locations(ca_file)
     return context
+
+
+def is_end_proven(transport: BaseTransport) -> bool:
+    """Whether the end of this closed connection is its peer's doing: with TLS, anybody on the way could have cut it
+    unless the peer closed that first (RFC 9112 §9.8).
+    """
+    tls: SSLObject | None = transport.get_extra_info("ssl_object")
+    if tls is None:
+        return True
+    try:
+        return not tls.read(1)
+    except SSLZeroReturnError:
+        return True
+    except SSLError:
+        return False

@@ -248,7 +248,7 @@ async def test_a_handler_that_waits_for_a_slow_client_ends_when_that_leaves() ->
         writer.write(b"GET /large HTTP/1.1\r\n%b\r\n" % HOST)
         await held_back(app)
         writer.transport.abort()
-        async with asyncio.timeout(60.0):
+        async with asyncio.timeout(PATIENCE_S):
             await app[ENDED].wait()
 
 

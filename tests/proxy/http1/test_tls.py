@@ -1,6 +1,7 @@
 """TLS to the upstream, with a certificate authority of our own: who is trusted, and what a new connection reuses."""
 
 import asyncio
+import contextlib
 import datetime
 import ssl
 from collections.abc import AsyncIterator
@@ -10,10 +11,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from gateway.proxy.http1.client import Buffers, ConnectFailed, Pool, Timeouts
+from gateway.proxy.http1.client import AnswerBroken, Buffers, ConnectFailed, Pool, Timeouts
 from gateway.proxy.http1.tls import client_context
 from tests.patience import PATIENCE_S
-from tests.proxy.http1.wire import hang_up, read_head
+from tests.proxy.http1.wire import Script, hang_up, read_head
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab"
 LONG_AGO = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC)
@@ -52,13 +53,13 @@ class TlsUpstream:
 
 @asynccontextmanager
 async def tls_upstream(
-    certificate: trustme.LeafCert, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+    certificate: trustme.LeafCert, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, *, serve: Script | None = None
 ) -> AsyncIterator[TlsUpstream]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.maximum_version = version
     certificate.configure_cert(context)
     upstream = TlsUpstream()
-    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(serve or upstream.serve, "127.0.0.1", 0, ssl=context)
     upstream.port = server.sockets[0].getsockname()[1]
     try:
         yield upstream
@@ -172,3 +173,29 @@ async def test_a_connection_that_upstream_closed_while_idle_is_not_used(authorit
             while pool.connections:
                 await asyncio.sleep(0)
         assert len(upstream.resumed) == 5
+
+
+@pytest.mark.parametrize("is_end_said", [True, False])
+async def test_an_answer_that_ends_with_its_connection_is_whole_only_if_upstream_says_that_it_ends(
+    authority: trustme.CA, ca_file: Path, is_end_said: bool
+) -> None:
+    has_arrived = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nab")
+        await has_arrived.wait()
+        if not is_end_said:
+            writer.transport.abort()  # the end of TCP, without that of TLS
+        await hang_up(writer)
+
+    async with (
+        tls_upstream(authority.issue_cert("localhost"), serve=serve) as upstream,
+        pool_to(upstream, ca_file) as pool,
+    ):
+        answer = await pool.send(b"GET", b"/", [], None)
+        with contextlib.nullcontext() if is_end_said else pytest.raises(AnswerBroken):
+            async for piece in answer.chunks():
+                assert piece == b"ab"
+                has_arrived.set()
+        assert has_arrived.is_set()
