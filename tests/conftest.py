@@ -7,7 +7,7 @@ the Redis database of the URL is emptied before each test. A server that is miss
 import asyncio
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +24,8 @@ from redis import Redis
 from gateway.sandbox.postgres import EmbeddedPostgres
 from gateway.sandbox.store import EmbeddedStore
 from gateway.sandbox.valkey import EmbeddedRedis
+from tests.books import Books, open_books
+from tests.books_redis import Desk, open_desk
 
 # How long an example takes says more about the machine's other load than about the code.
 hypothesis_settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -106,6 +108,20 @@ def redis_url(redis_server_url: str) -> str:
     with closing(Redis.from_url(redis_server_url)) as client:
         client.flushdb()
     return redis_server_url
+
+
+@pytest.fixture
+async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
+    """A bookkeeper's desk on those two."""
+    async with open_books(database_url, redis_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def desk(books: Books, redis_url: str) -> AsyncIterator[Desk]:
+    """The same with what stands in Redis."""
+    async with open_desk(books, redis_url) as opened:
+        yield opened
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Accounts, grants, keys and rate cards, as an operator handles them."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import date
 
 import pytest
@@ -15,13 +14,7 @@ from gateway.core.access.keys import hash_key, is_key
 from gateway.core.guard.plans import Plans
 from gateway.core.money import AMOUNT_UCR_MAX
 from gateway.core.pricing.rates import RateCard, Rounding
-from tests.books import OPERATOR, Books, end_fields, new_id, open_books, settlement
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
+from tests.books import OPERATOR, Books, end_fields, new_id, settlement
 
 
 async def test_an_account_is_found_by_its_name_and_by_its_id(books: Books) -> None:

@@ -1,19 +1,11 @@
 """What an operator corrects: the buckets it may touch, the contra it books, and that Redis is told."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from gateway.adapters.postgres.accounts import AccountError
 from gateway.adapters.postgres.adjustments import Adjustments
 from gateway.core.accounting.ledger import Bucket, Buckets, TransferKind
-from tests.books import Books, end_fields, now_ms, open_books, settlement
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
+from tests.books import Books, end_fields, now_ms, settlement
 
 
 @pytest.fixture

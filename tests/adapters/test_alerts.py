@@ -1,6 +1,5 @@
 """Warnings of low balances: told once, again after new credit, and only to who wants them."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -12,16 +11,10 @@ from gateway.adapters.postgres.spending import SpendingBook
 from gateway.core.guard.alerts import Wishes
 from gateway.core.guard.notices import load_templates
 from gateway.resources import shipped
-from tests.books import Books, open_books
+from tests.books import Books
 from tests.spending import spend
 
 ANN = Signature("ann", "asked on the phone")
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
 
 
 @pytest.fixture

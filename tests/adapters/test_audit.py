@@ -1,7 +1,7 @@
 """The audit: silent on books that are right, while calls go on too; and each broken invariant is named."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import msgspec
 import psycopg
@@ -14,16 +14,10 @@ from gateway.core.pricing.rate_card import load_card
 from gateway.core.pricing.rates import RateCard, price
 from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.resources import shipped
-from tests.books import open_books, settlement
-from tests.books_redis import Desk, open_desk
+from tests.books import settlement
+from tests.books_redis import Desk
 
 MODEL = "gpt-4o-mini"
-
-
-@pytest.fixture
-async def desk(database_url: str, redis_url: str) -> AsyncIterator[Desk]:
-    async with open_books(database_url, redis_url) as books, open_desk(books, redis_url) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -14,15 +14,9 @@ from gateway.adapters.postgres.adjustments import Adjustments
 from gateway.adapters.postgres.books import Books as Exports
 from gateway.core.accounting.books import BOOK_ACCOUNTS, LAYOUTS, Beancount, dollars
 from gateway.core.accounting.ledger import TransferKind
-from tests.books import Books, end_fields, now_ms, open_books, settlement
+from tests.books import Books, end_fields, now_ms, settlement
 
 TODAY = datetime.now(UTC).date()
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
 
 
 async def some_of_everything(books: Books) -> None:

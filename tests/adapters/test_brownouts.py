@@ -1,6 +1,5 @@
 """Brownouts in Postgres, and in the snapshot that gateways follow."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -13,7 +12,7 @@ from gateway.adapters.postgres.notices import Notices
 from gateway.core.guard.brownout import Brownout, Level
 from gateway.core.guard.notices import load_templates
 from gateway.resources import shipped
-from tests.books import Books, open_books
+from tests.books import Books
 
 ANN = Signature("ann", "too slow")
 
@@ -29,12 +28,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from ipaddress import ip_network
 
@@ -17,7 +16,7 @@ from gateway.core.access.key_terms import KeyTerms
 from gateway.core.access.keys import credential_of, make_key
 from gateway.core.access.roles import Role
 from gateway.core.errors import BillingUnavailable, Unauthenticated
-from tests.books import OPERATOR, Books, new_id, open_books, terminate_clients
+from tests.books import OPERATOR, Books, new_id, terminate_clients
 from tests.patience import PATIENCE_S
 
 
@@ -27,12 +26,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Flags in Postgres, and the snapshot of them that a gateway follows."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -11,7 +10,7 @@ from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.adapters.postgres.flags import FlagDesk
 from gateway.core.guard.flags import CHARGING, MAINTENANCE, Scope
 from gateway.core.guard.policy import Controls
-from tests.books import Books, open_books
+from tests.books import Books
 
 DRILL = Signature("ann", "a drill")
 
@@ -27,12 +26,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
 
 
 @pytest.fixture

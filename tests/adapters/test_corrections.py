@@ -1,7 +1,6 @@
 """Corrections of balances: small ones at once, larger ones when a second person agrees, each one once and logged."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -11,17 +10,11 @@ from gateway.adapters.postgres.adjustments import Adjustments
 from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signature
 from gateway.adapters.postgres.corrections import Corrections
 from gateway.core.accounting.ledger import TransferKind
-from tests.books import Books, new_id, now_ms, open_books
+from tests.books import Books, new_id, now_ms
 
 ADJUSTMENT = TransferKind.ADJUSTMENT
 ANN, BOB = Signature("ann", "an outage"), Signature("bob", "looked at it")
 ALONE = 100
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
 
 
 @pytest.fixture

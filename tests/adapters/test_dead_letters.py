@@ -1,19 +1,13 @@
 """Dead letters: each is decided once, with a reason, and Redis agrees with the ledger afterwards."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from gateway.adapters.postgres.audit_log import ChangeRefused, Signature
 from gateway.adapters.postgres.dead_letters import DeadLetterError, DeadLetters
-from tests.books import Books, end_fields, open_books, settlement
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
+from tests.books import Books, end_fields, settlement
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import jwt
@@ -16,16 +15,10 @@ from gateway.core.access.callers import Caller
 from gateway.core.access.jwts import ClaimNames, token_credential_of
 from gateway.core.access.roles import Role
 from gateway.core.errors import BillingUnavailable, Unauthenticated
-from tests.books import OPERATOR, Books, now_ms, open_books
+from tests.books import OPERATOR, Books, now_ms
 from tests.provider import AUDIENCE, ED_KEY, ISSUER, pem
 
 SCOPES = frozenset({"read", "manage"})
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
 
 
 @pytest.fixture

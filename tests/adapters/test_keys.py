@@ -1,7 +1,6 @@
 """Keys: issued with terms, rotated with an overlap, revoked; and what cannot be issued is named."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,16 +11,10 @@ from gateway.core.access.callers import Priority
 from gateway.core.access.key_terms import KeyTerms
 from gateway.core.access.keys import hash_key
 from gateway.core.access.roles import Role
-from tests.books import OPERATOR, Books, new_id, open_books
+from tests.books import OPERATOR, Books, new_id
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
 
 
 @pytest.fixture

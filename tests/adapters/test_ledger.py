@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
@@ -10,13 +9,7 @@ import pytest
 from gateway.core.accounting.posting import DeadLetter, Event, Position
 from gateway.core.holds import Outcome, Phase
 from gateway.core.shards import shard_of
-from tests.books import Books, end_fields, lapse_fields, new_id, open_books, settlement
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
+from tests.books import Books, end_fields, lapse_fields, new_id, settlement
 
 
 async def test_a_capture_writes_a_usage_line_a_transfer_and_its_entries(books: Books) -> None:

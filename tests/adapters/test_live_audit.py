@@ -9,19 +9,13 @@ import pytest
 from gateway.adapters.live_audit import check_redis
 from gateway.adapters.redis.link import RedisLink
 from gateway.core.shards import SHARD_KEYS, shard_of
-from tests.books import open_books, settlement
-from tests.books_redis import Desk, open_desk
+from tests.books import settlement
+from tests.books_redis import Desk
 
 AT_ONCE = 4
 UNANSWERED_MAX = AT_ONCE + 8  # the accounts, and what is read beside them
 MANY = 3 * AT_ONCE + 1
 SHARD = 7
-
-
-@pytest.fixture
-async def desk(database_url: str, redis_url: str) -> AsyncIterator[Desk]:
-    async with open_books(database_url, redis_url) as books, open_desk(books, redis_url) as opened:
-        yield opened
 
 
 @pytest.fixture

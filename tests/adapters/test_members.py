@@ -1,7 +1,6 @@
 """Members: one owner is always left, removed people lose their keys, and nobody is in an account twice."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
@@ -10,13 +9,7 @@ from gateway.adapters.postgres.accounts import Account
 from gateway.adapters.postgres.members import MemberChange, MemberRefused, NoSuchMember
 from gateway.core.access.key_terms import KeyTerms
 from gateway.core.access.roles import Role
-from tests.books import OPERATOR, Books, new_id, open_books
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
+from tests.books import OPERATOR, Books, new_id
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Notices in Postgres: raised with what they tell of, once in their window, to whom they concern."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,18 +9,12 @@ from gateway.adapters.postgres.notice_targets import NoticeTargets
 from gateway.adapters.postgres.notices import NoticeError, Notices
 from gateway.core.guard.notices import Fields, Kind, load_templates
 from gateway.resources import shipped
-from tests.books import Books, open_books
+from tests.books import Books
 
 CAP: Fields = {"name": "day", "used": 8, "cap": 10, "percent": 80, "resets_at": "midnight"}
 DISPUTE: Fields = {"payment": "pi_1", "amount": "$5.00", "reason": "fraudulent", "reference": "du_1"}
 
 ANN = Signature("ann", "asked on the phone")
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
 
 
 @pytest.fixture

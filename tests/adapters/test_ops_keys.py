@@ -1,22 +1,15 @@
 """The keys of operators, and accounts that they stop: shown once, revoked at once, signed and logged."""
 
 import os
-from collections.abc import AsyncIterator
 
 import pytest
 
 from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signature
 from gateway.adapters.postgres.ops_keys import OpsKeys
 from gateway.core.access.operators import Operator, Role
-from tests.books import Books, new_id, open_books
+from tests.books import Books, new_id
 
 BOSS = Signature("boss", "a new colleague")
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
 
 
 @pytest.fixture

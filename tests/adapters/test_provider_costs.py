@@ -1,6 +1,5 @@
 """What OpenAI costs: a day's calls at its prices, once; bills book the difference; the poster books nothing of it."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -14,17 +13,11 @@ from gateway.core.pricing.provider_costs import CostUnknown
 from gateway.core.pricing.rate_card import load_card
 from gateway.core.pricing.rates import RateCard, price
 from gateway.resources import shipped
-from tests.books import Books, end_fields, lapse_fields, now_ms, open_books, settlement
+from tests.books import Books, end_fields, lapse_fields, now_ms, settlement
 
 MODEL = "gpt-4o-mini"
 TODAY = datetime.now(UTC).date()
 TOMORROW_MS = now_ms() + 86_400_000 * 2
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -1,17 +1,7 @@
 """Purchases in PostgreSQL."""
 
-from collections.abc import AsyncIterator
-
-import pytest
-
 from tests.adapters.permutations import run
-from tests.books import Books, open_books
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as books:
-        yield books
+from tests.books import Books
 
 
 async def test_shuffled_repeated_late_and_lost_messages_end_alike_though_two_post_at_once(books: Books) -> None:

@@ -15,14 +15,8 @@ from gateway.core.holds import Flag, Hold, HoldState, Settlement
 from gateway.core.money import MicroCredits
 from gateway.core.shards import SHARD_KEYS, SHARDS, shard_of
 from gateway.resources import shipped
-from tests.books import Books, new_id, open_books, settlement
+from tests.books import Books, new_id, settlement
 from tests.books_redis import Desk, open_desk
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
 
 
 @pytest.fixture

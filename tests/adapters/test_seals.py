@@ -1,6 +1,6 @@
 """Seals over a real ledger: nothing is sealed too early or left out, and a superuser's tampering is found and named."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -8,13 +8,7 @@ import pytest
 from gateway.adapters.postgres.seals import Seals
 from gateway.core.holds import Phase
 from gateway.workers.sealer import Sealer
-from tests.books import Books, end_fields, lapse_fields, open_books, settlement
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
+from tests.books import Books, end_fields, lapse_fields, settlement
 
 
 @pytest.fixture

@@ -1,26 +1,17 @@
 """Spending is what the usage lines sum to, however often and in whichever pieces it is rolled up."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
-
-import pytest
 
 from gateway.adapters.postgres.identities import token_key_id
 from gateway.adapters.postgres.spending import SpendingBook
 from gateway.core.access.key_terms import KeyTerms
 from gateway.core.access.roles import Role
 from gateway.core.guard.anomaly import NO_KEY, Spending, Subject, Window
-from tests.books import OPERATOR, Books, open_books
+from tests.books import OPERATOR, Books
 from tests.spending import spend, spend_hourly
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
 
 
 async def rolled_up(books: Books) -> SpendingBook:

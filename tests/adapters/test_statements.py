@@ -2,7 +2,6 @@
 
 import csv
 import random
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 
 import psycopg
@@ -16,7 +15,7 @@ from gateway.core.shards import shard_of
 from gateway.web.statement_pdf import statement_pdf
 from gateway.workers.bookkeeper import MonthClosing
 from gateway.workers.sealer import Sealer
-from tests.books import Books, end_fields, open_books, settlement
+from tests.books import Books, end_fields, settlement
 
 THIS = datetime.now(UTC).date().replace(day=1)
 NEXT = next_month(THIS)
@@ -36,12 +35,6 @@ MOVED = """
            (ARRAY['promo', 'promotions'])[line], CASE line WHEN 1 THEN $3::bigint ELSE -$3::bigint END, $5
     FROM made, generate_series(1, 2) AS line
 """
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
 
 
 @pytest.fixture

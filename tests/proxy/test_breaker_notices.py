@@ -1,21 +1,11 @@
 """Operators are told of a breaker once when it opens and once when it closes, however many gateways see it."""
 
-from collections.abc import AsyncIterator
-
-import pytest
-
 from gateway.adapters.postgres.notices import Notices
 from gateway.core.guard.breaker import State
 from gateway.core.guard.notices import load_templates
 from gateway.proxy.breaker_notices import BreakerNotices
 from gateway.resources import shipped
-from tests.books import Books, open_books
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
+from tests.books import Books
 
 
 async def test_a_breaker_that_opens_probes_and_closes_is_told_of_twice(books: Books) -> None:

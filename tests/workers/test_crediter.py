@@ -1,18 +1,8 @@
 """The crediter: each movement reaches Redis once and in order, whatever Redis knows or has forgotten."""
 
-from collections.abc import AsyncIterator
-
-import pytest
-
 from gateway.core.shards import SHARD_KEYS, shard_of
-from tests.books import open_books, settlement
-from tests.books_redis import Desk, open_desk
-
-
-@pytest.fixture
-async def desk(database_url: str, redis_url: str) -> AsyncIterator[Desk]:
-    async with open_books(database_url, redis_url) as books, open_desk(books, redis_url) as opened:
-        yield opened
+from tests.books import settlement
+from tests.books_redis import Desk
 
 
 async def redis_balance(desk: Desk, account_id: str) -> int:

@@ -13,7 +13,7 @@ from gateway.adapters.postgres.notices import Notices
 from gateway.core.guard.notices import Fields, Kind, load_templates
 from gateway.resources import shipped
 from gateway.workers.notifier import Notifier
-from tests.books import Books, open_books
+from tests.books import Books
 from tests.documented import is_from_tollgate
 from tests.receiver import Receiver, receiving
 
@@ -21,12 +21,6 @@ DISPUTE: Fields = {"payment": "pi_1", "amount": "$5.00", "reason": "fraudulent",
 TEMPLATES = load_templates((shipped("config") / "notices.toml").read_text())
 
 ANN = Signature("ann", "asked on the phone")
-
-
-@pytest.fixture
-async def books(database_url: str, redis_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url, redis_url) as opened:
-        yield opened
 
 
 @pytest.fixture

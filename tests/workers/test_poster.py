@@ -2,27 +2,20 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from urllib.parse import urlsplit
 
 import psycopg
-import pytest
 from psycopg import sql
 
 from gateway.adapters.redis.link import RedisUnavailable
 from gateway.core.accounting.posting import Position
 from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.workers.poster import Poster
-from tests.books import Books, end_fields, now_ms, open_books, settlement, terminate_clients
-from tests.books_redis import Desk, open_desk
+from tests.books import Books, end_fields, now_ms, settlement, terminate_clients
+from tests.books_redis import Desk
 from tests.patience import PATIENCE_S
-
-
-@pytest.fixture
-async def desk(database_url: str, redis_url: str) -> AsyncIterator[Desk]:
-    async with open_books(database_url, redis_url) as books, open_desk(books, redis_url) as opened:
-        yield opened
 
 
 class DeafRedis:

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -12,15 +11,9 @@ from gateway.adapters.recovery import RESTORE_COUNT
 from gateway.adapters.redis.credits import AccountUnloaded, CreditsError, HoldMissing, ShardCold
 from gateway.core.holds import Hold, Settlement
 from gateway.core.shards import SHARD_KEYS, SHARDS, shard_of
-from tests.books import open_books, settlement
-from tests.books_redis import Desk, open_desk
+from tests.books import settlement
+from tests.books_redis import Desk
 from tests.patience import PATIENCE_S
-
-
-@pytest.fixture
-async def desk(database_url: str, redis_url: str) -> AsyncIterator[Desk]:
-    async with open_books(database_url, redis_url) as books, open_desk(books, redis_url) as opened:
-        yield opened
 
 
 async def test_only_the_shards_that_need_it_are_rebuilt(desk: Desk) -> None:
