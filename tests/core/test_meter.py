@@ -157,6 +157,12 @@ def test_a_whole_answer_is_read() -> None:
     assert (reading.model, reading.service_tier, reading.complete) == ("m", "flex", True)
 
 
+def test_a_response_that_failed_is_a_failure_though_its_status_is_200() -> None:
+    failed = read_answer(b'{"status":"failed","error":{"code":"server_error","message":"x"},"usage":null}')
+    assert (failed.failed, failed.error, failed.usage) == (True, "server_error", None)
+    assert not read_answer(b'{"status":"completed","error":null}').failed
+
+
 def test_a_usage_that_is_none_is_told_from_one_that_is_missing() -> None:
     assert read_answer(b'{"usage":{"prompt_tokens":"many"}}').usage_unreadable
     assert not read_answer(b'{"usage":null}').usage_unreadable

@@ -13,6 +13,7 @@ from tests.proxy.stack import Line, Stack
 from tests.proxy.wire import Client, Received, ScriptedUpstream, answer, ask, body_pieces, events, request
 
 SHORT = {"upstream": {"head_timeout_ms": 300, "body_idle_timeout_ms": 300, "connect_timeout_ms": 500}}
+USED = {"input_tokens": 4, "output_tokens": 2}
 HELLO_TOKENS = 4  # "user" and "Say hello.", by o200k_base
 
 
@@ -192,6 +193,23 @@ async def test_an_answer_that_is_no_http_is_a_broken_upstream_and_charges_nothin
     assert got.status == 502
     assert b'"upstream_broken"' in got.body
     assert (await scripted.line()).outcome == "void"
+
+
+@pytest.mark.parametrize(("usage", "outcome", "flags"), [(None, "void", "failed"), (USED, "exact", "")])
+async def test_a_response_that_failed_is_charged_what_it_says_it_used(
+    scripted: Stack, upstream: ScriptedUpstream, usage: dict[str, int] | None, outcome: str, flags: str
+) -> None:
+    failed: dict[str, object] = {
+        "status": "failed",
+        "error": {"code": "server_error", "message": "x"},
+        "output": [],
+        "usage": usage,
+    }
+    upstream.answer = answer(json.dumps(failed).encode())
+    got = await ask(scripted.address, request(RESPONSES, scripted.key, ask_of(RESPONSES)))
+    line = await scripted.line()
+    assert (got.status, line.outcome, line.flags) == (200, outcome, flags)
+    assert (line.cost > 0) == (usage is not None)
 
 
 async def test_an_empty_success_keeps_the_hold(scripted: Stack, upstream: ScriptedUpstream) -> None:

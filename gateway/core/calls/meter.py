@@ -91,6 +91,8 @@ class _Answer(msgspec.Struct):
     usage: msgspec.Raw = msgspec.Raw(b"null")
     model: str | None = None
     service_tier: str | None = None
+    status: object = None  # of a response; "failed" comes with 200
+    error: object = None
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
@@ -109,6 +111,8 @@ def read_answer(body: bytes) -> Reading:
     reading.service_tier = answer.service_tier
     take_usage(reading, answer.usage)
     reading.usage_final = True
+    if answer.status == "failed":
+        reading.failed, reading.error = True, error_code_of(answer.error)
     return reading
 
 
