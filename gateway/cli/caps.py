@@ -88,9 +88,10 @@ def set_caps(
         "concurrent": concurrent,
     }
     change: dict[str, Any] = {name: _limit(name, text) for name, text in limits.items() if text is not None}
-    for name, text in (("models_allowed", models), ("models_denied", deny_models)):
+    for name, text, all_models in (("models_allowed", models, ("*",)), ("models_denied", deny_models, ())):
         if text is not None:
-            change[name] = None if text == INHERIT_WORD else tuple(each.strip() for each in text.split(","))
+            words = {INHERIT_WORD: None, UNLIMITED_WORD: all_models}
+            change[name] = words[text] if text in words else tuple(each.strip() for each in text.split(","))
     for name, text, choices in (
         ("on_output", on_output, [*Excess, INHERIT_WORD]),
         ("on_unaffordable", on_unaffordable, [*Shortfall, INHERIT_WORD]),
@@ -148,7 +149,7 @@ def _value(name: str, value: Any) -> str:
     if value == UNLIMITED:
         return UNLIMITED_WORD
     if isinstance(value, tuple):
-        return ", ".join(value)
+        return ", ".join(value) or "none"
     return format_credits(value) if name in _IN_CREDITS else str(value)
 
 

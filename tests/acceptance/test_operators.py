@@ -99,3 +99,14 @@ def test_every_command_that_changes_an_account_stands_in_the_audit_log(desk: Des
         "key.revoke",
     ]
     assert {line["reason"] for line in lines} == {"a new customer"}
+
+
+def test_unlimited_models_are_all_of_them_and_not_one_of_that_name(desk: Desk) -> None:
+    desk.json("accounts", "create", "Acme")
+    desk.json("caps", "set", "plan:default", "--models", "gpt-4o*", "--deny-models", "o1*")
+    (inherited,) = desk.json("caps", "show", "Acme")
+    assert (inherited["caps"]["models_allowed"], inherited["caps"]["models_denied"]) == (["gpt-4o*"], ["o1*"])
+    (lifted,) = desk.json("caps", "set", "Acme", "--models", "unlimited", "--deny-models", "unlimited")
+    assert (lifted["caps"]["models_allowed"], lifted["caps"]["models_denied"]) == (["*"], [])
+    (again,) = desk.json("caps", "set", "Acme", "--models", "inherit", "--deny-models", "inherit")
+    assert again["caps"] == inherited["caps"]
