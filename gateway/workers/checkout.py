@@ -37,7 +37,7 @@ class Checkout:
         self._per_hour_max = per_hour_max
 
     async def begin(self, account_id: str, package: Package, key: str, *, saves_card: bool) -> Purchase:
-        """Return the purchase with its page. Raises `TooManyBegun`, `KeyReused`, and what Stripe and Postgres raise."""
+        """Return the purchase with its page. Raises what `Purchases.begin` and Stripe do."""
         asked = f"{package.name} {package.amount_cents} {saves_card}"
         order = self._packages.order(package, is_live=self._stripe.is_live)
         new = NewPurchase(

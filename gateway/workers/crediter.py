@@ -10,7 +10,7 @@ from gateway.adapters.postgres.credit_outbox import CreditOutbox, Movement
 from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.adapters.recovery import Recovery
 from gateway.adapters.redis.credits import AccountUnloaded, CreditGap, Credits, ShardCold
-from gateway.adapters.redis.link import RedisUnavailable
+from gateway.adapters.redis.link import RedisScriptError, RedisUnavailable
 from gateway.core.shards import shard_of
 
 log = structlog.get_logger(__name__)
@@ -37,6 +37,8 @@ class Crediter:
                     delivered += await self._deliver(account_id, movements)
                 except ShardCold as error:
                     log.warning("credit waits for its shard", account_id=account_id, error=str(error))
+                except RedisScriptError as error:  # it will be refused again, and nobody else's waits behind it
+                    log.error("credit is refused by Redis", account_id=account_id, error=str(error))
         except (LedgerUnavailable, RedisUnavailable) as error:
             log.warning("crediting waits", error=str(error))
         self.delivered_total += delivered

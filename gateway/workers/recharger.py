@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import structlog
 
-from gateway.adapters.postgres.purchases import KeyReused, TooManyBegun
+from gateway.adapters.postgres.purchases import KeyReused, TooManyBegun, TooMuchHeld
 from gateway.adapters.postgres.recharges import Attempt, Recharges, Watched
 from gateway.adapters.stripe.client import Sale, Stripe, StripeRefused, StripeUnavailable
 from gateway.adapters.stripe.objects import Charged
@@ -194,7 +194,7 @@ class Recharger:
         key = f"recharge-page-{attempt.purchase_id}"
         try:
             page = await self._checkout.begin(attempt.account_id, custom(attempt.amount_cents), key, saves_card=True)
-        except (TooManyBegun, KeyReused) as error:
+        except (TooManyBegun, TooMuchHeld, KeyReused) as error:
             log.warning("a paused recharge has no page", account_id=attempt.account_id, error=repr(error))
             return
         log.info("a paused recharge waits for its customer", account_id=attempt.account_id, url=page.checkout_url)

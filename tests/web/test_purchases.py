@@ -10,7 +10,7 @@ import pytest
 
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.core.guard.flags import PURCHASE, Scope
-from gateway.core.money import UCR_PER_CREDIT
+from gateway.core.money import AMOUNT_UCR_MAX, UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.proxy.conftest import Running, logs, openai, running
 from tests.proxy.stack import CREDITS
@@ -125,6 +125,18 @@ async def test_a_body_that_is_no_text_is_refused_as_one(shop: Shop, method: str,
     body = b'{"package": "\xff"}'
     async with shop.browser.request(method, f"{shop.url}{path}", data=body, headers=headers) as answer:
         assert (answer.status, (await answer.json())["error"]["code"]) == (400, "invalid_request")
+
+
+async def test_nothing_is_sold_beyond_what_an_account_can_hold(shop: Shop) -> None:
+    first = await shop.bought(key="first")
+    room = AMOUNT_UCR_MAX - 4_999 * UCR_PER_CREDIT - await shop.available()
+    await shop.stack.stores.accounts.grant(shop.account.id, room, "a gift")
+    status, told = await shop.ask("POST", "/api/purchases", {"package": "starter"}, Idempotency_Key="second")
+    assert (status, told["error"]["message"]) == (
+        400,
+        "An account can hold at most 9007199254.740991 credits: use some first, or buy less.",
+    )
+    assert (await shop.buy(key="first"))["id"] == first
 
 
 async def test_a_purchase_needs_a_key_of_ours_and_an_idempotency_key(shop: Shop) -> None:

@@ -76,6 +76,14 @@ async def test_while_the_shard_is_cold_a_grant_waits_and_others_do_not(desk: Des
     assert await redis_balance(desk, cold.id) == 5
 
 
+async def test_an_account_that_redis_cannot_read_keeps_nobody_else_from_their_credit(desk: Desk) -> None:
+    unreadable, sound = await desk.books.account(grant=5), await desk.books.account(grant=7)
+    await desk.books.redis.set(SHARD_KEYS[shard_of(unreadable.id)].account(unreadable.id), "no hash")
+    assert await desk.crediter.step() == 1
+    assert await redis_balance(desk, sound.id) == 7
+    assert list(await desk.credit_outbox.pending(10)) == [unreadable.id]
+
+
 async def test_a_redis_that_is_away_is_waited_for(desk: Desk) -> None:
     account = await desk.books.account(grant=5)
     await desk.link.close()

@@ -24,7 +24,7 @@ from gateway.core.accounting.topups import (
     refundable_cents,
     target,
 )
-from gateway.core.money import MicroCredits
+from gateway.core.money import AMOUNT_UCR_MAX, MicroCredits
 from gateway.core.shards import shard_of
 
 _POSTED = tuple(Standing.__struct_fields__)
@@ -36,6 +36,10 @@ class KeyReused(Exception):
 
 class TooManyBegun(Exception):
     """The account began as many purchases within an hour as it may."""
+
+
+class TooMuchHeld(Exception):
+    """With this purchase the account would hold more than an account can."""
 
 
 class Purchase(msgspec.Struct, frozen=True):
@@ -143,16 +147,19 @@ class Purchases:
     async def begin(self, new: NewPurchase, *, per_hour_max: int) -> Purchase:
         """Write the purchase down, or find the one that this key stands for already.
 
-        Raises `KeyReused` and `TooManyBegun`.
+        Raises `KeyReused`, `TooManyBegun` and `TooMuchHeld`.
         """
         order = new.order
         row = (new.package, order.amount_cents, order.currency, order.bonus, order.is_live, new.saves_card)
         with outages():
             async with self._pool.acquire() as connection, connection.transaction():
                 await connection.execute(self._sql["one_at_a_time"], new.account_id)
-                named = (self._new_id(), new.account_id, new.idempotency_key, new.fingerprint)
-                await connection.execute(self._sql["begin"], *named, *row, per_hour_max)
                 found = await connection.fetchrow(self._sql["by_key"], new.account_id, new.idempotency_key)
+                if found is None:
+                    if (await self._buckets(connection, new.account_id)).total + order.granted > AMOUNT_UCR_MAX:
+                        raise TooMuchHeld
+                    named = (self._new_id(), new.account_id, new.idempotency_key, new.fingerprint)
+                    found = await connection.fetchrow(self._sql["begin"], *named, *row, per_hour_max)
         if found is None:
             raise TooManyBegun
         if found["fingerprint"] != new.fingerprint:

@@ -5,13 +5,13 @@
 SELECT FROM account WHERE id = $1::uuid FOR NO KEY UPDATE
 
 -- name: begin
--- Nothing is written for a key that is there already, nor once the hour has had its share.
+-- Nothing is written once the hour has had its share.
 INSERT INTO purchase (
     id, account_id, idempotency_key, fingerprint, package, amount_cents, currency, bonus, is_live, saves_card
 )
 SELECT $1::uuid, $2::uuid, $3, $4, $5, $6, $7, $8, $9, $10
 WHERE (SELECT count(*) FROM purchase WHERE account_id = $2::uuid AND created_at > now() - interval '1 hour') < $11
-ON CONFLICT (account_id, idempotency_key) DO NOTHING
+RETURNING *
 
 -- name: by_key
 SELECT * FROM purchase WHERE account_id = $1::uuid AND idempotency_key = $2

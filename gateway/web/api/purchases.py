@@ -8,14 +8,14 @@ import structlog
 from aiohttp import web
 
 from gateway.adapters.postgres.database import LedgerUnavailable
-from gateway.adapters.postgres.purchases import KeyReused, Purchase, Purchases, TooManyBegun
+from gateway.adapters.postgres.purchases import KeyReused, Purchase, Purchases, TooManyBegun, TooMuchHeld
 from gateway.adapters.stripe.client import StripeRefused, StripeUnavailable
 from gateway.core.access.callers import Caller
 from gateway.core.accounting.topups import UCR_PER_CENT, PurchaseState
 from gateway.core.errors import BillingUnavailable, GatewayError, IdempotencyMismatch, InvalidRequest
 from gateway.core.guard.address_limit import HOUR_S, AddressLimit
 from gateway.core.guard.policy import Controls
-from gateway.core.money import format_credits
+from gateway.core.money import AMOUNT_UCR_MAX, format_credits
 from gateway.core.pricing.packages import Package, Packages
 from gateway.web.access import Access
 from gateway.web.idempotency import KEY_LENGTH_MAX
@@ -106,6 +106,9 @@ class PurchaseRoutes:
             raise IdempotencyMismatch from error
         except TooManyBegun as error:
             raise TooManyPurchases(retry_after_s=3600) from error
+        except TooMuchHeld as error:
+            most = format_credits(AMOUNT_UCR_MAX)
+            raise InvalidRequest(f"An account can hold at most {most} credits: use some first, or buy less.") from error
         return web.json_response(shown(bought), status=201)
 
     async def list(self, request: web.Request) -> web.Response:
