@@ -1,5 +1,6 @@
 import gzip
 import itertools
+import tracemalloc
 import zlib
 from collections.abc import Callable
 
@@ -9,7 +10,14 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.calls.encodings import INFLATED_BYTES_MIN, CorruptEncoding, UnknownEncoding, decoder
+from gateway.core.calls.encodings import (
+    CODINGS_MAX,
+    INFLATED_BYTES_MIN,
+    STEP_BYTES_MAX,
+    CorruptEncoding,
+    UnknownEncoding,
+    decoder,
+)
 
 
 def raw_deflate(data: bytes) -> bytes:
@@ -68,3 +76,25 @@ def test_what_inflates_beyond_all_measure_is_not_inflated(coding: str) -> None:
     assert decode is not None
     with pytest.raises(CorruptEncoding, match="inflates"):
         decode(CODINGS[coding][0](bytes(5 * INFLATED_BYTES_MIN)))
+
+
+@pytest.mark.parametrize("coding", ["gzip, gzip", "deflate, deflate", "br", "zstd", "br, gzip"])
+def test_what_inflates_beyond_all_measure_is_noticed_before_it_fills_the_memory(coding: str) -> None:
+    packed = bytes(8 * STEP_BYTES_MAX)
+    for name in coding.split(", "):
+        packed = CODINGS[name][0](packed)
+    decode = decoder(coding)
+    assert decode is not None
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptEncoding, match="inflates"):
+            decode(packed)
+        assert tracemalloc.get_traced_memory()[1] < 4 * STEP_BYTES_MAX
+    finally:
+        tracemalloc.stop()
+
+
+def test_more_codings_than_anybody_uses_are_not_undone() -> None:
+    decoder(", ".join(["gzip"] * CODINGS_MAX))
+    with pytest.raises(UnknownEncoding):
+        decoder(", ".join(["gzip"] * (CODINGS_MAX + 1)))
