@@ -65,7 +65,8 @@ class Reporting:
 
     async def charge(self, payer: Caller, key: str, fingerprint: bytes, content: Reported) -> Charged:
         """Raises the `GatewayError` that refuses it, `ReportMismatch`, `LedgerUnavailable`."""
-        opened = self._reports.opened(payer.account_id, key, fingerprint, self._new_id(), content)
+        is_shadow = self._controls().is_shadow(payer.account_id)
+        opened = self._reports.opened(payer.account_id, key, fingerprint, self._new_id(), content, is_shadow=is_shadow)
         async with self._turns, opened as report:
             bounds = self._caps.bounds(payer, opened_ms(report.request_id))
             settlement = self._settlement(payer, bounds, report)
@@ -77,7 +78,7 @@ class Reporting:
                 settled = await self._settlements.settle(settlement)
                 await report.settled()
                 return charged._replace(balance=None if settled is None else settled.balance)
-            await report.renumber(self._new_id())
+            await report.refused()
             refusal = _refusal(bounds, refused)
         raise refusal
 
@@ -114,7 +115,7 @@ class Reporting:
             rate_version=content.rate_version,
             opened_at_ms=opened_ms(report.request_id),
             member_id=payer.member_id or "",
-            is_shadow=self._controls().is_shadow(payer.account_id),
+            is_shadow=report.is_shadow,
             counted=bounds.counted,
         )
         return Settlement(

@@ -12,6 +12,7 @@ from gateway.app.sources import new_request_id, now_ms
 from gateway.core.access.key_terms import KeyTerms
 from gateway.core.calls.usage import Usage
 from gateway.core.calls.usage_reports import fingerprint_of, price_report
+from gateway.core.guard.flags import CHARGING, Scope
 from gateway.core.holds import Hold, Terms
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.core.pricing.rates import price
@@ -147,6 +148,34 @@ async def test_who_cannot_pay_is_told_how_much_more_it_takes_and_may_try_again(s
     status, paid = await told(stack, key, "POST", PATH, asked())
     assert (status, paid["available"]["ucr"]) == (200, 0)
     assert (await told(stack, key, "POST", PATH, asked()))[0] == 200
+
+
+async def test_a_report_that_was_refused_is_tried_again_as_a_call_of_its_own_time(stack: Stack) -> None:
+    reports, ids = UsageReports(stack.stores.pool), [new_request_id() for _ in range(4)]
+    wanted = msgspec.convert(asked(), UsageAsked)
+    content = price_report(stack.card, wanted.model, None, wanted.usage, "default")
+    found = []
+    for number, request_id in enumerate(ids):
+        async with reports.opened(stack.account.id, "job-1", fingerprint_of(wanted), request_id, content) as report:
+            found.append(report.request_id)
+            if number == 1:
+                await report.refused()
+    assert found == [ids[0], ids[0], ids[2], ids[2]]
+
+
+async def test_a_repeated_report_tells_how_it_was_charged_whatever_is_charged_now(stack: Stack) -> None:
+    key = await reporter(stack)
+    charged = (await told(stack, key, "POST", PATH, asked("charged")))[1]
+    await stack.stores.flags.set(CHARGING, False, Scope(), OPERATOR)
+    await stack.gateway.controls.step()
+    measured = (await told(stack, key, "POST", PATH, asked("measured")))[1]
+    again = (await told(stack, key, "POST", PATH, asked("charged")))[1]
+    await stack.stores.flags.clear(CHARGING, OPERATOR)
+    await stack.gateway.controls.step()
+    later = (await told(stack, key, "POST", PATH, asked("measured")))[1]
+
+    assert [each["isCharged"] for each in (charged, again, measured, later)] == [True, True, False, False]
+    assert (await stack.balance()).balance == CREDITS * UCR_PER_CREDIT - cost_of(stack)
 
 
 async def test_a_days_cap_holds_for_reports_too(stack: Stack) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import asyncpg
 import msgspec
 
 from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
@@ -16,23 +17,22 @@ class ReportMismatch(Exception):
 
 
 class Report:
-    """A report while this process alone deals with it."""
+    """A report while this process alone deals with it. `is_shadow`: it is measured, and not charged."""
 
-    def __init__(
-        self, connection: Connection, sql: dict[str, str], request_id: str, content: Reported, is_settled: bool
-    ):
+    def __init__(self, connection: Connection, sql: dict[str, str], row: asyncpg.Record) -> None:
         self._connection = connection
         self._sql = sql
-        self.request_id = request_id
-        self.content = content
-        self.is_settled = is_settled
+        self.request_id = str(row["request_id"])
+        self.content = msgspec.json.decode(row["content"], type=Reported)
+        self.is_shadow: bool = row["is_shadow"]
+        self.is_settled: bool = row["is_settled"]
 
     async def settled(self) -> None:
         await self._connection.execute(self._sql["settled"], self.request_id)
 
-    async def renumber(self, request_id: str) -> None:
-        """It was refused: the next try is another call, in the windows of its own time."""
-        await self._connection.execute(self._sql["renumber"], self.request_id, request_id)
+    async def refused(self) -> None:
+        """Nothing was taken: the next try is another call, in the windows of its own time."""
+        await self._connection.execute(self._sql["refused"], self.request_id)
 
 
 class UsageReports:
@@ -42,19 +42,29 @@ class UsageReports:
 
     @asynccontextmanager
     async def opened(
-        self, account_id: str, key: str, fingerprint: bytes, request_id: str, content: Reported
+        self,
+        account_id: str,
+        key: str,
+        fingerprint: bytes,
+        request_id: str,
+        content: Reported,
+        *,
+        is_shadow: bool = False,
     ) -> AsyncIterator[Report]:
-        """The report of this key, made now unless it was before. Raises `ReportMismatch`, `LedgerUnavailable`."""
+        """The report of this key, made now unless it was before; under this id and mode, unless a try goes on already.
+
+        Raises `ReportMismatch`, `LedgerUnavailable`.
+        """
         encoded = msgspec.json.encode(content).decode()
         with outages():
             async with self._pool.acquire() as connection:
-                await connection.execute(self._sql["claim"], account_id, key, fingerprint, request_id, encoded)
+                row = (account_id, key, fingerprint, request_id, encoded, is_shadow)
+                await connection.execute(self._sql["claim"], *row)
                 async with connection.transaction():
-                    row = await connection.fetchrow(self._sql["lock"], account_id, key)
-                    if row is None or row["fingerprint"] != fingerprint:
+                    found = await connection.fetchrow(self._sql["lock"], account_id, key, is_shadow)
+                    if found is None or found["fingerprint"] != fingerprint:
                         raise ReportMismatch
-                    kept = msgspec.json.decode(row["content"], type=Reported)
-                    yield Report(connection, self._sql, str(row["request_id"]), kept, row["is_settled"])
+                    yield Report(connection, self._sql, found)
 
     async def payer(self, name_or_id: str, reporter: Caller) -> Caller | None:
         """Whoever pays for what `reporter` reports of another account; None if there is no such account."""

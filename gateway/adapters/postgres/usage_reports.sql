@@ -1,19 +1,23 @@
 -- Usage that trusted services report.
 
 -- name: claim
-INSERT INTO usage_report (account_id, idempotency_key, fingerprint, request_id, content)
-VALUES ($1::uuid, $2, $3, $4::uuid, $5::jsonb) ON CONFLICT DO NOTHING
+-- What was refused is tried anew as another call, in the windows and in the mode of now.
+INSERT INTO usage_report (account_id, idempotency_key, fingerprint, request_id, content, is_shadow)
+VALUES ($1::uuid, $2, $3, $4::uuid, $5::jsonb, $6)
+ON CONFLICT (account_id, idempotency_key) DO UPDATE
+    SET request_id = excluded.request_id, is_shadow = excluded.is_shadow, refused_at = NULL
+    WHERE usage_report.refused_at IS NOT NULL
 
 -- name: lock
 -- One at a time, so that a report that comes twice at once is reserved for once.
-SELECT fingerprint, request_id, content, settled_at IS NOT NULL AS is_settled FROM usage_report
-WHERE account_id = $1::uuid AND idempotency_key = $2 FOR UPDATE
+SELECT fingerprint, request_id, content, coalesce(is_shadow, $3) AS is_shadow, settled_at IS NOT NULL AS is_settled
+FROM usage_report WHERE account_id = $1::uuid AND idempotency_key = $2 FOR UPDATE
 
 -- name: settled
 UPDATE usage_report SET settled_at = now() WHERE request_id = $1::uuid
 
--- name: renumber
-UPDATE usage_report SET request_id = $2::uuid WHERE request_id = $1::uuid
+-- name: refused
+UPDATE usage_report SET refused_at = now() WHERE request_id = $1::uuid
 
 -- name: account
 -- Of whom usage is reported, by name or id; see adapters/postgres/accounts.sql.
