@@ -1,5 +1,6 @@
 """Caps are set by operators, each change with its line in the audit log, and looked at with what is used."""
 
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -7,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from gateway.adapters.counting import Kept
 from gateway.adapters.postgres.audit_log import ChangeRefused, Signature
+from gateway.adapters.postgres.caps import CapDirectory
 from gateway.app.stores import Stores
+from gateway.core.access.callers import Caller
 from gateway.core.access.key_terms import KeyTerms
 from gateway.core.access.roles import Role
 from gateway.core.guard.caps import UNLIMITED, Caps, Excess
@@ -95,3 +99,20 @@ async def test_what_cannot_be_meant_is_refused(stores: Stores, who: str, change:
     _, key_id = await stores.keys.issue((await stores.caps.find("main")).id)
     with pytest.raises(ChangeRefused):
         await stores.caps.set(await stores.caps.find(key_id if who == "a key" else who), change, SIGNATURE)
+
+
+async def test_who_moves_to_another_time_zone_is_looked_after_as_with_new_caps(stores: Stores) -> None:
+    who = await stores.caps.find("main")
+    await stores.caps.set(who, {"day": 5}, SIGNATURE)
+    told: list[tuple[str, Kept]] = []
+    directory = CapDirectory(
+        stores.pool,
+        stores.plans,
+        poll_s=1.0,
+        clock=time.monotonic,
+        on_caps=lambda holder, kept: told.append((holder.level, kept)),
+    )
+    await directory.refresh_step()
+    for zone in ("UTC", "UTC", "Asia/Tokyo", "Asia/Tokyo"):
+        directory.bounds(Caller(who.id, "k1", time_zone=zone), 1_795_300_000_000)
+    assert told == [("account", Kept("UTC", True, False)), ("account", Kept("Asia/Tokyo", True, False))]

@@ -78,8 +78,10 @@ class CapDirectory:
         if len(self._made) > BOUNDS_MAX:
             self._made.popitem(last=False)
         known = CapsByLevel() if before is None else before.bounds.caps
+        # In another time zone all windows are new: other gateways went on in the old ones for a moment.
+        has_moved = before is not None and before.bounds.time_zone != bounds.time_zone
         for level, caps, known_caps in zip(Level, bounds.caps, known, strict=True):
-            if _counted(caps) != _counted(known_caps):
+            if _counted(caps) != _counted(known_caps) or (has_moved and caps.is_counted):
                 holder = Holder(caller.account_id, level.value, id_of(caller, level))
                 self._on_caps(holder, Kept(caller.time_zone, caps.day is not None, caps.month is not None))
         return bounds
