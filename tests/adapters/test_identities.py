@@ -120,6 +120,30 @@ async def test_an_invited_member_is_linked_by_address_only_where_policy_says_so(
         await callers.authenticate(bearer(account, "u-2", email="bea@example.com", email_verified=True))
 
 
+async def test_who_was_removed_is_not_seen_first_and_comes_back_by_invitation_only(
+    books: Books, account: Account
+) -> None:
+    callers = open_callers(books, creates=Role.MEMBER, links=True)
+    token = bearer(account, "u-1", email="ada@example.com", email_verified=True)
+    first = (await callers.authenticate(token)).member_id
+    assert first is not None
+    await books.members.change(account.id, first, MemberChange(status="removed"))
+    await callers.refresh_step()
+    with pytest.raises(Unauthenticated):
+        await callers.authenticate(token)
+    assert await books.members.listing(account.id) == []
+
+    invited = await books.members.create(account.id, "ada@example.com", Role.VIEWER)
+    assert (await open_callers(books, creates=Role.MEMBER, links=True).authenticate(token)).member_id == invited.id
+
+
+async def test_an_id_in_the_place_of_an_address_links_nobody(books: Books, account: Account) -> None:
+    bea = await books.members.create(account.id, "bea@example.com", Role.ADMIN)
+    with pytest.raises(Unauthenticated):
+        await open_callers(books, links=True).authenticate(bearer(account, "u-1", email=bea.id, email_verified=True))
+    assert await books.members.listing(account.id) == [bea]
+
+
 @pytest.mark.parametrize("told", [{}, *({"email_verified": each} for each in (None, False, "true", 1))])
 @pytest.mark.parametrize("creates", [None, Role.VIEWER])
 async def test_an_address_that_is_not_verified_links_nobody(

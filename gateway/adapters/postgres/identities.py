@@ -120,8 +120,11 @@ class TokenCallers:
         return self._read(row)
 
     async def _first_seen(self, account_id: str, identity: Identity) -> Member | None:
-        """The member that somebody becomes who is not known, by policy."""
-        if not identity.email:
+        """The member that somebody becomes who is not known, by policy.
+
+        Who was removed is not seen first: an account's people must invite whoever is to come back.
+        """
+        if "@" not in identity.email:  # a member can be found by its id, too
             return None
         try:
             if self._policy.links_by_email and identity.is_email_verified:
@@ -129,7 +132,7 @@ class TokenCallers:
                     return await self._link(account_id, identity)
                 except NoSuchMember:
                     pass
-            if self._policy.creates is None:
+            if self._policy.creates is None or await self._members.was_removed(account_id, identity.subject):
                 return None
             made = await self._members.create(
                 account_id, identity.email, self._policy.creates, subject=identity.subject, by=BY_TOKEN

@@ -124,6 +124,11 @@ class Members:
             row = await self._pool.fetchrow(f"{self._sql['shown']}\n{self._sql['by_subject']}", account_id, subject)
         return None if row is None else _member(row)
 
+    async def was_removed(self, account_id: str, subject: str) -> bool:
+        """Whether a member of this subject was removed from the account, ever."""
+        with outages():
+            return bool(await self._pool.fetchval(self._sql["was_removed"], account_id, subject))
+
     async def listing(
         self, account_id: str, count: int = LISTED_MAX, after: tuple[datetime, str] | None = None
     ) -> list[Member]:

@@ -17,6 +17,9 @@ WHERE account_id = $1::uuid AND status <> 'removed' AND (id = $2::uuid OR lower(
 -- name: by_subject
 WHERE account_id = $1::uuid AND status <> 'removed' AND subject = $2
 
+-- name: was_removed
+SELECT EXISTS (SELECT FROM member WHERE account_id = $1::uuid AND subject = $2 AND status = 'removed')
+
 -- name: of_account
 WHERE account_id = $1::uuid AND status <> 'removed' AND ($2::timestamptz IS NULL OR (created_at, id) > ($2, $3::uuid))
 ORDER BY created_at, id LIMIT $4
