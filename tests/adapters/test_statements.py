@@ -174,3 +174,20 @@ async def test_a_stored_statement_cannot_be_changed(books: Books, statements: St
         for change in ("UPDATE statement SET closing = 0", "DELETE FROM statement", "TRUNCATE statement"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 owner.execute(change)
+
+
+async def test_a_statement_whose_movements_do_not_make_its_closing_is_found(
+    books: Books, statements: Statements, database_url: str
+) -> None:
+    account = await books.account(grant=10)
+    await seal(books)
+    await statements.tell(account.id, THIS)
+    assert [finding.holds for finding in await chained(books)] == [True]
+    with psycopg.connect(database_url, autocommit=True) as owner:  # who can switch off what protects them
+        owner.execute("ALTER TABLE statement DISABLE TRIGGER keep_rows")
+        owner.execute(
+            "UPDATE statement SET content = told, hash = sha256(told) FROM (SELECT"
+            " convert_to(replace(convert_from(content, 'UTF8'), '\"amount\":10', '\"amount\":11'), 'UTF8') AS told"
+            " FROM statement) AS doctored"
+        )
+    assert [finding.holds for finding in await chained(books)] == [False]

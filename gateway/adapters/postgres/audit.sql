@@ -98,6 +98,42 @@ SELECT format('transfer %s: a %s of no purchase', id, kind) FROM transfer
 WHERE kind IN ('top_up', 'tax', 'refund', 'reversal')
   AND NOT EXISTS (SELECT FROM purchase_transfer WHERE purchase_transfer.transfer_id = transfer.id)
 
+-- name: 8. what a purchase moved at Stripe, in tax and in fees is what its transfers did
+SELECT format('purchase %s: posted %s of money, %s of tax and %s of fees; in the ledger %s, %s and %s',
+              purchase.id, money, tax, fees, moved_money, moved_tax, moved_fees)
+FROM purchase
+CROSS JOIN LATERAL (
+    SELECT posted_paid + posted_tax - posted_fees - posted_refunded - posted_withdrawn AS money,
+           posted_tax - posted_tax_returned AS tax, posted_fees AS fees
+) AS posted
+CROSS JOIN LATERAL (
+    SELECT coalesce(-sum(entry.amount) FILTER (WHERE entry.bucket = 'stripe_clearing'), 0) AS moved_money,
+           coalesce(sum(entry.amount) FILTER (WHERE entry.bucket = 'tax_payable'), 0) AS moved_tax,
+           coalesce(-sum(entry.amount) FILTER (WHERE entry.bucket = 'stripe_fees'), 0) AS moved_fees
+    FROM purchase_transfer
+    JOIN transfer ON transfer.id = purchase_transfer.transfer_id
+    JOIN entry ON entry.transfer_id = transfer.id AND entry.recorded_at = transfer.recorded_at
+    WHERE purchase_transfer.purchase_id = purchase.id
+) AS linked
+WHERE (money, tax, fees) <> (moved_money, moved_tax, moved_fees)
+
+-- name: 8. what Stripe paid out, and took for itself, is what the ledger has of it
+-- Both name Stripe's object in their reason, and nothing else: there is no other link.
+WITH known AS (
+    SELECT 'payout ' || id AS reason, posted FROM payout WHERE posted <> 0
+    UNION ALL
+    SELECT 'Stripe ' || id, cents * 10000000 FROM stripe_own_fee WHERE cents <> 0
+), moved AS (
+    SELECT reason, sum(entry.amount) AS amount
+    FROM transfer JOIN entry ON entry.transfer_id = transfer.id AND entry.recorded_at = transfer.recorded_at
+    WHERE kind IN ('payout', 'fees') AND bucket = 'stripe_clearing'
+      AND NOT EXISTS (SELECT FROM purchase_transfer WHERE purchase_transfer.transfer_id = transfer.id)
+    GROUP BY reason HAVING sum(entry.amount) <> 0
+)
+SELECT format('%s: posted %s, in the ledger %s', reason, coalesce(posted, 0), coalesce(amount, 0))
+FROM known FULL JOIN moved USING (reason)
+WHERE coalesce(posted, 0) <> coalesce(amount, 0)
+
 -- name: 9. repeating an event changes nothing: what is posted is claimed, and a claim is made once
 SELECT format('request %s moved money and is not claimed', request_id) FROM transfer
 WHERE request_id IS NOT NULL AND NOT EXISTS (
@@ -176,6 +212,9 @@ CROSS JOIN LATERAL (
 WHERE opening <> before OR closing <> before + within
    OR (convert_from(content, 'UTF8')::jsonb ->> 'opening')::bigint <> opening
    OR (convert_from(content, 'UTF8')::jsonb ->> 'closing')::bigint <> closing
+   OR (SELECT coalesce(sum((movement ->> 'amount')::bigint), 0)
+       FROM jsonb_array_elements(convert_from(content, 'UTF8')::jsonb -> 'movements') AS movement)
+      <> closing - opening
 UNION ALL
 SELECT format('account %s: %s closes with %s, %s opens with %s',
               earlier.account_id, earlier.month, earlier.closing, later.month, later.opening)
