@@ -24,6 +24,9 @@ from gateway.core.accounting.reconciliation import (
 )
 from gateway.core.accounting.topups import Freeze, Mismatch, facts_of
 
+# A payment may be made before midnight, and its balance transaction written behind it: Stripe takes up to an hour.
+WRITTEN_LATE = timedelta(days=1)
+
 
 class StripeDay:
     """`late_days`: how long before its top-up a payment may have been made, if we were away."""
@@ -53,13 +56,13 @@ class StripeDay:
         of_day: set[str] = set()
         of_stripe: list[BalanceMovement] = []  # that day, and no payment's
         async for movement in self._stripe.balance_movements(
-            int((start - self._late).timestamp()), int(end.timestamp())
+            int((start - self._late).timestamp()), int((end + WRITTEN_LATE).timestamp())
         ):
             if movement.category == "charge":
                 charges[movement.payment_id] = movement
             else:
                 moved_again.add(movement.payment_id)
-            if movement.created_s >= start.timestamp():
+            if start.timestamp() <= movement.created_s < end.timestamp():
                 of_day.add(movement.payment_id)
                 if not movement.payment_id:
                     of_stripe.append(movement)

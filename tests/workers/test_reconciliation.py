@@ -23,6 +23,7 @@ from gateway.core.accounting.reconciliation import Check, Report, Verdict
 from gateway.core.guard.flags import CHARGING, Scope
 from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.sandbox.openai import SimulatedOpenAI
+from gateway.sandbox.stripe import SandboxStripeSettings
 from tests.proxy.conftest import openai
 from tests.sandbox.stripe.parties import connected
 from tests.shop import ENVIRONMENT, SIGNED, Shop, open_shop, unaudited
@@ -108,6 +109,22 @@ async def test_refunds_disputes_and_payouts_of_the_day_agree_too(shop: Shop, cli
     assert wrong(seen) == []
     assert found(seen, STRIPE[3]).expected > 100
     assert found(seen, PAYOUTS[0]).found == found(seen, PAYOUTS[1]).found > 0
+
+
+async def test_a_balance_transaction_that_is_written_behind_midnight_is_the_payments_all_the_same(
+    database_url: str, redis_url: str, tmp_path: Path, openai: SimulatedOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    day_s = 86_400.0
+    slow = SandboxStripeSettings(seed=7, delivery_retries_s=(), balance_transaction_after_s=day_s)
+    async with open_shop(unaudited(database_url, redis_url, tmp_path / "spool"), openai, settings=slow) as shop:
+        intent = await shop.intent_of(await shop.bought())
+        shop.simulated.advance(day_s)
+        await shop.parts.payments.look(intent)  # its fee is known now
+        seen = await report(shop)
+    assert [name for name in wrong(seen) if name in STRIPE] == []
+    assert (found(seen, STRIPE[0]).expected, found(seen, STRIPE[2]).found) == (1, 45)
 
 
 async def test_a_payment_that_the_books_never_saw_is_found(shop: Shop) -> None:
@@ -253,6 +270,12 @@ async def test_a_changed_balance_in_postgres_is_found(shop: Shop, database_url: 
     assert found(seen, "outstanding = granted - debited").difference == 7
 
 
+async def about_stripe(shop: Shop) -> list[str]:
+    """What the audit finds wrong with the money that Stripe moved."""
+    found = await run_audit(shop.stack.stores.pool, None)
+    return [each.name for each in found if each.name.startswith("8.") and not each.holds]
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -263,8 +286,47 @@ async def test_a_changed_balance_in_postgres_is_found(shop: Shop, database_url: 
 )
 async def test_the_audit_finds_credit_that_no_purchase_accounts_for(shop: Shop, database_url: str, damage: str) -> None:
     await alter(database_url, damage)
-    found = [each.name for each in await run_audit(shop.stack.stores.pool, None) if not each.holds]
-    assert "8. a paid purchase is one top-up, and no more is taken back than was granted" in found
+    assert "8. a paid purchase is one top-up, and no more is taken back than was granted" in await about_stripe(shop)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE purchase SET posted_tax = posted_tax + 1 WHERE package = 'starter'",
+        "UPDATE purchase SET posted_tax_returned = posted_tax_returned + 1 WHERE package = 'starter'",
+        "UPDATE purchase SET posted_fees = 0 WHERE package = 'starter'",
+        "UPDATE purchase SET posted_refunded = posted_refunded + 1 WHERE package = 'starter'",
+        "UPDATE purchase SET posted_withdrawn = posted_withdrawn + 1 WHERE package = 'starter'",
+    ],
+)
+async def test_the_audit_finds_money_that_a_purchases_transfers_do_not_account_for(
+    shop: Shop, database_url: str, damage: str
+) -> None:
+    await alter(database_url, damage)
+    assert await about_stripe(shop) == [
+        "8. what a purchase moved at Stripe, in tax and in fees is what its transfers did"
+    ]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE payout SET posted = posted - 10000000",
+        "DELETE FROM payout",
+        "DELETE FROM stripe_own_fee",
+        "INSERT INTO stripe_own_fee (id, cents) VALUES ('txn_forged', 1)",
+    ],
+)
+async def test_the_audit_finds_payouts_and_fees_that_the_ledger_has_otherwise(
+    shop: Shop, database_url: str, damage: str
+) -> None:
+    shop.simulated.order("balance/charge", amount=30)
+    shop.simulated.order("payouts/create", even_pending=True)
+    await shop.settle()
+    await shop.parts.backfill.run(0)
+    assert await about_stripe(shop) == []
+    await alter(database_url, damage)
+    assert await about_stripe(shop) == ["8. what Stripe paid out, and took for itself, is what the ledger has of it"]
 
 
 async def test_tokens_that_openai_counts_and_we_did_not_meter_are_found(shop: Shop, openai: SimulatedOpenAI) -> None:
