@@ -40,7 +40,7 @@ echo "1. A purchase begins"
 bought=$(curl -fsS -X POST "$url/api/purchases" -H "Authorization: Bearer $key" \
     -H "Idempotency-Key: smoke-$(date +%s)-$$" -H 'Content-Type: application/json' -d '{"package": "starter"}') ||
     fail "the gateway at $url sells nothing"
-purchase=$(echo "$bought" | value id) page=$(echo "$bought" | value checkout_url)
+purchase=$(echo "$bought" | value id) page=$(echo "$bought" | value checkoutUrl)
 
 case $page in
     https://checkout.stripe.com/*)

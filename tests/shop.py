@@ -55,7 +55,7 @@ class Shop:
         return str(told["id"])
 
     def pay(self, told: Any, **how: Any) -> None:
-        self.simulated.order("checkout_sessions/pay", told["checkout_url"].rpartition("/")[2], **how)
+        self.simulated.order("checkout_sessions/pay", told["checkoutUrl"].rpartition("/")[2], **how)
 
     async def settle(self) -> None:
         """Let every webhook arrive, be handled, and the credit reach Redis."""

@@ -65,8 +65,8 @@ def control_plane(
             auto_tier=config.estimate.auto_service_tier,
             trusted_accounts=[str(each) for each in config.reports.trusted_accounts],
         ).operations(),
+        *(stripe.operations(access, controls) if stripe else ()),
     ]
-    described = [*DESCRIBED, *(stripe.described if stripe else ()), *operations]
     app = public_app(
         body_bytes_max=config.edge.control_body_bytes_max,
         routes=[
@@ -74,8 +74,8 @@ def control_plane(
             *routes_of(operations),
             *ledger.routes(),
             *StatementRoutes(access, stores.statements).routes(),
-            *(stripe.routes(access, controls) if stripe else ()),
-            document_route("/api/openapi.json", described, title="Tollgate", version=__version__),
+            *(stripe.webhook_routes() if stripe else ()),
+            document_route("/api/openapi.json", [*DESCRIBED, *operations], title="Tollgate", version=__version__),
         ],
         origins=config.edge.cors_origins,
     )

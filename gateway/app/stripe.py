@@ -25,10 +25,10 @@ from gateway.core.pricing.packages import Packages, PackagesError, load_packages
 from gateway.loops import every
 from gateway.resources import shipped
 from gateway.web.access import Access
-from gateway.web.api.purchases import PurchaseRoutes
-from gateway.web.api.recharge import RechargeRoutes
-from gateway.web.api.sold import SOLD
+from gateway.web.api.purchases import PurchasesApi
+from gateway.web.api.recharge import RechargeApi
 from gateway.web.metrics import counters, gauges
+from gateway.web.operations import Operation
 from gateway.web.stripe_webhook import StripeWebhook
 from gateway.workers.backfill import Backfill
 from gateway.workers.checkout import Checkout
@@ -45,8 +45,6 @@ COUNT_S = 15.0
 
 class StripeParts:
     """Stripe's client and what our side keeps of it. To be closed."""
-
-    described = SOLD
 
     def __init__(self, config: Config, stores: Stores) -> None:
         self._config = config
@@ -159,13 +157,10 @@ class StripeParts:
     async def _name_of(self, account_id: str) -> str:
         return (await self._stores.accounts.find(account_id)).name
 
-    def routes(self, access: Access, controls: Callable[[], Controls]) -> list[web.AbstractRouteDef]:
-        """The paths of purchases and of Stripe's webhook."""
+    def operations(self, access: Access, controls: Callable[[], Controls]) -> list[Operation]:
+        """What customers are offered where something is sold."""
         config = self._config
-        secrets = tuple(filter(None, (each.strip() for each in config.stripe_webhook_secrets.split(","))))
-        if not secrets:
-            log.warning("STRIPE_WEBHOOK_SECRETS is not set: every webhook is refused")
-        offered = PurchaseRoutes(
+        purchases = PurchasesApi(
             access,
             self.purchases,
             self.checkout,
@@ -175,9 +170,16 @@ class StripeParts:
             controls=controls,
             now_ms=now_ms,
         )
+        recharge = RechargeApi(access, self.recharges, self.packages, is_taxed=config.stripe.automatic_tax)
+        return [*purchases.operations(), *recharge.operations()]
+
+    def webhook_routes(self) -> list[web.AbstractRouteDef]:
+        config = self._config
+        secrets = tuple(filter(None, (each.strip() for each in config.stripe_webhook_secrets.split(","))))
+        if not secrets:
+            log.warning("STRIPE_WEBHOOK_SECRETS is not set: every webhook is refused")
         webhook = StripeWebhook(self.inbox, secrets, tolerance_s=config.stripe.signature_tolerance_s, now_s=time.time)
-        recharge = RechargeRoutes(access, self.recharges, self.packages, is_taxed=config.stripe.automatic_tax)
-        return [*offered.routes(), *recharge.routes(), *webhook.routes()]
+        return webhook.routes()
 
     async def close(self) -> None:
         await self.recharger.close()

@@ -97,11 +97,11 @@ async def _first_credits(running: Running, key: str, stores: Stores, account_id:
         body = {"package": PACKAGE}
         async with customer.post(f"{api_url}/api/purchases", json=body, headers=headers) as told:
             bought = await told.json()
-        session = bought["checkout_url"].rpartition("/")[2]
+        session = bought["checkoutUrl"].rpartition("/")[2]
         async with customer.post(f"{stripe_url}/_sandbox/checkout_sessions/{session}/pay", json={}):
             pass
     await asyncio.wait_for(_paid(stores, account_id), POSTED_TIMEOUT_S)
-    price = f"${bought['amount_cents'] / 100:.2f}"
+    price = f"${bought['amountCents'] / 100:.2f}"
     return f"bought [bold]{PACKAGE}[/] for {price} at the simulated Stripe: {bought['credits']} credits"
 
 

@@ -10,7 +10,7 @@ from gateway.cli.output import AsJson, show, table
 from gateway.cli.stripe import on_stripe
 from gateway.cli.target import CommandFailed, ConfigFile, Data, target
 from gateway.core.errors import GatewayError
-from gateway.core.money import format_dollars
+from gateway.core.money import format_credits, format_dollars
 
 if TYPE_CHECKING:
     from gateway.adapters.postgres.recharges import Recharge, Tried
@@ -120,6 +120,15 @@ def _word(value: Any) -> Any:
 
 
 def _described(found: "Recharge | None") -> dict[str, Any]:
-    from gateway.web.api.recharge import shown
-
-    return shown(found)
+    if found is None:
+        return {"on": False}
+    return {
+        "on": found.is_on,
+        "threshold_credits": format_credits(found.terms.threshold),
+        "amount_cents": found.terms.amount_cents,
+        "month_cents_max": found.terms.month_cents_max,
+        "paused": found.paused or None,
+        "card": found.card or None,
+        "needs_card": found.is_on and not found.has_card,
+        "checkout_url": found.checkout_url or None,
+    }

@@ -44,7 +44,7 @@ def begin(stack: Stack, key: str, idempotency_key: str) -> Any:
 def sell(stack: Stack, name: str) -> Sold:
     account, key = stack.new_caller(name, credits=0)
     told = begin(stack, key, "one")
-    page = urlsplit(told["checkout_url"])
+    page = urlsplit(told["checkoutUrl"])
     stripe_url = f"{page.scheme}://{page.netloc}"
     post(f"{stripe_url}/_sandbox/checkout_sessions/{page.path.rpartition('/')[2]}/pay", {})
     until(lambda: stack.tollgate("purchases", "show", told["id"])["state"] == "paid")
@@ -182,7 +182,7 @@ def test_automatic_recharge_is_agreed_to_shown_and_turned_off(stack: Stack, sold
     assert (told["on"], told["amount_cents"], told["needs_card"]) == (True, 1000, True)
     shown = printed(stack, 80, "recharge", "show", "buyer")
     assert max(map(len, shown.splitlines())) <= 80
-    assert "month_cents_max is amount_cents" in refused(
+    assert "The most of a month is one charge" in refused(
         stack, "recharge", "set", "buyer", *terms[:4], "--month-dollars", "5"
     )
     stack.tollgate("recharge", "off", "buyer")

@@ -29,7 +29,7 @@ async def shop(running: Running, openai: SimulatedOpenAI, monkeypatch: pytest.Mo
 
 async def test_a_paid_package_can_be_spent_and_is_balanced_in_the_books(shop: Shop) -> None:
     told = await shop.buy("professional")
-    assert (told["state"], told["credits"], told["bonus_credits"]) == ("open", "50000", "2500")
+    assert (told["state"], told["credits"], told["bonusCredits"]) == ("open", "50000", "2500")
     shop.pay(told)
     await shop.settle()
     assert await shop.available() == (CREDITS + 52_500) * UCR_PER_CREDIT
@@ -41,9 +41,7 @@ async def test_a_paid_package_can_be_spent_and_is_balanced_in_the_books(shop: Sh
         "stripe_fees": -fee,
     }
     _, listed = await shop.ask("GET", "/api/purchases")
-    assert [(each["id"], each["state"], each["checkout_url"]) for each in listed["purchases"]] == [
-        (told["id"], "paid", None)
-    ]
+    assert [(each["id"], each["state"], each["checkoutUrl"]) for each in listed["data"]] == [(told["id"], "paid", None)]
 
 
 async def test_one_payment_is_one_top_up_though_many_events_tell_of_it(shop: Shop) -> None:
@@ -67,7 +65,7 @@ async def test_replaying_everything_changes_nothing(shop: Shop) -> None:
 
 async def test_the_same_key_tells_the_same_purchase_however_often_it_is_asked(shop: Shop) -> None:
     told = await asyncio.gather(*(shop.buy(key="same") for _ in range(4)))
-    assert len({each["id"] for each in told}) == len({each["checkout_url"] for each in told}) == 1
+    assert len({each["id"] for each in told}) == len({each["checkoutUrl"] for each in told}) == 1
     assert (await shop.buy(key="other"))["id"] != told[0]["id"]
     customers = await shop.stack.stores.pool.fetchval("SELECT count(*) FROM stripe_customer")
     assert customers == 1
@@ -84,7 +82,7 @@ async def test_a_purchase_whose_answer_was_lost_goes_on_where_it_stopped(shop: S
     status, told = await shop.ask("POST", "/api/purchases", {"package": "starter"}, Idempotency_Key="one")
     assert (status, told["error"]["code"]) == (503, "payments_unavailable")
     told = await shop.buy(key="one")
-    assert [each["state"] for each in (await shop.ask("GET", "/api/purchases"))[1]["purchases"]] == ["open"]
+    assert [each["state"] for each in (await shop.ask("GET", "/api/purchases"))[1]["data"]] == ["open"]
     shop.pay(told)
     await shop.settle()
     assert (await shop.kinds()).count("top_up") == 1
@@ -102,12 +100,12 @@ async def test_a_customer_that_stripe_no_longer_has_is_made_anew(shop: Shop) -> 
     ("body", "why"),
     [
         ({}, "either"),
-        ({"package": "starter", "amount_cents": 500}, "either"),
+        ({"package": "starter", "amountCents": 500}, "either"),
         ({"package": "gold"}, "no such package"),
-        ({"amount_cents": 499}, "500 to"),
-        ({"amount_cents": -500}, "500 to"),
-        ({"amount_cents": 5.5}, "int"),
-        ({"amount_cents": 10**30}, "500 to|int"),
+        ({"amountCents": 499}, "500 to"),
+        ({"amountCents": -500}, "500 to"),
+        ({"amountCents": 5.5}, "int"),
+        ({"amountCents": 10**30}, "500 to|int"),
         ({"package": "starter", "credits": 10**9}, "unknown field"),
         (["starter"], "object"),
     ],
@@ -116,7 +114,21 @@ async def test_what_is_not_for_sale_is_refused(shop: Shop, body: Any, why: str) 
     status, told = await shop.ask("POST", "/api/purchases", body, Idempotency_Key="one")
     assert status == 400
     assert any(part in told["error"]["message"] for part in why.split("|"))
-    assert (await shop.ask("GET", "/api/purchases"))[1] == {"purchases": []}
+    assert (await shop.ask("GET", "/api/purchases"))[1]["data"] == []
+
+
+async def test_purchases_come_in_pages_that_show_each_once(shop: Shop) -> None:
+    begun = [
+        (await shop.ask("POST", "/api/purchases", {"package": "starter"}, Idempotency_Key=f"key {n}"))[1]["id"]
+        for n in range(5)
+    ]
+    path, pages = "/api/purchases?limit=2", []
+    for _ in range(3):
+        _, page = await shop.ask("GET", path)
+        pages.append([each["id"] for each in page["data"]])
+        path = f"/api/purchases?limit=2&cursor={page['nextCursor']}"
+    assert pages == [begun[4:2:-1], begun[2:0:-1], begun[:1]]
+    assert page["nextCursor"] is None
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/api/purchases"), ("PUT", "/api/recharge")])
@@ -149,11 +161,11 @@ async def test_a_purchase_needs_a_key_of_ours_and_an_idempotency_key(shop: Shop)
 async def test_purchases_of_others_are_not_shown(shop: Shop) -> None:
     await shop.buy()
     other = await shop.stack.new_account("other")
-    assert (await shop.ask("GET", "/api/purchases", account=other))[1] == {"purchases": []}
+    assert (await shop.ask("GET", "/api/purchases", account=other))[1]["data"] == []
 
 
 async def test_an_own_amount_buys_ten_credits_a_cent(shop: Shop) -> None:
-    _, told = await shop.ask("POST", "/api/purchases", {"amount_cents": 1234}, Idempotency_Key="one")
+    _, told = await shop.ask("POST", "/api/purchases", {"amountCents": 1234}, Idempotency_Key="one")
     assert told["credits"] == "12340"
     shop.pay(told)
     await shop.settle()
@@ -162,9 +174,9 @@ async def test_an_own_amount_buys_ten_credits_a_cent(shop: Shop) -> None:
 
 async def test_an_unpaid_page_ends_as_expired_and_a_debit_counts_when_it_arrives(shop: Shop) -> None:
     told = await shop.buy()
-    shop.simulated.order("checkout_sessions/expire", told["checkout_url"].rpartition("/")[2])
+    shop.simulated.order("checkout_sessions/expire", told["checkoutUrl"].rpartition("/")[2])
     await shop.settle()
-    assert [each["state"] for each in (await shop.ask("GET", "/api/purchases"))[1]["purchases"]] == ["expired"]
+    assert [each["state"] for each in (await shop.ask("GET", "/api/purchases"))[1]["data"]] == ["expired"]
     assert await shop.available() == CREDITS * UCR_PER_CREDIT
 
 

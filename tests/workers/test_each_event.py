@@ -72,7 +72,7 @@ async def debits_and_the_bank_refuses(shop: Shop, _: StripeClient, told: Any) ->
 
 
 async def leaves(shop: Shop, _: StripeClient, told: Any) -> None:
-    shop.simulated.order("checkout_sessions/expire", told["checkout_url"].rpartition("/")[2])
+    shop.simulated.order("checkout_sessions/expire", told["checkoutUrl"].rpartition("/")[2])
 
 
 async def is_refunded(shop: Shop, client: StripeClient, told: Any) -> None:

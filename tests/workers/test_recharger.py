@@ -24,7 +24,7 @@ from tests.shop import ENVIRONMENT, Shop, open_shop
 __all__ = ["logs", "openai", "running"]
 
 THRESHOLD_CREDITS = 6_000  # a starter package is below it
-ON = {"on": True, "threshold_credits": THRESHOLD_CREDITS, "amount_cents": 1000, "month_cents_max": 3000}
+ON = {"on": True, "thresholdCredits": THRESHOLD_CREDITS, "amountCents": 1000, "monthCentsMax": 3000}
 
 
 @pytest.fixture
@@ -47,9 +47,9 @@ async def client(shop: Shop) -> AsyncIterator[StripeClient]:
 
 async def buy(shop: Shop, *, save_card: bool) -> Any:
     status, told = await shop.ask(
-        "POST", "/api/purchases", {"package": "starter", "save_card": save_card}, Idempotency_Key="first"
+        "POST", "/api/purchases", {"package": "starter", "saveCard": save_card}, Idempotency_Key="first"
     )
-    assert (status, told["save_card"]) == (201, save_card)
+    assert (status, told["saveCard"]) == (201, save_card)
     shop.pay(told)
     await shop.settle()
     return told
@@ -147,7 +147,7 @@ async def test_the_database_holds_an_account_to_one_open_attempt(shop: Shop) -> 
 
 
 async def test_a_month_has_a_maximum(shop: Shop, client: StripeClient) -> None:
-    await agree(shop, threshold_credits=1_000_000, month_cents_max=2500)
+    await agree(shop, thresholdCredits=1_000_000, monthCentsMax=2500)
     for _ in range(4):
         await recharge(shop)
     assert await charges(client) == [(1000, "succeeded"), (1000, "succeeded")]
@@ -232,8 +232,8 @@ async def test_a_card_that_wants_its_owner_pauses_and_offers_a_page(shop: Shop, 
         await recharge(shop)
     told = await shown(shop)
     assert told["paused"] == "authentication_required"
-    assert told["checkout_url"].startswith("http")
-    assert [told["checkout_url"] in remedy for remedy in await remedies(shop)] == [True]
+    assert told["checkoutUrl"].startswith("http")
+    assert [told["checkoutUrl"] in remedy for remedy in await remedies(shop)] == [True]
     shop.pay(told)
     await shop.settle()
     await shop.parts.recharger.step()
@@ -247,11 +247,11 @@ async def test_a_page_that_could_not_be_made_is_offered_later_and_once(shop: Sho
     shop.simulated.add_fault("refuse", method="POST", path="/v1/checkout/sessions", times=3)
     await recharge(shop)
     told = await shown(shop)
-    assert (told["paused"], told["checkout_url"], await remedies(shop)) == ("authentication_required", None, [])
+    assert (told["paused"], told["checkoutUrl"], await remedies(shop)) == ("authentication_required", None, [])
     for _ in range(2):
         await age(shop)
         await recharge(shop)
-    assert (await shown(shop))["checkout_url"].startswith("http")
+    assert (await shown(shop))["checkoutUrl"].startswith("http")
     assert len(await remedies(shop)) == 1
 
 
@@ -289,7 +289,7 @@ async def test_one_that_cannot_be_charged_now_keeps_nobody_else_waiting(shop: Sh
 async def test_a_call_that_crosses_the_threshold_leads_to_a_charge_within_seconds(
     shop: Shop, client: StripeClient
 ) -> None:
-    await agree(shop, threshold_credits=5_000)
+    await agree(shop, thresholdCredits=5_000)
     async with asyncio.TaskGroup() as group:
         loops = [group.create_task(loop) for loop in shop.parts.loops()]
         async with shop.stack.client(shop.account.key) as caller:
@@ -311,10 +311,10 @@ async def test_a_suspended_account_is_not_charged(shop: Shop, client: StripeClie
 @pytest.mark.parametrize(
     ("changed", "param"),
     [
-        ({"amount_cents": 1}, "amount_cents"),
-        ({"month_cents_max": 999}, "month_cents_max"),
-        ({"threshold_credits": 0}, "threshold_credits"),
-        ({"threshold_credits": -1}, "threshold_credits"),
+        ({"amountCents": 1}, "amountCents"),
+        ({"monthCentsMax": 999}, "monthCentsMax"),
+        ({"thresholdCredits": 0}, "thresholdCredits"),
+        ({"thresholdCredits": -1}, "thresholdCredits"),
     ],
 )
 async def test_terms_that_make_no_sense_are_refused_by_name(shop: Shop, changed: dict[str, int], param: str) -> None:
@@ -372,7 +372,7 @@ async def test_an_attempt_that_never_reached_stripe_ends_when_the_account_is_sus
 async def test_new_terms_replace_an_attempt_that_never_reached_stripe(shop: Shop, client: StripeClient) -> None:
     await agree(shop)
     await interrupted(shop)
-    await agree(shop, amount_cents=700)
+    await agree(shop, amountCents=700)
     await recharge(shop)
     await recharge(shop)
     assert await charges(client) == [(700, "succeeded")]
@@ -421,7 +421,7 @@ async def test_no_page_is_offered_until_purchases_are_switched_on(shop: Shop, cl
     await shop.stack.stores.flags.clear(PURCHASE, signature)
     await age(shop)
     await recharge(shop)
-    assert (await shown(shop))["checkout_url"].startswith("http")
+    assert (await shown(shop))["checkoutUrl"].startswith("http")
 
 
 async def test_turning_it_on_again_and_again_does_not_try_a_card_without_end(shop: Shop, client: StripeClient) -> None:

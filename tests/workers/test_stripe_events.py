@@ -161,8 +161,8 @@ async def test_tax_is_owed_to_the_state_and_is_no_credit(running: Running, opena
         await shop.settle()
         assert of_stripe(await shop.available()) == 5_000 * UCR_PER_CREDIT
         assert (await shop.system())["tax_payable"] == 95 * 10_000_000
-        shown = (await shop.ask("GET", "/api/purchases"))[1]["purchases"][0]
-        assert (shown["amount_cents"], shown["tax_cents"], shown["credits"]) == (500, 95, "5000")
+        shown = (await shop.ask("GET", "/api/purchases"))[1]["data"][0]
+        assert (shown["amountCents"], shown["taxCents"], shown["credits"]) == (500, 95, "5000")
 
 
 async def test_a_part_refund_gives_its_share_of_the_tax_back(running: Running, openai: SimulatedOpenAI) -> None:
@@ -206,7 +206,7 @@ async def test_a_payment_of_another_amount_grants_nothing_and_is_told(shop: Shop
     assert of_stripe(await shop.available()) == 0
     dead = await shop.parts.inbox.listing(state="dead", count=10)
     assert {each.reason for each in dead} == {"paid 50 cents, sold 50000 and 0 of tax"}
-    assert (await shop.ask("GET", "/api/purchases"))[1]["purchases"][0]["state"] == "mismatched"
+    assert (await shop.ask("GET", "/api/purchases"))[1]["data"][0]["state"] == "mismatched"
 
 
 async def test_payments_of_others_are_none_of_ours(shop: Shop, client: StripeClient) -> None:

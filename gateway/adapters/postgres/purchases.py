@@ -24,6 +24,7 @@ from gateway.core.accounting.topups import (
     refundable_cents,
     target,
 )
+from gateway.core.ids import uuid_of
 from gateway.core.money import AMOUNT_UCR_MAX, MicroCredits
 from gateway.core.shards import shard_of
 
@@ -177,10 +178,13 @@ class Purchases:
             row = await self._pool.fetchrow(self._sql[query], key)
         return None if row is None else _purchase(row)
 
-    async def listing(self, account_id: str | None, count: int) -> list[Purchase]:
-        """The newest purchases of an account, or of all."""
+    async def listing(
+        self, account_id: str | None, count: int, after: tuple[datetime, str] | None = None
+    ) -> list[Purchase]:
+        """The newest purchases of an account, or of all; those that are older than the one `after` names."""
+        place = (None, None) if after is None else (after[0], uuid_of(after[1]))
         with outages():
-            rows = await self._pool.fetch(self._sql["listing"], account_id, count)
+            rows = await self._pool.fetch(self._sql["listing"], account_id, count, *place)
         return [_purchase(row) for row in rows]
 
     async def opened(self, purchase_id: str, session_id: str, url: str) -> None:

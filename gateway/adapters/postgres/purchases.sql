@@ -23,8 +23,10 @@ SELECT * FROM purchase WHERE id = $1::uuid
 SELECT * FROM purchase WHERE payment_intent_id = $1
 
 -- name: listing
--- The newest purchases of one account, or of all.
-SELECT * FROM purchase WHERE $1::uuid IS NULL OR account_id = $1::uuid ORDER BY created_at DESC, id DESC LIMIT $2
+-- The newest purchases of one account, or of all; those that are older than the one that $3 and $4 name.
+SELECT * FROM purchase
+WHERE ($1::uuid IS NULL OR account_id = $1::uuid) AND ($3::timestamptz IS NULL OR (created_at, id) < ($3, $4::uuid))
+ORDER BY created_at DESC, id DESC LIMIT $2
 
 -- name: opened
 UPDATE purchase SET session_id = $2, checkout_url = $3, changed_at = now(),

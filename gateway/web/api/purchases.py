@@ -1,30 +1,28 @@
-"""`/api/purchases`: what an account buys, over HTTP. Amounts asked for are cents; amounts told say their unit."""
+"""`/api/purchases`: what an account buys, over HTTP. Amounts say their unit."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from datetime import datetime
 
 import msgspec
 import structlog
 from aiohttp import web
 
-from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.adapters.postgres.purchases import KeyReused, Purchase, Purchases, TooManyBegun, TooMuchHeld
 from gateway.adapters.stripe.client import StripeRefused, StripeUnavailable
 from gateway.core.access.callers import Caller
 from gateway.core.accounting.topups import UCR_PER_CENT, PurchaseState
-from gateway.core.errors import BillingUnavailable, GatewayError, IdempotencyMismatch, InvalidRequest
+from gateway.core.errors import GatewayError, IdempotencyMismatch, InvalidRequest
 from gateway.core.guard.address_limit import HOUR_S, AddressLimit
 from gateway.core.guard.policy import Controls
 from gateway.core.money import AMOUNT_UCR_MAX, format_credits
 from gateway.core.pricing.packages import Package, Packages
 from gateway.web.access import Access
 from gateway.web.idempotency import KEY_LENGTH_MAX
-from gateway.web.operations import read_body
+from gateway.web.operations import Answer, Operation, read_body
+from gateway.web.pages import PAGING, Page, cursor_of, iso, limit_of, page_of
 from gateway.workers.checkout import Checkout
 
 log = structlog.get_logger(__name__)
-
-LISTED_MAX = 100
 
 
 class PaymentsUnavailable(GatewayError):
@@ -45,7 +43,7 @@ class TooManyPurchases(GatewayError):
     status, code, type, retryable = 429, "purchase_limit", "rate_limit_error", True
 
 
-class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Asked(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """A package by its name, or an amount in cents."""
 
     package: str = ""
@@ -53,10 +51,53 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     save_card: bool = False
 
 
-Handler = Callable[[web.Request], Awaitable[web.Response]]
+class PurchaseShown(msgspec.Struct, frozen=True, rename="camel"):
+    """A purchase as its account reads it. Amounts of money are cents; credits are decimals."""
+
+    id: str
+    state: PurchaseState
+    package: str
+    amount_cents: int
+    tax_cents: int
+    currency: str
+    credits: str
+    bonus_credits: str
+    refunded_cents: int
+    reversed_credits: str
+    save_card: bool  # whether who paid agreed to that, on Stripe's page
+    checkout_url: str | None
+    receipt_url: str | None
+    created_at: str
+    paid_at: str | None
 
 
-class PurchaseRoutes:
+class PackageShown(msgspec.Struct, frozen=True, rename="camel"):
+    name: str
+    title: str
+    amount_cents: int
+    credits: int
+    bonus_credits: int
+
+
+class CustomAmount(msgspec.Struct, frozen=True, rename="camel"):
+    amount_cents_min: int
+    amount_cents_max: int
+
+
+class PackagesShown(msgspec.Struct, frozen=True, rename="camel"):
+    currency: str
+    packages: list[PackageShown]
+    custom: CustomAmount
+
+
+class Portal(msgspec.Struct, frozen=True):
+    url: str
+
+
+Handler = Callable[[web.Request], Awaitable[Answer]]
+
+
+class PurchasesApi:
     def __init__(
         self,
         access: Access,
@@ -77,15 +118,19 @@ class PurchaseRoutes:
         self._controls = controls
         self._now_ms = now_ms
 
-    def routes(self) -> list[web.AbstractRouteDef]:
+    def operations(self) -> list[Operation]:
+        path = "/api/purchases"
         return [
-            web.post("/api/purchases", told_outages(self.buy)),
-            web.get("/api/purchases", told_outages(self.list)),
-            web.get("/api/packages", told_outages(self.packages)),
-            web.post("/api/purchases/portal", told_outages(self.portal)),
-        ]
+            Operation("GET", "/api/packages", self.packages, "What is for sale.", PackagesShown, is_open=True),
+            Operation("GET", path, self.list, "The account's purchases, the newest first.", Page[PurchaseShown],
+                      query=PAGING),
+            Operation("POST", path, told_failures(self.buy), "Begin a purchase; the answer says where it is paid.",
+                      PurchaseShown, 201, takes=Asked, creates=True),
+            Operation("POST", path + "/portal", told_failures(self.portal), "A page for cards and invoices.", Portal,
+                      201),
+        ]  # fmt: skip
 
-    async def buy(self, request: web.Request) -> web.Response:
+    async def buy(self, request: web.Request) -> Answer:
         """Begin a purchase; asked again with the same key, the same one is told."""
         caller = await self._buyer(request)
         flags = self._controls().flags
@@ -109,34 +154,26 @@ class PurchaseRoutes:
         except TooMuchHeld as error:
             most = format_credits(AMOUNT_UCR_MAX)
             raise InvalidRequest(f"An account can hold at most {most} credits: use some first, or buy less.") from error
-        return web.json_response(shown(bought), status=201)
+        return Answer(shown(bought), 201)
 
-    async def list(self, request: web.Request) -> web.Response:
+    async def list(self, request: web.Request) -> Answer:
         caller = await self._access.reading(request)
-        found = await self._purchases.listing(caller.account_id, LISTED_MAX)
-        return web.json_response({"purchases": [shown(each) for each in found]})
+        limit, after = limit_of(request), cursor_of(request, tuple[datetime, str])
+        found = await self._purchases.listing(caller.account_id, limit + 1, after)
+        return Answer(page_of(found, limit, lambda each: (each.created_at, each.id), shown))
 
-    async def packages(self, _: web.Request) -> web.Response:
+    async def packages(self, _: web.Request) -> Answer:
         """What is for sale; anybody may ask."""
+        sold = self._packages
         listed = [
-            {
-                "name": each.name,
-                "title": each.title,
-                "amount_cents": each.amount_cents,
-                "credits": each.amount_cents * 10,
-                "bonus_credits": each.bonus_credits,
-            }
-            for each in self._packages.package
+            PackageShown(each.name, each.title, each.amount_cents, each.amount_cents * 10, each.bonus_credits)
+            for each in sold.package
         ]
-        bounds = {
-            "amount_cents_min": self._packages.custom_cents_min,
-            "amount_cents_max": self._packages.custom_cents_max,
-        }
-        return web.json_response({"currency": self._packages.currency, "packages": listed, "custom": bounds})
+        return Answer(PackagesShown(sold.currency, listed, CustomAmount(sold.custom_cents_min, sold.custom_cents_max)))
 
-    async def portal(self, request: web.Request) -> web.Response:
+    async def portal(self, request: web.Request) -> Answer:
         caller = await self._buyer(request)
-        return web.json_response({"url": await self._checkout.portal_url(caller.account_id)}, status=201)
+        return Answer(Portal(await self._checkout.portal_url(caller.account_id)), 201)
 
     async def _buyer(self, request: web.Request) -> Caller:
         """Whoever may buy, unless too much was begun from where it is: many accounts are made to try stolen cards."""
@@ -150,7 +187,7 @@ class PurchaseRoutes:
 
     def _package(self, asked: Asked) -> Package:
         if bool(asked.package) == bool(asked.amount_cents):
-            raise InvalidRequest("Give either a package or amount_cents.")
+            raise InvalidRequest("Give either a package or amountCents.")
         if asked.package:
             package = self._packages.named(asked.package)
             if package is None:
@@ -160,40 +197,38 @@ class PurchaseRoutes:
         package = self._packages.custom(asked.amount_cents)
         if package is None:
             lowest, highest = self._packages.custom_cents_min, self._packages.custom_cents_max
-            raise InvalidRequest(f"An amount is {lowest} to {highest} cents.", param="amount_cents")
+            raise InvalidRequest(f"An amount is {lowest} to {highest} cents.", param="amountCents")
         return package
 
 
-def shown(bought: Purchase) -> dict[str, Any]:
-    """A purchase as its account reads it. Credits are decimal strings."""
+def shown(bought: Purchase) -> PurchaseShown:
     order, posted = bought.order, bought.posted
-    return {
-        "id": bought.id,
-        "state": bought.state.value,
-        "package": bought.package,
-        "amount_cents": order.amount_cents,
-        "tax_cents": posted.tax // UCR_PER_CENT,
-        "currency": order.currency,
-        "credits": format_credits(order.paid),
-        "bonus_credits": format_credits(order.bonus),
-        "refunded_cents": posted.refunded // UCR_PER_CENT,
-        "reversed_credits": format_credits(posted.reversed),
-        "save_card": bought.saves_card,  # whether who paid agreed to that, on Stripe's page
-        "checkout_url": bought.checkout_url if bought.state in (PurchaseState.CREATED, PurchaseState.OPEN) else None,
-        "receipt_url": bought.receipt_url or None,
-        "created_at": bought.created_at.isoformat(timespec="seconds"),
-        "paid_at": None if bought.paid_at is None else bought.paid_at.isoformat(timespec="seconds"),
-    }
+    is_payable = bought.state in (PurchaseState.CREATED, PurchaseState.OPEN)
+    return PurchaseShown(
+        id=bought.id,
+        state=bought.state,
+        package=bought.package,
+        amount_cents=order.amount_cents,
+        tax_cents=posted.tax // UCR_PER_CENT,
+        currency=order.currency,
+        credits=format_credits(order.paid),
+        bonus_credits=format_credits(order.bonus),
+        refunded_cents=posted.refunded // UCR_PER_CENT,
+        reversed_credits=format_credits(posted.reversed),
+        save_card=bought.saves_card,
+        checkout_url=bought.checkout_url if is_payable else None,
+        receipt_url=bought.receipt_url or None,
+        created_at=iso(bought.created_at),
+        paid_at=None if bought.paid_at is None else iso(bought.paid_at),
+    )
 
 
-def told_outages(handler: Handler) -> Handler:
-    """Failures outside as the refusals that they mean to a customer."""
+def told_failures(handler: Handler) -> Handler:
+    """Failures at Stripe as the refusals that they mean to a customer."""
 
-    async def handle(request: web.Request) -> web.Response:
+    async def handle(request: web.Request) -> Answer:
         try:
             return await handler(request)
-        except LedgerUnavailable as error:
-            raise BillingUnavailable(retry_after_s=1) from error
         except StripeUnavailable as error:
             log.warning("Stripe does not answer", error=str(error))
             raise PaymentsUnavailable(retry_after_s=2) from error
