@@ -316,14 +316,14 @@ class Exchange:
         card = self._cards.at(now_ms)
         row, limited_by = _sold(card, call, bounds), ""
         if controls.brownouts is not None:
-            allows_other = request.get(FALLBACK) == b"allow"
+            is_cheap = partial(card.is_no_dearer, row, call.service_tier, self._auto_tier)
             asked_limit = call.output_limit
             call, lines = controls.brownouts.trim(
                 call,
                 row.model,
                 caller,
                 bounds,
-                accepts_reroute=allows_other,
+                accepts_reroute=is_cheap if request.get(FALLBACK) == b"allow" else None,
                 auto_tier=self._auto_tier,
                 now_ms=now_ms,
             )

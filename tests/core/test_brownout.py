@@ -12,6 +12,7 @@ from gateway.core.guard.caps import Caps, CapsByLevel, bounds_of
 NOW_MS = 1_000_000
 ANYBODY = Caller("account", "key")
 NO_CAPS = Caps()
+DEARER = "o1-pro"
 LOW = Caller("account", "key", priority="low")
 LOW_KEY = Caller("account", "key", key_priority="low")
 
@@ -41,7 +42,7 @@ def trim(
         call.model.removesuffix("-2024-08-06"),
         caller,
         bounds_of(caller, CapsByLevel(account=caps), NOW_MS),
-        accepts_reroute=accepts_reroute,
+        accepts_reroute=(lambda model: model != DEARER) if accepts_reroute else None,
         auto_tier=auto_tier,
         now_ms=NOW_MS,
     )
@@ -141,6 +142,10 @@ def test_a_key_is_not_rerouted_to_a_model_that_it_may_not_use() -> None:
     caller = Caller("account", "key", restrictions=Restrictions(models=("gpt-4o",)))
 
     assert trim(chat(), brownout(Level.REROUTE), caller=caller, accepts_reroute=True).call.model == "gpt-4o"
+
+
+def test_a_caller_is_not_rerouted_to_a_model_that_does_not_suit_it() -> None:
+    assert trim(chat(), brownout(Level.REROUTE, reroute_to=DEARER), accepts_reroute=True).call.model == "gpt-4o"
 
 
 def test_a_caller_is_not_rerouted_to_a_model_that_its_caps_do_not_allow() -> None:

@@ -2,6 +2,7 @@
 
 from datetime import date
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,3 +157,36 @@ def test_no_price_is_guessed_for_another_id(model: str) -> None:
 
 def test_a_version_names_the_card_and_its_text() -> None:
     assert CARD.version == "2026-11-21-test@0123456789ab"
+
+
+def row(model: str, **tiers: tuple[Bracket, ...]) -> ModelRates:
+    return ModelRates(model=model, tiers=tiers, context_tokens=1000, output_tokens_max=1000)
+
+
+@pytest.mark.parametrize(
+    ("tier", "other", "is_no_dearer"),
+    [
+        (None, "same", True),
+        (None, "cheap", True),
+        (None, "dear", False),
+        (None, "dear-output", False),
+        (None, "dear-when-long", False),
+        (None, "unheard-of", False),
+        ("flex", "same", False),  # it is served in the default tier
+        ("flex", "cheap", True),
+        ("auto", "cheap", True),
+        ("priority", "cheap", False),  # it is not sold so, and so is refused
+    ],
+)
+def test_a_model_is_no_dearer_if_none_of_its_tokens_ever_is(tier: str | None, other: str, is_no_dearer: bool) -> None:
+    asked = row("asked", default=(Bracket(0, flat(10)),), flex=(Bracket(0, flat(5)),))
+    rows = (
+        asked,
+        row("same", default=(Bracket(0, flat(10)),), flex=(Bracket(0, flat(1)),)),
+        row("cheap", default=(Bracket(0, flat(5)),)),
+        row("dear", default=(Bracket(0, flat(11)),)),
+        row("dear-output", default=(Bracket(0, msgspec.structs.replace(flat(1), output=11)),)),
+        row("dear-when-long", default=(Bracket(0, flat(9)), Bracket(500, flat(18)))),
+    )
+    card = RateCard("card", "ab" * 32, date(2026, 11, 21), Rounding.EXACT, {each.model: each for each in rows}, {})
+    assert card.is_no_dearer(asked, tier, "default", other) is is_no_dearer

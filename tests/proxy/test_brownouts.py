@@ -117,14 +117,26 @@ async def test_level_3_reroutes_a_stream_too(stack: Stack, client: AsyncOpenAI) 
 async def test_a_rerouted_call_asks_for_no_more_output_than_the_other_model_can_write(
     stack: Stack, client: AsyncOpenAI
 ) -> None:
-    await set_level(stack, Level.REROUTE, "gpt-5", reroute_to="gpt-4o")
+    await set_level(stack, Level.REROUTE, "gpt-5", reroute_to="gpt-4o-mini")
 
     other, headers = await chat(
         client, model="gpt-5", max_completion_tokens=100_000, extra_headers={"x-gateway-fallback": "allow"}
     )
 
-    assert other.model == "gpt-4o"
+    assert other.model == "gpt-4o-mini"
     assert headers["x-gateway-output-limit"].endswith("by=brownout")
+
+
+@pytest.mark.parametrize("other", ["gpt-4o", "nothing-sold"])
+async def test_nobody_is_rerouted_to_a_model_that_is_dearer_or_none(
+    stack: Stack, client: AsyncOpenAI, other: str
+) -> None:
+    await set_level(stack, Level.REROUTE, "gpt-4.1-mini", reroute_to=other)
+
+    served, headers = await chat(client, model="gpt-4.1-mini", extra_headers={"x-gateway-fallback": "allow"})
+
+    assert served.model == "gpt-4.1-mini"
+    assert (headers.get("x-gateway-rerouted"), headers["x-gateway-brownout"]) == (None, "level=3")
 
 
 async def test_level_4_refuses_all_and_the_status_tells_why(stack: Stack, client: AsyncOpenAI) -> None:

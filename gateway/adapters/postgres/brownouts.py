@@ -131,6 +131,8 @@ def _check(brownout: Brownout, for_ms: int) -> None:
         raise ChangeRefused("Level 3 needs a model to reroute to: --to, or [brownout.reroute] in the configuration.")
     if brownout.reroute_to == brownout.models:
         raise ChangeRefused("A model is not rerouted to itself.")
+    if not {"*", "?", "["}.isdisjoint(brownout.reroute_to):
+        raise ChangeRefused("Calls are rerouted to one model, not to a pattern.")
     if not 0 <= brownout.shed_percent <= 100:
         raise ChangeRefused("A share is 0 to 100 percent.")
     if not 0 < brownout.output_tokens <= OUTPUT_LIMIT_TOKENS_MAX:

@@ -4,7 +4,7 @@ A level does what those below it do. What a rerouted call is spared is the reduc
 Nothing that a caller did not ask for makes its call dearer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from enum import IntEnum
 from fnmatch import fnmatchcase
@@ -33,7 +33,7 @@ class Level(IntEnum):
     NORMAL = 0
     SHED = 1  # a share of the accounts and keys of low priority are refused
     TRIM = 2  # output is capped, and served in the default tier, if not in a cheaper one; hosted tools are never sold
-    REROUTE = 3  # callers who allow it get a cheaper model
+    REROUTE = 3  # callers who allow it get a cheaper model, where it is cheaper than what they asked for
     REFUSE = 4
 
 
@@ -118,15 +118,20 @@ class Brownouts(msgspec.Struct, frozen=True):
         caller: Caller,
         bounds: Bounds,
         *,
-        accepts_reroute: bool,
+        accepts_reroute: Callable[[str], bool] | None,
         auto_tier: str,
         now_ms: int,
     ) -> Trimmed:
-        """The call as it may be made now; raises `ModelBrownedOut`. `auto_tier`: of a call that names none."""
+        """The call as it may be made now; raises `ModelBrownedOut`. `auto_tier`: of a call that names none.
+
+        `accepts_reroute`: whether that model may take its place; None of a caller who allows none.
+        """
         brownout = self.of(call.model, sold_as)
         if brownout is None:
             return Trimmed(call)
-        if brownout.level == Level.REROUTE and accepts_reroute and _may_use(caller, bounds, brownout.reroute_to):
+        other = brownout.reroute_to
+        is_accepted = brownout.level == Level.REROUTE and accepts_reroute is not None and accepts_reroute(other)
+        if is_accepted and _may_use(caller, bounds, other):
             return self._rerouted(call, caller, brownout, auto_tier, now_ms)
         return _reduced(call, caller, brownout, auto_tier, now_ms)
 

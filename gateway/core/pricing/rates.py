@@ -145,6 +145,23 @@ class RateCard(msgspec.Struct, frozen=True):
             None,
         )
 
+    def is_no_dearer(self, row: ModelRates, service_tier: str | None, auto_tier: str, model: str) -> bool:
+        """Whether `model`, in the default tier if one was asked for, sells no token for more than `row` does so."""
+        other = self.find(model)
+        if other is None:
+            return False
+        tier, other_tier = (auto_tier, auto_tier) if service_tier in (None, "auto") else (service_tier, DEFAULT_TIER)
+        try:
+            steps = {each.input_tokens_min for each in row.brackets(priced_tier(tier))}
+            steps |= {each.input_tokens_min for each in other.brackets(priced_tier(other_tier))}
+        except UnsoldTier:
+            return False
+        rates = ((self.rate(other, other_tier, step), self.rate(row, tier, step)) for step in steps)
+        return all(
+            theirs.input <= ours.input and theirs.input_cached <= ours.input_cached and theirs.output <= ours.output
+            for theirs, ours in rates
+        )
+
     def _exact(self, model: str) -> ModelRates | None:
         return self.rows.get(self.aliases.get(model, model))
 
