@@ -82,6 +82,7 @@ def create_refund(
 ) -> None:
     """Give money back for unused credits of a purchase. Asked again, it is the same refund."""
     amount = parsed("--credits", parse_credits, credits) if credits else None
+    asked = "all" if amount is None else format_credits(amount)  # however it was written: 1000.0, 1e3
     signature = signed(author, reason).checked()
 
     async def create(parts: "StripeParts", stores: "Stores") -> "AskedRefund":
@@ -89,9 +90,7 @@ def create_refund(
         from gateway.workers.refunds import RefundRefused
 
         try:
-            return await parts.refunds.create(
-                purchase, amount, key=key or f"credits {credits or 'all'}", signature=signature
-            )
+            return await parts.refunds.create(purchase, amount, key=key or f"credits {asked}", signature=signature)
         except (RefundRefused, RefundTooLarge, AccountMoved) as error:
             raise CommandFailed(f"refused: {error}") from error
         finally:

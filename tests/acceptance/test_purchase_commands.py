@@ -148,6 +148,7 @@ def test_a_refund_pays_back_what_is_unused_and_once(stack: Stack) -> None:
     first = stack.tollgate(*asked)
     assert (first["state"], first["cents"]) == ("made", 100)
     assert stack.tollgate(*asked) == first
+    assert stack.tollgate("refunds", "create", bought, "--credits", "1e3", "--reason", "asked for") == first
     assert "at most $4.00" in refused(stack, "refunds", "create", bought, "--credits", "4010", "--reason", "too much")
     assert "by the cent" in refused(stack, "refunds", "create", bought, "--credits", "1003", "--reason", "odd")
     for amount in ("-10", "x"):
