@@ -1,8 +1,8 @@
 """A shop for tests: the stack before a simulated Stripe that sends its webhooks to it, and customers who pay or not."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,9 @@ from gateway.app.stripe import StripeParts
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.sandbox.stripe import SandboxStripeSettings, SimulatedStripe
 from tests.patience import PATIENCE_S
-from tests.proxy.stack import Account, Stack, open_stack
+from tests.proxy.stack import Account, Running, Stack, open_stack
 from tests.sandbox.stripe.parties import KEY, SECRET
 
-Running = Callable[..., AbstractAsyncContextManager[Stack]]
-ENVIRONMENT = {"STRIPE_SECRET_KEY": KEY, "STRIPE_WEBHOOK_SECRETS": SECRET}
 SIGNED = Signature("ann", "asked for")
 
 
@@ -107,7 +105,7 @@ def unaudited(database_url: str, redis_url: str, spool: Path) -> Running:
     """As the fixture `running`, for tests that make the books wrong."""
 
     @asynccontextmanager
-    async def running(upstream_url: str, **sections: dict[str, Any]) -> AsyncIterator[Stack]:
+    async def running(upstream_url: str, **sections: Any) -> AsyncIterator[Stack]:
         opened = open_stack(database_url, redis_url, upstream_url, spool, **sections)
         async with opened as stack, stack.running_gateway():
             yield stack
@@ -122,13 +120,15 @@ async def open_shop(
     *,
     settings: SandboxStripeSettings | None = None,
     listens_to: Sequence[str] = ("*",),
+    secrets: str = SECRET,
     **stripe: Any,
 ) -> AsyncIterator[Shop]:
-    """ENVIRONMENT must be set. `stripe` overrides its section of the configuration."""
+    """`stripe` overrides its section of the configuration."""
+    keys = {"STRIPE_SECRET_KEY": KEY, "STRIPE_WEBHOOK_SECRETS": secrets}
     chosen = settings or SandboxStripeSettings(seed=7, later_s=3600.0, delivery_retries_s=(0.02, 0.02))
     async with (
         SimulatedStripe(chosen) as simulated,
-        running(openai.url, stripe={"api_url": simulated.url} | stripe) as stack,
+        running(openai.url, stripe={"api_url": simulated.url} | stripe, **keys) as stack,
         aiohttp.ClientSession() as browser,
     ):
         shop = Shop(stack, simulated, browser)

@@ -1,7 +1,7 @@
 """A data plane in this process for each test, and the rule that holds after each of them: the books are right."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,10 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from gateway.sandbox.openai import SandboxOpenAISettings, SimulatedOpenAI
-from tests.proxy.stack import UPSTREAM_KEY, Stack, open_stack
+from tests.proxy.stack import UPSTREAM_KEY, Running, Stack, open_stack
 from tests.proxy.wire import ScriptedUpstream
 
 Logs = list[EventDict]
-Running = Callable[..., AbstractAsyncContextManager[Stack]]
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def running(database_url: str, redis_url: str, tmp_path: Path, logs: Logs) -> Ru
     """
 
     @asynccontextmanager
-    async def running(upstream_url: str, **sections: dict[str, Any]) -> AsyncIterator[Stack]:
+    async def running(upstream_url: str, **sections: Any) -> AsyncIterator[Stack]:
         opened = open_stack(database_url, redis_url, upstream_url, tmp_path / "spool", **sections)
         async with opened as stack, stack.running_gateway():
             yield stack

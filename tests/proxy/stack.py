@@ -6,7 +6,7 @@ The gateway's loops run as they do in service; the workers are stepped, so that 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -203,12 +203,15 @@ SECTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+Running = Callable[..., AbstractAsyncContextManager[Stack]]
+
+
 @asynccontextmanager
 async def open_stack(
-    database_url: str, redis_url: str, upstream_url: str, spool: Path, **sections: dict[str, Any]
+    database_url: str, redis_url: str, upstream_url: str, spool: Path, **sections: Any
 ) -> AsyncIterator[Stack]:
     """Stores, workers and one account; a gateway is started by `running_gateway`."""
-    merged = {name: SECTIONS.get(name, {}) | sections.get(name, {}) for name in SECTIONS | sections}
+    merged = sections | {name: given | sections.get(name, {}) for name, given in SECTIONS.items()}
     config = load(
         None,
         database_url=database_url,

@@ -12,8 +12,7 @@ from gateway.app.gateway import Gateway
 from gateway.core.guard.breaker import State
 from gateway.proxy.breakers import UPSTREAM
 from gateway.sandbox.openai import SimulatedOpenAI
-from tests.proxy.conftest import Running
-from tests.proxy.stack import Stack, until
+from tests.proxy.stack import Running, Stack, until
 
 MODEL, OTHER = "gpt-4o-mini", "gpt-4o"
 QUICK = {"open_ms": 400, "open_ms_max": 400, "streak": 5, "flush_ms": 20, "window_ms": 2000, "bucket_ms": 200}

@@ -13,8 +13,7 @@ from gateway.core.access.callers import Priority
 from gateway.core.access.key_terms import KeyTerms
 from gateway.core.guard.brownout import Level
 from gateway.sandbox.openai import SimulatedOpenAI
-from tests.proxy.conftest import Running
-from tests.proxy.stack import Stack, until
+from tests.proxy.stack import Running, Stack, until
 from tests.proxy.wire import ask, request
 
 ANN = Signature("ann", "too slow")

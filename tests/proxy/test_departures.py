@@ -9,9 +9,8 @@ from redis.asyncio import Redis
 from gateway.sandbox.openai import SimulatedOpenAI, TokenCounts
 from gateway.sandbox.openai.log import Outcome, RequestLog
 from tests.patience import PATIENCE_S
-from tests.proxy.conftest import Running
 from tests.proxy.prices import CHAT, RESPONSES, ask_of, price_of, price_of_counts
-from tests.proxy.stack import Account, Stack, until
+from tests.proxy.stack import Account, Running, Stack, until
 from tests.proxy.test_endings import HELLO_TOKENS
 from tests.proxy.wire import Client, request
 

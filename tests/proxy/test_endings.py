@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from gateway.sandbox.openai import LogEntry, SimulatedOpenAI, TokenCounts
-from tests.proxy.conftest import Logs, Running
+from tests.proxy.conftest import Logs
 from tests.proxy.prices import CHAT, COMPLETIONS, RESPONSES, ask_of, price_of, price_of_counts
-from tests.proxy.stack import Line, Stack
+from tests.proxy.stack import Line, Running, Stack
 from tests.proxy.wire import Client, Received, ScriptedUpstream, answer, ask, body_pieces, events, request
 
 SHORT = {"upstream": {"head_timeout_ms": 300, "body_idle_timeout_ms": 300, "connect_timeout_ms": 500}}

@@ -10,9 +10,9 @@ import pytest
 
 from gateway.sandbox.openai import SimulatedOpenAI, TokenCounts
 from tests.patience import PATIENCE_S
-from tests.proxy.conftest import Logs, Running
+from tests.proxy.conftest import Logs
 from tests.proxy.prices import CHAT, ask_of, price_of, price_of_counts
-from tests.proxy.stack import Stack, open_stack
+from tests.proxy.stack import Running, Stack, open_stack
 from tests.proxy.test_endings import HELLO_TOKENS
 from tests.proxy.wire import Client, request
 

@@ -10,9 +10,8 @@ import pytest
 import zstandard
 
 from gateway.sandbox.openai import SandboxOpenAISettings, SimulatedOpenAI
-from tests.proxy.conftest import Running
 from tests.proxy.prices import ASKS, CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, ask_of, price_of
-from tests.proxy.stack import UPSTREAM_KEY, Stack
+from tests.proxy.stack import UPSTREAM_KEY, Running, Stack
 from tests.proxy.wire import Received, ScriptedUpstream, answer, ask, request
 
 CODINGS = ["gzip", "deflate", "br", "zstd"]

@@ -8,9 +8,8 @@ from gateway.core.pricing.rate_card import load_card
 from gateway.core.pricing.rates import RateCard
 from gateway.core.pricing.schedule import Schedule
 from gateway.sandbox.openai import SimulatedOpenAI, TokenCounts
-from tests.proxy.conftest import Running
 from tests.proxy.prices import CHAT, EMBEDDINGS, ask_of, price_of_counts
-from tests.proxy.stack import Stack
+from tests.proxy.stack import Running, Stack
 from tests.proxy.wire import Client, ScriptedUpstream, answer, ask, request
 
 FLEX = {"estimate": {"auto_service_tier": "flex"}}

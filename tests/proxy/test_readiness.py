@@ -3,9 +3,8 @@
 import json
 
 from gateway.sandbox.openai import SimulatedOpenAI
-from tests.proxy.conftest import Running
 from tests.proxy.prices import CHAT, ask_of
-from tests.proxy.stack import Stack, until
+from tests.proxy.stack import Running, Stack, until
 from tests.proxy.wire import ask, request
 
 

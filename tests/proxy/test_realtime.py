@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.patience import PATIENCE_S
-from tests.proxy.conftest import Logs, Running
-from tests.proxy.stack import UPSTREAM_KEY, Stack, until
+from tests.proxy.conftest import Logs
+from tests.proxy.stack import UPSTREAM_KEY, Running, Stack, until
 from tests.proxy.wire import Client, Received, ScriptedUpstream, ask, read_head, request
 
 REALTIME = "/v1/realtime?model=gpt-realtime"

@@ -11,8 +11,7 @@ from openai.types.realtime import RealtimeServerEvent
 from websockets.exceptions import InvalidStatus
 
 from gateway.sandbox.openai import SimulatedOpenAI
-from tests.proxy.conftest import Running
-from tests.proxy.stack import UPSTREAM_KEY, Stack
+from tests.proxy.stack import UPSTREAM_KEY, Running, Stack
 
 MODEL = "gpt-realtime"
 

@@ -12,9 +12,8 @@ from gateway.core.access.keys import make_key
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.books import OPERATOR
 from tests.patience import PATIENCE_S
-from tests.proxy.conftest import Running
 from tests.proxy.prices import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, ask_of
-from tests.proxy.stack import Stack, until
+from tests.proxy.stack import Running, Stack, until
 from tests.proxy.wire import Client, Received, ScriptedUpstream, answer, ask, request
 
 

@@ -6,9 +6,8 @@ from contextlib import AsyncExitStack
 
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.patience import PATIENCE_S
-from tests.proxy.conftest import Running
 from tests.proxy.prices import CHAT, ask_of
-from tests.proxy.stack import UPSTREAM_KEY, until
+from tests.proxy.stack import UPSTREAM_KEY, Running, until
 from tests.proxy.wire import Client, ScriptedUpstream, answer, ask, read_message, request
 
 

@@ -12,9 +12,8 @@ import pytest
 from gateway.core.pricing.rates import Rate, price
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.patience import PATIENCE_S
-from tests.proxy.conftest import Running
 from tests.proxy.prices import CHAT
-from tests.proxy.stack import Account, Line, Stack
+from tests.proxy.stack import Account, Line, Running, Stack
 from tests.proxy.test_caps import body, cap
 from tests.proxy.wire import Received, ScriptedUpstream, ask, events, request
 

@@ -6,9 +6,8 @@ import pytest
 
 from gateway.core.access.keys import make_key
 from gateway.sandbox.openai import SimulatedOpenAI
-from tests.proxy.conftest import Running
 from tests.proxy.prices import CHAT, ask_of
-from tests.proxy.stack import Stack
+from tests.proxy.stack import Running, Stack
 from tests.proxy.wire import Received, ask, request
 
 

@@ -6,9 +6,8 @@ from itertools import product
 import pytest
 
 from gateway.core.access.keys import SHOWN_LENGTH
-from tests.proxy.conftest import Running
 from tests.proxy.http1.wire import upstream as socket_upstream
-from tests.proxy.stack import UPSTREAM_KEY, Stack
+from tests.proxy.stack import UPSTREAM_KEY, Running, Stack
 from tests.proxy.wire import (
     Client,
     Fields,

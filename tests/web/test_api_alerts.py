@@ -5,11 +5,8 @@ from typing import Any
 import pytest
 
 from gateway.core.access.key_terms import KeyTerms
-from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import Stack
 from tests.web.test_api_callers import managing_key, told
-
-__all__ = ["logs", "openai", "running", "stack"]
 
 
 async def test_what_is_set_is_what_is_shown(stack: Stack) -> None:

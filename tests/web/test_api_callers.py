@@ -11,11 +11,8 @@ from gateway.core.access.key_terms import KeyTerms
 from gateway.core.access.roles import Role
 from tests.books import OPERATOR
 from tests.patience import PATIENCE_S
-from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import CREDITS, Stack
 from tests.proxy.wire import ask, request
-
-__all__ = ["logs", "openai", "running", "stack"]
 
 ALL = frozenset({"calls", "read", "buy", "manage"})
 

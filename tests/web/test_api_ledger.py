@@ -11,11 +11,8 @@ import pytest
 
 from gateway.adapters.postgres.database import load_queries
 from gateway.core.shards import shard_of
-from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import Stack
 from tests.proxy.wire import Client, ask, request
-
-__all__ = ["logs", "openai", "running", "stack"]
 
 TODAY = datetime.now(UTC).date()
 

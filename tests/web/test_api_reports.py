@@ -22,12 +22,9 @@ from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.web.api.reports import UsageAsked
 from tests.books import OPERATOR
 from tests.patience import PATIENCE_S
-from tests.proxy.conftest import Running, logs, openai, running, stack
-from tests.proxy.stack import CREDITS, Stack
+from tests.proxy.stack import CREDITS, Running, Stack
 from tests.proxy.wire import ask, request
 from tests.web.test_api_callers import told
-
-__all__ = ["logs", "openai", "running", "stack"]
 
 PATH = "/api/usage/reconcile"
 TRUSTED = "01a1fd8b-de28-7124-a268-179c6f6c237f"

@@ -10,11 +10,8 @@ import pytest
 from gateway.core.access.key_terms import KeyTerms
 from gateway.core.access.roles import Role
 from gateway.core.guard.windows import id_bound
-from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import Stack
 from tests.proxy.wire import ask, request
-
-__all__ = ["logs", "openai", "running", "stack"]
 
 TODAY = datetime.now(UTC).date()
 

@@ -3,11 +3,8 @@
 import pytest
 
 from gateway.sandbox.openai import SimulatedOpenAI
-from tests.proxy.conftest import Running, logs, openai, running
-from tests.proxy.stack import Stack
+from tests.proxy.stack import Running, Stack
 from tests.proxy.wire import Received, ask, request
-
-__all__ = ["logs", "openai", "running"]
 
 APP = b"https://app.example.com"
 EDGE = {"cors_origins": [APP.decode()]}

@@ -14,10 +14,7 @@ from gateway.app.ops import operations_of, ops_routes
 from gateway.core.access.operators import Role
 from gateway.web.metrics import registry
 from gateway.web.ops.listener import exposition, listen, ops_app
-from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import Stack
-
-__all__ = ["logs", "openai", "running", "stack"]
 
 BOSS = Signature("boss", "new here")
 FLAG = {"name": "maintenance", "value": True, "reason": "database upgrade"}

@@ -9,12 +9,11 @@ from gateway.core.access.key_terms import KeyTerms
 from gateway.core.access.roles import Role
 from gateway.core.guard.caps import UNLIMITED, Caps, Excess
 from gateway.core.money import UCR_PER_CREDIT
-from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import Stack, until
 from tests.proxy.test_breakers import code_of
 from tests.web.test_ops import Desk, desk
 
-__all__ = ["desk", "logs", "openai", "running", "stack"]
+__all__ = ["desk"]
 
 
 def asked(**caps: Any) -> dict[str, Any]:

@@ -7,12 +7,11 @@ import pytest
 from gateway.core.guard.breaker import State
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.patience import PATIENCE_S
-from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import Stack, until
 from tests.proxy.test_breakers import MODEL, behave, code_of
 from tests.web.test_ops import Desk, desk
 
-__all__ = ["desk", "logs", "openai", "running", "stack"]
+__all__ = ["desk"]
 
 ASKED = {"models": MODEL, "level": 4, "for_s": 60, "reason": "incident 12"}
 

@@ -13,10 +13,8 @@ from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.web.metrics import registry
 from gateway.web.ops.listener import exposition, listen, ops_app
-from tests.proxy.conftest import Running, logs, openai, running
-from tests.shop import ENVIRONMENT, Shop, open_shop
-
-__all__ = ["logs", "openai", "running"]
+from tests.proxy.stack import Running
+from tests.shop import Shop, open_shop
 
 ASKED = {"key": "ticket 7", "reason": "asked for", "credits": "1000"}
 
@@ -37,9 +35,7 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(running: Running, openai: SimulatedOpenAI, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
+async def desk(running: Running, openai: SimulatedOpenAI) -> AsyncIterator[Desk]:
     async with open_shop(running, openai) as shop, aiohttp.ClientSession() as session:
         shop.account = await shop.stack.new_account("buyer", ucr=0)
         gateway = shop.stack.gateway

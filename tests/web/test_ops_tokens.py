@@ -16,10 +16,7 @@ from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.web.metrics import registry
 from gateway.web.ops.listener import exposition, listen, ops_app
 from tests.provider import AUDIENCE, ISSUER, RSA_KEY, Provider, provider
-from tests.proxy.conftest import Running, logs, openai, running
-from tests.proxy.stack import Stack
-
-__all__ = ["logs", "openai", "running"]
+from tests.proxy.stack import Running, Stack
 
 OPS = "tollgate-ops"
 FLAG = {"name": "maintenance", "value": True, "reason": "database upgrade"}

@@ -4,11 +4,8 @@ import msgspec
 import pytest
 
 from gateway import __version__
-from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import Stack
 from tests.proxy.wire import Client, ask, request
-
-__all__ = ["logs", "openai", "running", "stack"]
 
 
 async def test_the_status_says_whether_calls_are_served(stack: Stack) -> None:

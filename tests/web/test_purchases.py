@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,20 +10,8 @@ import pytest
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.core.guard.flags import PURCHASE, Scope
 from gateway.core.money import AMOUNT_UCR_MAX, UCR_PER_CREDIT
-from gateway.sandbox.openai import SimulatedOpenAI
-from tests.proxy.conftest import Running, logs, openai, running
 from tests.proxy.stack import CREDITS
-from tests.shop import ENVIRONMENT, Shop, open_shop
-
-__all__ = ["logs", "openai", "running"]
-
-
-@pytest.fixture
-async def shop(running: Running, openai: SimulatedOpenAI, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    async with open_shop(running, openai) as shop:
-        yield shop
+from tests.shop import Shop
 
 
 async def test_a_paid_package_can_be_spent_and_is_balanced_in_the_books(shop: Shop) -> None:

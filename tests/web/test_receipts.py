@@ -2,31 +2,16 @@
 
 import csv
 import io
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-
-import pytest
 
 from gateway.adapters.postgres.statements import Statements
 from gateway.core.accounting.statements import Receipt, next_month
-from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.web.statement_pdf import statement_pdf
-from tests.proxy.conftest import Running, logs, openai, running
 from tests.proxy.wire import ask, request
-from tests.shop import ENVIRONMENT, SIGNED, Shop, open_shop
-
-__all__ = ["logs", "openai", "running"]
+from tests.shop import SIGNED, Shop
 
 NOW = datetime.now(UTC)
 MONTH = NOW.date().replace(day=1)
-
-
-@pytest.fixture
-async def shop(running: Running, openai: SimulatedOpenAI, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    async with open_shop(running, openai) as shop:
-        yield shop
 
 
 async def receipt_url(shop: Shop, purchase_id: str) -> str:

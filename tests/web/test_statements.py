@@ -7,11 +7,8 @@ import pytest
 
 from gateway.core.accounting.statements import Statement
 from gateway.web.statement_pdf import statement_pdf
-from tests.proxy.conftest import logs, openai, running, stack
 from tests.proxy.stack import Stack
 from tests.proxy.wire import Received, ask, request
-
-__all__ = ["logs", "openai", "running", "stack"]
 
 MONTH = f"{datetime.now(UTC):%Y-%m}"
 

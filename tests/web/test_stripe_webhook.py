@@ -10,20 +10,16 @@ import pytest
 import stripe
 
 from gateway.sandbox.openai import SimulatedOpenAI
-from tests.proxy.conftest import Running, logs, openai, running
-from tests.sandbox.stripe.parties import KEY, SECRET
+from tests.proxy.stack import Running
+from tests.sandbox.stripe.parties import SECRET
 from tests.shop import Shop, open_shop
-
-__all__ = ["logs", "openai", "running"]
 
 NEWER = "whsec_the_newer_one"
 
 
 @pytest.fixture
-async def shop(running: Running, openai: SimulatedOpenAI, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
-    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY)
-    monkeypatch.setenv("STRIPE_WEBHOOK_SECRETS", f"{SECRET}, {NEWER}")
-    async with open_shop(running, openai) as shop:
+async def shop(running: Running, openai: SimulatedOpenAI) -> AsyncIterator[Shop]:
+    async with open_shop(running, openai, secrets=f"{SECRET}, {NEWER}") as shop:
         yield shop
 
 

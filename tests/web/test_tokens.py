@@ -11,12 +11,9 @@ import pytest
 from gateway.core.access.roles import Role
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.provider import AUDIENCE, ISSUER, RSA_KEY, provider
-from tests.proxy.conftest import Running, logs, openai, running
 from tests.proxy.prices import CHAT, ask_of
-from tests.proxy.stack import Stack
+from tests.proxy.stack import Running, Stack
 from tests.proxy.wire import ask, request
-
-__all__ = ["logs", "openai", "running"]
 
 
 @asynccontextmanager

@@ -26,11 +26,7 @@ from gateway.core.pricing.rates import cost_exact
 from gateway.core.shards import shard_of
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.books import Fields, end_fields, lapse_fields, now_ms, settlement
-from tests.proxy.conftest import openai
-from tests.sandbox.stripe.parties import connected
-from tests.shop import ENVIRONMENT, SIGNED, Shop, open_shop, unaudited
-
-__all__ = ["openai"]
+from tests.shop import SIGNED, Shop, open_shop, unaudited
 
 TODAY = datetime.now(UTC).date()
 LATER_MS = now_ms() + 2 * 86_400_000  # so that today is over
@@ -40,20 +36,10 @@ UNUSED = {Bucket.DEFERRED_REVENUE, Bucket.ROUNDING}
 
 
 @pytest.fixture
-async def shop(
-    database_url: str, redis_url: str, tmp_path: Path, openai: SimulatedOpenAI, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Shop]:
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
+async def shop(database_url: str, redis_url: str, tmp_path: Path, openai: SimulatedOpenAI) -> AsyncIterator[Shop]:
     async with open_shop(unaudited(database_url, redis_url, tmp_path / "spool"), openai, automatic_tax=True) as shop:
         await everything(shop)
         yield shop
-
-
-@pytest.fixture
-async def client(shop: Shop) -> AsyncIterator[StripeClient]:
-    async with connected(shop.simulated.url) as client:
-        yield client
 
 
 async def everything(shop: Shop) -> None:

@@ -11,23 +11,14 @@ from gateway.adapters.stripe.objects import Cause
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.sandbox.stripe import SandboxStripeSettings
-from tests.proxy.conftest import Running, logs, openai, running
-from tests.sandbox.stripe.parties import connected
-from tests.shop import ENVIRONMENT, Shop, open_shop
-
-__all__ = ["logs", "openai", "running"]
+from tests.proxy.stack import Running
+from tests.shop import Shop, open_shop
 
 DEBIT = {"kind": "us_bank_account"}
 PAYS, FAILS = "000123456789", "000222222227"
 IN_FULL, NOTHING = 5_000, 0
 
 Act = Callable[[Shop, StripeClient, Any], Awaitable[None]]
-
-
-@pytest.fixture(autouse=True)
-def _with_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -39,12 +30,6 @@ async def shop(running: Running, openai: SimulatedOpenAI, request: pytest.Fixtur
     async with open_shop(running, openai, settings=settings, listens_to=[request.param]) as shop:
         shop.account = await shop.stack.new_account("buyer", ucr=0)
         yield shop
-
-
-@pytest.fixture
-async def client(shop: Shop) -> AsyncIterator[StripeClient]:
-    async with connected(shop.simulated.url) as client:
-        yield client
 
 
 async def charge_of(client: StripeClient) -> str:

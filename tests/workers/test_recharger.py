@@ -17,32 +17,21 @@ from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.books import OPERATOR
 from tests.patience import PATIENCE_S
-from tests.proxy.conftest import Running, logs, openai, running
-from tests.sandbox.stripe.parties import connected
-from tests.shop import ENVIRONMENT, Shop, open_shop
-
-__all__ = ["logs", "openai", "running"]
+from tests.proxy.stack import Running
+from tests.shop import Shop, open_shop
 
 THRESHOLD_CREDITS = 6_000  # a starter package is below it
 ON = {"on": True, "thresholdCredits": THRESHOLD_CREDITS, "amountCents": 1000, "monthCentsMax": 3000}
 
 
 @pytest.fixture
-async def shop(running: Running, openai: SimulatedOpenAI, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
+async def shop(running: Running, openai: SimulatedOpenAI) -> AsyncIterator[Shop]:
     async with open_shop(running, openai) as shop:
         shop.account = await shop.stack.new_account("buyer", ucr=0)
         told = await buy(shop, save_card=True)
         assert await shop.available() == 5_000 * UCR_PER_CREDIT
         assert told["state"] == "open"
         yield shop
-
-
-@pytest.fixture
-async def client(shop: Shop) -> AsyncIterator[StripeClient]:
-    async with connected(shop.simulated.url) as client:
-        yield client
 
 
 async def buy(shop: Shop, *, save_card: bool) -> Any:

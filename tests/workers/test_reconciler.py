@@ -15,9 +15,7 @@ from gateway.config import load
 from gateway.core.accounting.reconciliation import Check, DayCosts, Verdict, compare, not_checked
 from gateway.workers.reconciler import Reconciler, Reconciliation
 from tests.books import Books, open_books
-from tests.proxy.conftest import Logs, logs
-
-__all__ = ["logs"]
+from tests.proxy.conftest import Logs
 
 # The ledger of these tests begins today, so that the first day to reconcile is over tomorrow.
 TODAY = datetime.now(UTC).date()

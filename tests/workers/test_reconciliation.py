@@ -24,11 +24,7 @@ from gateway.core.guard.flags import CHARGING, Scope
 from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.sandbox.stripe import SandboxStripeSettings
-from tests.proxy.conftest import openai
-from tests.sandbox.stripe.parties import connected
-from tests.shop import ENVIRONMENT, SIGNED, Shop, open_shop, unaudited
-
-__all__ = ["openai"]
+from tests.shop import SIGNED, Shop, open_shop, unaudited
 
 TODAY = datetime.now(UTC).date()
 STRIPE = ["payments at Stripe", "received through Stripe", "fees through Stripe", "returned through Stripe"]
@@ -45,9 +41,7 @@ async def shop(
     database_url: str, redis_url: str, tmp_path: Path, openai: SimulatedOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Shop]:
     """A day on which credit was bought and calls were made."""
-    for name, value in (ENVIRONMENT | {"OPENAI_ADMIN_KEY": "sk-admin"}).items():
-        monkeypatch.setenv(name, value)
-
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin")
     async with open_shop(unaudited(database_url, redis_url, tmp_path / "spool"), openai) as shop:
         await shop.bought("starter", key="one")
         await shop.bought("professional", key="two")
@@ -55,12 +49,6 @@ async def shop(
             await call(shop)
         await shop.stack.lines()
         yield shop
-
-
-@pytest.fixture
-async def client(shop: Shop) -> AsyncIterator[StripeClient]:
-    async with connected(shop.simulated.url) as client:
-        yield client
 
 
 async def call(shop: Shop, model: str = "gpt-4o") -> None:
@@ -112,10 +100,8 @@ async def test_refunds_disputes_and_payouts_of_the_day_agree_too(shop: Shop, cli
 
 
 async def test_a_balance_transaction_that_is_written_behind_midnight_is_the_payments_all_the_same(
-    database_url: str, redis_url: str, tmp_path: Path, openai: SimulatedOpenAI, monkeypatch: pytest.MonkeyPatch
+    database_url: str, redis_url: str, tmp_path: Path, openai: SimulatedOpenAI
 ) -> None:
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
     day_s = 86_400.0
     slow = SandboxStripeSettings(seed=7, delivery_retries_s=(), balance_transaction_after_s=day_s)
     async with open_shop(unaudited(database_url, redis_url, tmp_path / "spool"), openai, settings=slow) as shop:

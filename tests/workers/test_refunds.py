@@ -14,28 +14,17 @@ from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.workers.refunds import RefundRefused, Refunds
 from tests.books import new_id, settlement
-from tests.proxy.conftest import Running, logs, openai, running
-from tests.sandbox.stripe.parties import connected
-from tests.shop import ENVIRONMENT, SIGNED, Shop, open_shop
-
-__all__ = ["logs", "openai", "running"]
+from tests.proxy.stack import Running
+from tests.shop import SIGNED, Shop, open_shop
 
 ALL = None
 
 
 @pytest.fixture
-async def shop(running: Running, openai: SimulatedOpenAI, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
+async def shop(running: Running, openai: SimulatedOpenAI) -> AsyncIterator[Shop]:
     async with open_shop(running, openai) as shop:
         shop.account = await shop.stack.new_account("buyer", ucr=0)
         yield shop
-
-
-@pytest.fixture
-async def client(shop: Shop) -> AsyncIterator[StripeClient]:
-    async with connected(shop.simulated.url) as client:
-        yield client
 
 
 async def create(shop: Shop, purchase_id: str, credits: int | None, *, key: str = "one") -> str:

@@ -22,30 +22,15 @@ from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.web.ops.listener import listen
 from gateway.web.statement_pdf import statement_pdf
 from tests.books import OPERATOR, now_ms
-from tests.proxy.conftest import Running, logs, openai, running
-from tests.proxy.stack import CREDITS, Account
+from tests.proxy.stack import CREDITS, Account, Running
 from tests.sandbox.stripe.parties import connected
-from tests.shop import ENVIRONMENT, Shop, open_shop
-
-__all__ = ["logs", "openai", "running"]
-
-
-@pytest.fixture(autouse=True)
-def _with_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
+from tests.shop import Shop, open_shop
 
 
 @pytest.fixture
 async def shop(running: Running, openai: SimulatedOpenAI) -> AsyncIterator[Shop]:
     async with open_shop(running, openai) as shop:
         yield shop
-
-
-@pytest.fixture
-async def client(shop: Shop) -> AsyncIterator[StripeClient]:
-    async with connected(shop.simulated.url) as client:
-        yield client
 
 
 async def refund(shop: Shop, client: StripeClient, purchase_id: str, cents: int) -> str:

@@ -12,9 +12,10 @@ from stripe import StripeClient
 
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.sandbox.stripe import SimulatedStripe
-from tests.proxy.conftest import Running, logs, openai, running
+from tests.proxy.conftest import logs, openai, running
+from tests.proxy.stack import Running
 from tests.sandbox.stripe.parties import KEY
-from tests.shop import ENVIRONMENT, Shop, open_shop
+from tests.shop import Shop, open_shop
 
 __all__ = ["logs", "openai", "running"]
 
@@ -127,8 +128,6 @@ async def test_a_trigger_for_a_purchase_ends_in_its_ledger_lines(
     card: str,
     lines: list[str],
 ) -> None:
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
     async with open_shop(running, openai) as shop:
         told = await shop.buy("starter")
         ours = [f"payment_intent:metadata.purchase_id={told['id']}", "payment_intent:currency=usd"]
