@@ -2,6 +2,8 @@
 
 from ipaddress import ip_address
 
+from aiohttp import web
+
 
 def is_loopback(host: str) -> bool:
     """Whether `host` is this machine, seen from itself only.
@@ -24,3 +26,15 @@ def loopback_address(host: str) -> str:
     if not is_loopback(host):
         raise ValueError(f"a sandbox listens on loopback addresses only (127.0.0.1, ::1), not on {host!r}")
     return "127.0.0.1" if host == "localhost" else host
+
+
+async def listen(runner: web.AppRunner, host: str, port: int) -> str:
+    """Set the runner up and listen; returns the origin. Raises OSError."""
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError:
+        await runner.cleanup()
+        raise
+    port = runner.addresses[0][1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

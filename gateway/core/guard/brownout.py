@@ -5,7 +5,6 @@ Nothing that a caller did not ask for makes its call dearer.
 """
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from enum import IntEnum
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -19,7 +18,7 @@ from gateway.core.calls.calls import Call, Endpoint
 from gateway.core.calls.clamps import with_model, with_output_limit, with_service_tier
 from gateway.core.errors import ModelBrownedOut, ModelNotAllowed
 from gateway.core.guard.caps import Bounds
-from gateway.core.guard.flags import Banner
+from gateway.core.guard.flags import Banner, until_of
 from gateway.core.pricing.rates import DEFAULT_TIER
 
 MODEL_LENGTH_MAX = 256  # of one that is not known to be sold: what is remembered of it must stay small
@@ -54,9 +53,8 @@ class Brownout(msgspec.Struct, frozen=True):
     @property
     def told(self) -> Banner:
         """What callers and pages are told."""
-        until = datetime.fromtimestamp(self.expires_at_ms // 1000, UTC).isoformat().replace("+00:00", "Z")
         what = _WHAT.get(self.level, "{}").format(self.models, self.reroute_to)
-        return Banner(f"brownout:{self.models}", what, self.banner or self.reason, until)
+        return Banner(f"brownout:{self.models}", what, self.banner or self.reason, until_of(self.expires_at_ms))
 
     def retry_after_s(self, now_ms: int) -> int:
         return min(max(-((now_ms - self.expires_at_ms) // 1000), 1), RETRY_AFTER_S_MAX)

@@ -178,13 +178,20 @@ def in_force(flags: Iterable[Flag], now_ms: int) -> Flags | None:
     return Flags(live.get(MAINTENANCE), live.get(CHARGING), live.get(PURCHASE), endpoints)
 
 
+def until_of(expires_at_ms: int | None) -> str | None:
+    """What a banner says of its end."""
+    if expires_at_ms is None:
+        return None
+    return datetime.fromtimestamp(expires_at_ms // 1000, UTC).isoformat().replace("+00:00", "Z")
+
+
 def banner_of(flag: Flag) -> Banner:
     what = {
         MAINTENANCE: "Down for maintenance",
         CHARGING: "Calls are measured and not charged",
         PURCHASE: "Credits cannot be bought now",
     }.get(flag.name) or f"{flag.name.removeprefix(ENDPOINT)} is switched off"
-    return Banner(flag.name, what, flag.banner or flag.reason, _iso(flag.expires_at_ms))
+    return Banner(flag.name, what, flag.banner or flag.reason, until_of(flag.expires_at_ms))
 
 
 def _refusal(kind: type[GatewayError], flag: Flag, now_ms: int) -> GatewayError:
@@ -196,9 +203,3 @@ def _refusal(kind: type[GatewayError], flag: Flag, now_ms: int) -> GatewayError:
     if banner.until is not None:
         details["until"] = banner.until
     return kind(str(banner), retry_after_s=retry_after_s, **details)
-
-
-def _iso(at_ms: int | None) -> str | None:
-    if at_ms is None:
-        return None
-    return datetime.fromtimestamp(at_ms // 1000, UTC).isoformat().replace("+00:00", "Z")

@@ -8,7 +8,7 @@ from typing import Self
 import msgspec
 from aiohttp import web
 
-from gateway.sandbox.loopback import loopback_address
+from gateway.sandbox.loopback import listen, loopback_address
 from gateway.sandbox.openai.answers import ENDPOINTS
 from gateway.sandbox.openai.exchange import Exchange
 from gateway.sandbox.openai.log import RequestLog
@@ -106,14 +106,7 @@ class SimulatedOpenAI:
         self._exchange.scenario = parse_scenario(scenario)
 
     async def __aenter__(self) -> Self:
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
-        except OSError:
-            await self._runner.cleanup()
-            raise
-        port = self._runner.addresses[0][1]
-        self.url = f"http://[{self._host}]:{port}" if ":" in self._host else f"http://{self._host}:{port}"
+        self.url = await listen(self._runner, self._host, self._port)
         return self
 
     async def __aexit__(self, *_: object) -> None:

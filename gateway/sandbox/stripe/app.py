@@ -8,7 +8,7 @@ from typing import Any, Self
 import msgspec
 from aiohttp import web
 
-from gateway.sandbox.loopback import loopback_address
+from gateway.sandbox.loopback import listen, loopback_address
 from gateway.sandbox.stripe.control import Clock, Control
 from gateway.sandbox.stripe.courier import Courier
 from gateway.sandbox.stripe.deliveries import Attempt
@@ -125,14 +125,7 @@ class SimulatedStripe:
     async def __aenter__(self) -> Self:
         for each in self._settings.endpoints:
             add_endpoint(self._world(), url=each.url, secret=each.secret, enabled_events=list(each.enabled_events))
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
-        except OSError:
-            await self._runner.cleanup()
-            raise
-        port = self._runner.addresses[0][1]
-        self.url = f"http://[{self._host}]:{port}" if ":" in self._host else f"http://{self._host}:{port}"
+        self.url = await listen(self._runner, self._host, self._port)
         self._stripe.world.origin = self.url
         await self._courier.__aenter__()
         self._ticking = asyncio.create_task(self._tick(), name="stripe clock")
