@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from gateway.core.access.key_terms import KeyTerms
+from gateway.core.access.roles import Role
 from tests.proxy.stack import Stack
-from tests.web.test_api_callers import managing_key, told
+from tests.web.test_api_callers import key_of, managing_key, told
 
 
 async def test_what_is_set_is_what_is_shown(stack: Stack) -> None:
@@ -36,6 +37,13 @@ async def test_what_is_set_is_what_is_shown(stack: Stack) -> None:
 async def test_what_cannot_be_wished_is_refused(stack: Stack, body: Any) -> None:
     status, answer = await told(stack, await managing_key(stack), "PUT", "/api/alerts", body)
     assert (status, answer["error"]["code"]) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("role", list(Role))
+async def test_a_member_who_is_no_admin_cannot_turn_the_accounts_warnings_off(stack: Stack, role: Role) -> None:
+    key, _ = await key_of(stack, role)
+    status, _ = await told(stack, key, "PUT", "/api/alerts", {"below": "0", "days": 0})
+    assert status == (200 if role in (Role.OWNER, Role.ADMIN) else 403)
 
 
 async def test_only_who_manages_an_account_changes_it(stack: Stack) -> None:

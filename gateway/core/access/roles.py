@@ -1,6 +1,7 @@
 """Roles: who may manage what in an account. Pure; the tables are the rule.
 
-A viewer reads. A member manages keys of their own too, an admin every key and the members below admins, an owner all.
+A viewer reads. A member manages keys of their own too; an admin every key, the members below admins, and when the account
+is warned; an owner all.
 A key acts with its member's role if it has the scope `manage`, and as a viewer with `read` alone. A key that is
 nobody's acts as an admin with `manage`.
 """
@@ -29,6 +30,11 @@ def role_of(caller: Caller) -> Role | None:
 
 def may_buy(caller: Caller) -> bool:
     return Scope.BUY in caller.scopes and caller.role != Role.VIEWER
+
+
+def may_manage_account(caller: Caller) -> bool:
+    """Whether a caller may say what concerns all of its account."""
+    return role_of(caller) in (Role.ADMIN, Role.OWNER)
 
 
 def may_have_key(caller: Caller, member_id: str | None, member_role: Role | None) -> bool:

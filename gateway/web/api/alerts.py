@@ -6,7 +6,8 @@ import msgspec
 from aiohttp import web
 
 from gateway.adapters.postgres.alerts import Alerts
-from gateway.core.errors import InvalidRequest
+from gateway.core.access.roles import may_manage_account
+from gateway.core.errors import InvalidRequest, RoleNotAllowed
 from gateway.core.guard.alerts import Wishes
 from gateway.core.money import InvalidAmount, format_credits, parse_credits
 from gateway.web.access import Access, signature_of
@@ -43,6 +44,8 @@ class AlertsApi:
 
     async def set(self, request: web.Request) -> Answer:
         caller = await self._access.managing(request)
+        if not may_manage_account(caller):
+            raise RoleNotAllowed("Only an owner or an admin may say when the account is warned.")
         asked = read_body(await request.read(), AlertsShown)
         try:
             below = parse_credits(asked.below)
