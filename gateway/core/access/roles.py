@@ -1,9 +1,8 @@
 """Roles: who may manage what in an account. Pure; the tables are the rule.
 
-A viewer reads. A member manages keys of their own too; an admin every key, the members below admins, and when the account
-is warned; an owner all.
-A key acts with its member's role if it has the scope `manage`, and as a viewer with `read` alone. A key that is
-nobody's acts as an admin with `manage`.
+A viewer reads. A member manages keys of their own too; an admin every key, the members below admins, and when the
+account is warned; an owner all. A key acts with its member's role if it has the scope `manage`, and as a viewer with
+`read` alone. A key that is nobody's acts as an admin with `manage`.
 """
 
 from enum import StrEnum
