@@ -7,7 +7,9 @@ just before it leaves whether the peer has hung up.
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from ssl import SSLContext
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -25,6 +27,7 @@ from gateway.proxy.http1.errors import (
 from gateway.proxy.http1.headers import Headers, encode
 from gateway.proxy.http1.limits import Buffers, Timeouts
 from gateway.proxy.http1.link import Link, OnInterim
+from gateway.proxy.http1.names import Name
 from gateway.proxy.http1.switch import SwitchLink
 from gateway.proxy.http1.ticks import Ticker
 from gateway.proxy.http1.tunnel import SWITCH_LINES
@@ -42,6 +45,8 @@ __all__ = [
     "Unanswered",
     "UpstreamFailed",
 ]
+
+L = TypeVar("L", bound=Link)
 
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 _WITHOUT_BODY = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE", b"TRACE"})
@@ -73,13 +78,11 @@ class Pool:
             raise ValueError(f"not an origin: {origin}")
         if (ssl is not None) != (parts.scheme == "https"):
             raise ValueError("an https origin needs a TLS context, and no other does")
-        self._host = parts.hostname
-        self._port = parts.port or (443 if ssl else 80)
         self._ssl = ssl
         self._host_line = b"Host: %b\r\n" % parts.netloc.rpartition("@")[2].encode("ascii")
         timeouts = timeouts or Timeouts()
+        self._name = Name(parts.hostname, parts.port or (443 if ssl else 80), connect_s=timeouts.connect_s)
         self.buffers = buffers or Buffers()
-        self._connect_s = timeouts.connect_s
         self._connections_max = connections_max
         self.ticker = Ticker(self.buffers.sweep_s, self._sweep)
         ticks = self.ticker.ticks
@@ -148,8 +151,7 @@ class Pool:
             except Unanswered:
                 if method not in _IDEMPOTENT or not (body is None or isinstance(body, bytes)):
                     raise
-        link = Link(self, asyncio.get_running_loop())
-        await self._connect(link)
+        link = await self._connect(Link)
         return await link.ask(method, head, body, length, on_interim)
 
     async def switch(self, target: bytes, headers: Headers) -> tuple[Answer, SwitchLink]:
@@ -159,8 +161,7 @@ class Pool:
         """
         head = b"%b%b\r\n" % (self.start_of_head(b"GET", target, headers), SWITCH_LINES)
         self.requests += 1
-        link = SwitchLink(self, asyncio.get_running_loop())
-        await self._connect(link)
+        link = await self._connect(SwitchLink)
         return await link.ask(b"GET", head, None, None, None), link
 
     def _take(self) -> Link | None:
@@ -172,29 +173,30 @@ class Pool:
             link.close()
         return None
 
-    async def _connect(self, link: Link) -> None:
+    async def _connect(self, kind: type[L]) -> L:
         if self._is_closed or len(self._links) + self._connecting >= self._connections_max:
             raise PoolExhausted
-        loop = asyncio.get_running_loop()
         self.ticker.start()
         self._connecting += 1
         try:
-            async with asyncio.timeout(self._connect_s):
-                await loop.create_connection(
-                    lambda: link,
-                    self._host,
-                    self._port,
-                    ssl=self._ssl,
-                    server_hostname=self._host if self._ssl else None,
-                )
+            return await self._name.reach(partial(self._open, kind))
         except OSError as error:  # TimeoutError, a failed look-up and a refused certificate are OSErrors, too
-            self.forget(link)
             raise ConnectFailed(str(error) or type(error).__name__) from error
-        except asyncio.CancelledError:
-            self.forget(link)  # uvloop does not tell a protocol whose making is cancelled that it is lost
-            raise
         finally:
             self._connecting -= 1
+
+    async def _open(self, kind: type[L], address: str) -> L:
+        loop = asyncio.get_running_loop()
+        link = kind(self, loop)
+        server_hostname = self._name.host if self._ssl else None
+        try:
+            await loop.create_connection(
+                lambda: link, address, self._name.port, ssl=self._ssl, server_hostname=server_hostname
+            )
+        except (OSError, asyncio.CancelledError):
+            self.forget(link)  # uvloop does not tell a protocol whose making is cancelled that it is lost
+            raise
+        return link
 
     # --- for links -----------------------------------------------------------------------------------------------
 
