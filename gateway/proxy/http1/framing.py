@@ -35,6 +35,9 @@ _SINGLE = frozenset(
     }
 )
 
+# What an upstream says of how long it keeps an idle connection: the first of its parameters, or a later one.
+_IDLE_SAID = re.compile(rb"(?:^|[,; \t])timeout=([0-9]{1,6})(?![0-9])", re.IGNORECASE)
+
 # llhttp lets any byte but the line's end stand in a reason phrase.
 _NOT_IN_REASON = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -226,3 +229,13 @@ def delimited(method: bytes, status: int, version: str, headers: Headers, fields
     if method == b"HEAD" or status in (204, 304):
         return Delimited.BY_HEAD
     return Delimited.BY_FRAMING if coding is not None or b"content-length" in fields else Delimited.BY_CLOSE
+
+
+def idle_said_s(keep_alive: bytes) -> int | None:
+    """How long an upstream keeps an idle connection, by its Keep-Alive field.
+
+    >>> idle_said_s(b"timeout=5, max=100"), idle_said_s(b"max=100"), idle_said_s(b"timeout=x")
+    (5, None, None)
+    """
+    said = _IDLE_SAID.search(keep_alive)
+    return None if said is None else int(said[1])

@@ -14,6 +14,7 @@ from gateway.proxy.http1.framing import (
     check_interim,
     check_reason,
     delimited,
+    idle_said_s,
     is_framing,
     is_http,
     is_wasteful,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 OnInterim = Callable[[int, bytes, Headers], None]  # gets status, reason and the headers that travel on of a 1xx
 
 _JOINED_BYTES_MAX = 64 * 1024
+# For a request to arrive, and for clocks that differ.
+_LEFT_EARLIER_S = 1.0
 # A hang-up (elsewhere than on Linux only POLLHUP, which needs no asking for), or bytes that nobody has asked for.
 _NO_LONGER_IDLE = getattr(select, "POLLRDHUP", 0) | select.POLLIN
 
@@ -44,6 +47,7 @@ class Link(asyncio.Protocol):
         "_excess",
         "_head",
         "_headers",
+        "_idle",
         "_in_head",
         "_interim",
         "_keep",
@@ -97,6 +101,7 @@ class Link(asyncio.Protocol):
         self._excess = False  # and something follows it
         self._refusal: AnswerBroken | None = None
         self._keep = False
+        self._idle = pool.ticks.idle  # so many ticks it may be unused
         self._reading_paused = False
 
     # --- asking --------------------------------------------------------------------------------------------------
@@ -311,7 +316,7 @@ class Link(asyncio.Protocol):
         elif self._asking is not None:
             if waited > timeouts.head:
                 self.give_up(HeadTimeout())
-        elif waited > timeouts.idle or now - self._born >= timeouts.age:
+        elif waited > self._idle or now - self._born >= timeouts.age:
             self._transport.close()
 
     # --- llhttp's callbacks --------------------------------------------------------------------------------------
@@ -363,12 +368,22 @@ class Link(asyncio.Protocol):
         fields, travelling = survey(headers)
         self._delimited = delimited(self._method, status, version, headers, fields)
         self._keep = parser.should_keep_alive()
+        said = fields.get(b"keep-alive")
+        if said is not None:
+            self._heed(said)
         self._head, self._wire_bytes = b"", 0
         self._on_interim = None  # it leads to the request
         self._answer = answer = Answer(self, status, reason, headers, fields, travelling)
         if self._delimited is Delimited.BY_HEAD:
             self._done = True
         asking.set_result(answer)
+
+    def _heed(self, keep_alive: bytes) -> None:
+        """Leave an idle connection before upstream does, or what is sent meanwhile is lost."""
+        said_s = idle_said_s(keep_alive)
+        if said_s is not None:
+            self._idle = min(self._pool.ticks.idle, self._ticker.ticks_within(said_s - _LEFT_EARLIER_S))
+            self._keep = self._keep and self._idle >= 0
 
     def on_message_complete(self) -> None:
         if self._interim:

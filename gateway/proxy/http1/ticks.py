@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from math import ceil
+from math import ceil, floor
 
 
 class Ticker:
@@ -20,6 +20,10 @@ class Ticker:
     def ticks(self, timeout_s: float) -> int:
         """How many ticks must have been counted for `timeout_s` to have passed for sure."""
         return ceil(timeout_s / self._period_s) + 1
+
+    def ticks_within(self, timeout_s: float) -> int:
+        """After so many ticks the next one still comes within `timeout_s`; negative: it may not."""
+        return floor(timeout_s / self._period_s) - 1
 
     def start(self) -> None:
         """Start counting, unless it counts already."""

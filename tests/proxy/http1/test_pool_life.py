@@ -209,6 +209,23 @@ async def test_idle_and_old_connections_are_closed() -> None:
                     await (await ask(pool)).read(10) if timeouts.age_s_max == 0.0 else None
 
 
+@pytest.mark.parametrize(("said", "is_kept"), [(b"timeout=9", True), (b"timeout=1", False), (b"max=5", True)])
+async def test_a_connection_is_not_kept_that_upstream_is_about_to_drop(said: bytes, is_kept: bool) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nKeep-Alive: %b\r\nContent-Length: 2\r\n\r\nab" % said
+    async with upstream(always(answer)) as origin, pool_to(origin) as pool:
+        assert await (await ask(pool)).read(10) == b"ab"
+        assert pool.idle == is_kept
+
+
+async def test_an_idle_connection_is_closed_before_upstream_drops_it() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=2, max=99\r\nContent-Length: 2\r\n\r\nab"
+    async with upstream(always(answer)) as origin, pool_to(origin, timeouts=Timeouts(idle_s=9999.0)) as pool:
+        await (await ask(pool)).read(10)
+        async with asyncio.timeout(PATIENCE_S):
+            while pool.connections:
+                await asyncio.sleep(0.01)
+
+
 async def test_a_connection_that_grows_old_while_idle_is_closed_and_one_at_work_is_not() -> None:
     proceed = asyncio.Event()
 
