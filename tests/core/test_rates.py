@@ -190,3 +190,5 @@ def test_a_model_is_no_dearer_if_none_of_its_tokens_ever_is(tier: str | None, ot
     )
     card = RateCard("card", "ab" * 32, date(2026, 11, 21), Rounding.EXACT, {each.model: each for each in rows}, {})
     assert card.is_no_dearer(asked, tier, "default", other) is is_no_dearer
+    if tier is None:  # nor in a project whose tier none of them has
+        assert card.is_no_dearer(asked, tier, "priority", other) is is_no_dearer

@@ -21,7 +21,7 @@ from gateway.core.pricing.rates import (
     RateCard,
     Rounding,
     price,
-    priced_tier,
+    served_tier,
 )
 
 # Tokens that the upstream adds by itself. Each is far less than the JSON around what it frames, but an exact count has
@@ -115,7 +115,7 @@ def affordable_output_limit(
     if card.rounding is Rounding.CEIL:
         available -= available % UCR_PER_CREDIT
     limit, prediction = row.output_tokens_max, glance(call).prediction_bytes
-    for least, dearest_in, dearest_out in _ceilings(row, _tier(call, row, auto_tier)):
+    for least, dearest_in, dearest_out in _ceilings(row, served_tier(row, call.service_tier, auto_tier)):
         if least > estimate.input_tokens_max:
             continue
         left = available * TOKENS_PER_RATE - estimate.input_tokens_max * dearest_in
@@ -173,7 +173,14 @@ def _output_bound(call: Call, row: ModelRates, content: Content) -> int:
 def _estimate(
     call: Call, row: ModelRates, card: RateCard, content: Content, input_tokens: int, basis: Basis, auto_tier: str
 ) -> Estimate:
-    return _bounded(row, card, _tier(call, row, auto_tier), input_tokens, _output_bound(call, row, content), basis)
+    return _bounded(
+        row,
+        card,
+        served_tier(row, call.service_tier, auto_tier),
+        input_tokens,
+        _output_bound(call, row, content),
+        basis,
+    )
 
 
 def _bounded(
@@ -187,12 +194,6 @@ def _bounded(
     amount = -(-millionths // (TOKENS_PER_RATE * unit)) * unit
     # A call of a million prompts can pass what Lua compares exactly; no balance is as large, so it is refused anyhow.
     return Estimate(min(amount, AMOUNT_UCR_MAX), input_tokens, output_tokens, basis, tier)
-
-
-def _tier(call: Call, row: ModelRates, auto_tier: str) -> str:
-    """The tier `call` is served in by its own wish or the project's, which holds only where the model has that tier."""
-    tier = priced_tier(call.service_tier, auto_tier)
-    return DEFAULT_TIER if call.service_tier in (None, "auto") and tier not in row.tiers else tier
 
 
 def _ceilings(row: ModelRates, tier: str) -> tuple[Ceiling, ...]:

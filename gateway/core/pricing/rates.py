@@ -150,17 +150,14 @@ class RateCard(msgspec.Struct, frozen=True):
         other = self.find(model)
         if other is None:
             return False
-        tier, other_tier = (auto_tier, auto_tier) if service_tier in (None, "auto") else (service_tier, DEFAULT_TIER)
+        other_asked = None if service_tier in (None, "auto") else DEFAULT_TIER
         try:
-            steps = {each.input_tokens_min for each in row.brackets(priced_tier(tier))}
-            steps |= {each.input_tokens_min for each in other.brackets(priced_tier(other_tier))}
+            brackets = row.brackets(served_tier(row, service_tier, auto_tier))
+            others = other.brackets(served_tier(other, other_asked, auto_tier))
         except UnsoldTier:
             return False
-        rates = ((self.rate(other, other_tier, step), self.rate(row, tier, step)) for step in steps)
-        return all(
-            theirs.input <= ours.input and theirs.input_cached <= ours.input_cached and theirs.output <= ours.output
-            for theirs, ours in rates
-        )
+        steps = [each.input_tokens_min for each in brackets + others]
+        return all(_is_no_dearer(_in(others, step).rate, _in(brackets, step).rate) for step in steps)
 
     def _exact(self, model: str) -> ModelRates | None:
         return self.rows.get(self.aliases.get(model, model))
@@ -194,6 +191,12 @@ def priced_tier(service_tier: str | None, auto_tier: str = DEFAULT_TIER) -> str:
     return tier
 
 
+def served_tier(row: ModelRates, service_tier: str | None, auto_tier: str) -> str:
+    """The tier of a call by its own wish or the project's, which holds only where the model has that tier."""
+    tier = priced_tier(service_tier, auto_tier)
+    return DEFAULT_TIER if service_tier in (None, "auto") and tier not in row.tiers else tier
+
+
 def _ceiling(bracket: Bracket) -> Ceiling:
     rate = bracket.rate
     return Ceiling(
@@ -209,10 +212,17 @@ def _key(row: ModelRates, service_tier: str | None, bracket: Bracket) -> str:
 
 
 def _bracket(row: ModelRates, service_tier: str | None, input_tokens: int) -> Bracket:
-    brackets = row.brackets(priced_tier(service_tier))
+    return _in(row.brackets(priced_tier(service_tier)), input_tokens)
+
+
+def _in(brackets: tuple[Bracket, ...], input_tokens: int) -> Bracket:
     if len(brackets) == 1:
         return brackets[0]
     return next(bracket for bracket in reversed(brackets) if bracket.input_tokens_min <= input_tokens)
+
+
+def _is_no_dearer(rate: Rate, than: Rate) -> bool:
+    return rate.input <= than.input and rate.input_cached <= than.input_cached and rate.output <= than.output
 
 
 class Price(msgspec.Struct, frozen=True, gc=False):
