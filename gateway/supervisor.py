@@ -158,14 +158,7 @@ class Supervisor:
     async def _start(self, report: Report, migrate: Callable[[str], Awaitable[None]]) -> Running:
         config = self._config
         listeners = reusable_listeners(config.listen, self._workers)
-        database_url, redis_url = config.database_url, config.redis_url
-        if not database_url or not redis_url:
-            report("starting the embedded PostgreSQL and Redis")
-            stores = Stores(self._data)
-            await stores.start()
-            self._stores = stores  # only now: a directory that another Tollgate uses is not ours to let go of
-            database_url = database_url or stores.database_url
-            redis_url = redis_url or stores.redis_url
+        database_url, redis_url = await self._databases(report)
         report("bringing the schema up to date")
         await migrate(database_url)
         environment = os.environ | {
@@ -178,13 +171,7 @@ class Supervisor:
         }
         if self._use_sandbox_upstream:
             report("starting the simulated OpenAI")
-            upstream = Child("upstream", ["sandbox", "openai", "--listen", "127.0.0.1:0", "--json"], dict(environment))
-            await self._launch(upstream)
-            # Started again, it must be where the gateways look for it.
-            upstream.arguments[upstream.arguments.index("127.0.0.1:0")] = urlsplit(upstream.ready.base_url).netloc
-            environment |= SANDBOX_OPENAI | {"TOLLGATE_UPSTREAM_URL": upstream.ready.base_url}
-            # What is simulated forgets with its process: days before a restart would never agree.
-            environment.setdefault("TOLLGATE_RECONCILE__DAILY", "false")
+            await self._add_sandbox_openai(environment)
         if self._simulates_stripe:
             self._add_sandbox_stripe(listeners[0], environment)
         report("starting the gateway and its workers")
@@ -194,9 +181,8 @@ class Supervisor:
             self._children.append(Child(f"serve-{number}", arguments, dict(environment), [listener]))
         self._children.append(Child("work", ["work", *given, "--json"], dict(environment)))
         starts = [c.start() for c in self._children if c.process is None]
-        for failed in await asyncio.gather(
-            *starts, return_exceptions=True
-        ):  # all of them: a stop must know each process
+        # All of them: a stop must know each process.
+        for failed in await asyncio.gather(*starts, return_exceptions=True):
             if failed is not None:
                 raise failed
         self._watch()
@@ -210,6 +196,27 @@ class Supervisor:
             processes={c.name: c.process.pid for c in self._children if c.process is not None},
             sandbox_stripe_url=environment.get("TOLLGATE_STRIPE__API_URL", "") if self._simulates_stripe else "",
         )
+
+    async def _databases(self, report: Report) -> tuple[str, str]:
+        """The URLs of both databases; what is not configured is embedded."""
+        config = self._config
+        if config.database_url and config.redis_url:
+            return config.database_url, config.redis_url
+        report("starting the embedded PostgreSQL and Redis")
+        stores = Stores(self._data)
+        await stores.start()
+        self._stores = stores  # only now: a directory that another Tollgate uses is not ours to let go of
+        return config.database_url or stores.database_url, config.redis_url or stores.redis_url
+
+    async def _add_sandbox_openai(self, environment: dict[str, str]) -> None:
+        """The simulated OpenAI, running; `environment` tells the gateways where it is."""
+        upstream = Child("upstream", ["sandbox", "openai", "--listen", "127.0.0.1:0", "--json"], dict(environment))
+        await self._launch(upstream)
+        # Started again, it must be where the gateways look for it.
+        upstream.arguments[upstream.arguments.index("127.0.0.1:0")] = urlsplit(upstream.ready.base_url).netloc
+        environment |= SANDBOX_OPENAI | {"TOLLGATE_UPSTREAM_URL": upstream.ready.base_url}
+        # What is simulated forgets with its process: days before a restart would never agree.
+        environment.setdefault("TOLLGATE_RECONCILE__DAILY", "false")
 
     def _add_sandbox_stripe(self, listener: socket.socket, environment: dict[str, str]) -> None:
         """The simulated Stripe, started beside the gateways; `environment` tells them where it is."""

@@ -30,6 +30,14 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def command_of(pid: int) -> str:
+    """Its command line; a zombie has none."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def wait_all_ended(pids: list[int], timeout_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + timeout_s
     while running := [pid for pid in pids if is_running(pid)]:

@@ -18,7 +18,7 @@ from openai import OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.patience import PATIENCE_S
-from tests.processes import descendants, wait_all_ended
+from tests.processes import command_of, descendants, wait_all_ended
 from tests.up import Stack, running_up
 
 HELLO: Any = [{"role": "user", "content": "Say hello."}]
@@ -108,13 +108,6 @@ def wait_for_command(pid: int, word: str, timeout_s: float = PATIENCE_S) -> None
     while not any(word in command_of(child) for child in descendants(pid)):
         assert time.monotonic() < deadline, f"no process of {pid} runs {word}"
         time.sleep(0.005)
-
-
-def command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
 
 
 def test_two_gateways_share_one_port_and_one_balance(pair: Stack) -> None:

@@ -1,7 +1,6 @@
 """The audit: silent on books that are right, while calls go on too; and each broken invariant is named."""
 
 import asyncio
-from collections.abc import Iterator
 
 import msgspec
 import psycopg
@@ -18,13 +17,6 @@ from tests.books import settlement
 from tests.books_redis import Desk
 
 MODEL = "gpt-4o-mini"
-
-
-@pytest.fixture
-def owner(database_url: str) -> Iterator[psycopg.Connection]:
-    """The tables' owner, who can do what the service cannot: break the books."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture(scope="module")

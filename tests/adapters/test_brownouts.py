@@ -12,33 +12,16 @@ from gateway.adapters.postgres.notices import Notices
 from gateway.core.guard.brownout import Brownout, Level
 from gateway.core.guard.notices import load_templates
 from gateway.resources import shipped
+from tests.adapters.conftest import Clock
 from tests.books import Books
 
 ANN = Signature("ann", "too slow")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_ms = 1_800_000_000_000
-
-    def __call__(self) -> int:
-        return self.now_ms
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
 def desk(books: Books, clock: Clock) -> BrownoutDesk:
     notices = Notices(books.pool, load_templates((shipped("config") / "notices.toml").read_text()))
     return BrownoutDesk(books.pool, AuditLog(books.pool), notices, now_ms=clock)
-
-
-@pytest.fixture
-def follower(books: Books, clock: Clock) -> ControlsFollower:
-    return ControlsFollower(books.pool, read_timeout_s=5, now_ms=clock)
 
 
 async def trim(desk: BrownoutDesk, models: str = "gpt-4o*", *, for_ms: int = 60_000, **settings: Any) -> Brownout:

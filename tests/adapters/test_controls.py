@@ -10,32 +10,15 @@ from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.adapters.postgres.flags import FlagDesk
 from gateway.core.guard.flags import CHARGING, MAINTENANCE, Scope
 from gateway.core.guard.policy import Controls
+from tests.adapters.conftest import Clock
 from tests.books import Books
 
 DRILL = Signature("ann", "a drill")
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now_ms = 1_800_000_000_000
-
-    def __call__(self) -> int:
-        return self.now_ms
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
 @pytest.fixture
 def desk(books: Books, clock: Clock) -> FlagDesk:
     return FlagDesk(books.pool, AuditLog(books.pool), now_ms=clock)
-
-
-@pytest.fixture
-def follower(books: Books, clock: Clock) -> ControlsFollower:
-    return ControlsFollower(books.pool, read_timeout_s=5, now_ms=clock)
 
 
 async def test_nothing_set_is_an_empty_snapshot(follower: ControlsFollower) -> None:

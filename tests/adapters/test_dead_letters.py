@@ -1,7 +1,5 @@
 """Dead letters: each is decided once, with a reason, and Redis agrees with the ledger afterwards."""
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 
@@ -13,12 +11,6 @@ from tests.books import Books, end_fields, settlement
 @pytest.fixture
 def letters(books: Books) -> DeadLetters:
     return DeadLetters(books.pool, books.ledger, books.audit_log)
-
-
-@pytest.fixture
-def owner(database_url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
 
 
 async def refused(books: Books, owner: psycopg.Connection, *, epoch: int = 0) -> str:

@@ -28,12 +28,6 @@ INSERT = {
 
 
 @pytest.fixture
-def owner(database_url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
 async def service(database_url: str) -> "AsyncIterator[Connection[Record]]":
     connection = await asyncpg.connect(database_url, server_settings={"role": SERVICE_ROLE})
     yield connection

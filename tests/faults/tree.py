@@ -5,10 +5,9 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from tests.patience import PATIENCE_S
-from tests.processes import descendants
+from tests.processes import command_of, descendants
 
 PARTS = {"serve": "gateway serve", "work": "gateway work", "redis": "valkey-server", "postgres": "bin/postgres"}
 
@@ -22,7 +21,7 @@ class Tree:
         deadline = time.monotonic() + PATIENCE_S
         while True:
             for pid in descendants(self._up_pid):
-                if PARTS[part] in _command(pid):
+                if PARTS[part] in command_of(pid):
                     return pid
             assert time.monotonic() < deadline, f"{part} does not run"
             time.sleep(0.02)
@@ -48,11 +47,3 @@ class Tree:
             yield
         finally:
             os.kill(pid, signal.SIGCONT)
-
-
-def _command(pid: int) -> str:
-    """Its command line; a zombie has none."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
