@@ -10,6 +10,7 @@ import structlog
 from gateway.adapters.postgres.payouts import Payouts
 from gateway.adapters.postgres.stripe_inbox import StripeInbox
 from gateway.adapters.stripe.client import Stripe, StripeRefused, StripeUnavailable
+from gateway.adapters.stripe.objects import BalanceMovement
 from gateway.core.accounting.payouts import OF_OWN_FEES, OF_PAYOUTS, OwnFee
 from gateway.core.accounting.stripe_events import HANDLED
 from gateway.core.accounting.topups import Mismatch
@@ -50,18 +51,22 @@ class Backfill:
         events = 0
         async for event in self._stripe.events(since_s, undelivered=True, types=HANDLED):
             events += await self._inbox.keep(event, {}, "backfill")
+        until_s = int(self._now_s()) + LATE_S
+        movements = [each async for each in self._stripe.balance_movements(since_s, until_s)]
+        # A dispute is won and a refund fails long after they were made, and no object of then is new.
+        moved_again = {each.payment_id for each in movements if each.category != "charge"} - {""}
         payments = 0
-        for intent_id in sorted(await self._stripe.touched(since_s)):
+        for intent_id in sorted(await self._stripe.touched(since_s) | moved_again):
             try:
                 payments += await self._payments.look(intent_id) is not None
             except (Mismatch, StripeRefused, *UNBOOKABLE) as error:  # one that cannot be booked keeps no other from it
                 log.error("a payment cannot be booked", payment=intent_id, reason=str(error))
-        payouts, own_fees = await self._balance(since_s)
+        payouts, own_fees = await self._balance(movements)
         return CaughtUp(events, payments, payouts, own_fees)
 
-    async def _balance(self, since_s: int) -> tuple[int, int]:
+    async def _balance(self, movements: list[BalanceMovement]) -> tuple[int, int]:
         payouts = own_fees = 0
-        async for each in self._stripe.balance_movements(since_s, int(self._now_s()) + LATE_S):
+        for each in movements:
             try:
                 if each.category in OF_PAYOUTS:
                     await self._payouts.post(await self._stripe.payout(each.source_id))

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import random
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -265,6 +266,26 @@ async def test_what_no_event_ever_told_is_found_by_the_backfill(shop: Shop) -> N
     assert "top_up" not in await shop.kinds()
     assert (await shop.parts.backfill.run(0)).payments == 1
     await shop.stack.stores.crediter.step()
+    assert of_stripe(await shop.available()) == 5_000 * UCR_PER_CREDIT
+
+
+@pytest.mark.parametrize("how", ["a dispute is won", "a refund fails"])
+async def test_money_that_comes_back_long_after_and_is_never_told_is_found_by_the_backfill(
+    shop: Shop, client: StripeClient, how: str
+) -> None:
+    bought = await shop.bought()
+    charge = await shop.charge_of(bought)
+    if how == "a dispute is won":
+        order, taken = "disputes/win", shop.simulated.order("charges/dispute", charge)["id"]
+    else:
+        order, taken = "refunds/fail", (await client.v1.refunds.create_async({"charge": charge})).id
+    await shop.settle()
+    assert of_stripe(await shop.available()) == 0
+    shop.simulated.set_scenario(suppress=1.0)
+    shop.simulated.advance(300)
+    shop.simulated.order(order, taken)
+    assert (await shop.parts.backfill.run(int(time.time()) + 150)).payments == 1
+    await shop.handle()
     assert of_stripe(await shop.available()) == 5_000 * UCR_PER_CREDIT
 
 
