@@ -8,7 +8,7 @@ import typer
 from gateway.adapters.postgres.keys import Key
 from gateway.cli.accounts import AccountArgument
 from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
-from gateway.cli.output import AsJson, show, table
+from gateway.cli.output import AsJson, iso, show, table
 from gateway.cli.target import CommandFailed, ConfigFile, Data, on_stores, parsed, target
 from gateway.core.access.callers import DEFAULT_SCOPES, Priority, Scope
 from gateway.core.access.key_terms import KeyTerms
@@ -129,9 +129,9 @@ def _described(key: Key) -> dict[str, Any]:
         "networks": list(key.terms.networks),
         "priority": key.terms.priority,
         "rotated_from": key.rotated_from,
-        "created_at": key.created_at.isoformat(timespec="seconds"),
-        "expires_at": key.terms.expires_at.isoformat(timespec="seconds") if key.terms.expires_at else None,
-        "revoked_at": key.revoked_at.isoformat(timespec="seconds") if key.revoked_at else None,
+        "created_at": iso(key.created_at),
+        "expires_at": iso(key.terms.expires_at),
+        "revoked_at": iso(key.revoked_at),
     }
 
 

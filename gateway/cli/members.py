@@ -9,7 +9,7 @@ from gateway.adapters.postgres.audit_log import Signature
 from gateway.adapters.postgres.members import Member, MemberChange
 from gateway.cli.accounts import AccountArgument
 from gateway.cli.operator import BY_COMMAND, Author, Reason, signed
-from gateway.cli.output import AsJson, show, table
+from gateway.cli.output import AsJson, iso, show, table
 from gateway.cli.target import CommandFailed, ConfigFile, Data, on_stores, target
 from gateway.core.access.roles import Role
 
@@ -117,7 +117,7 @@ def _described(member: Member) -> dict[str, Any]:
         "subject": member.subject,
         "role": member.role.value,
         "status": member.status,
-        "created_at": member.created_at.isoformat(timespec="seconds"),
+        "created_at": iso(member.created_at),
     }
 
 

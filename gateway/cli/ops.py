@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.operator import Author, Reason, signed
-from gateway.cli.output import AsJson, show, table
+from gateway.cli.output import AsJson, iso, show, table
 from gateway.cli.target import ConfigFile, Data, on_stores, target
 from gateway.core.access.operators import Role
 
@@ -48,8 +48,8 @@ def list_keys(data: Data = None, config: ConfigFile = None, as_json: AsJson = Fa
             "name": each.name,
             "role": each.role,
             "prefix": each.prefix,
-            "created_at": each.created_at.isoformat(timespec="seconds"),
-            "revoked_at": None if each.revoked_at is None else each.revoked_at.isoformat(timespec="seconds"),
+            "created_at": iso(each.created_at),
+            "revoked_at": iso(each.revoked_at),
         }
         for each in found
     ]

@@ -59,6 +59,11 @@ def moment(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def iso(at: datetime | None) -> str | None:
+    """A moment for machines."""
+    return None if at is None else at.isoformat(timespec="seconds")
+
+
 @contextmanager
 def spinner(doing: str, as_json: bool) -> Iterator[Callable[[str], None]]:
     """Show people on a terminal what is being done; yields what tells how far that is."""

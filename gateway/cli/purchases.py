@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.operator import Author, Reason, signed
-from gateway.cli.output import AsJson, show, table
+from gateway.cli.output import AsJson, iso, show, table
 from gateway.cli.stripe import on_stripe
 from gateway.cli.target import CommandFailed, ConfigFile, Data, parsed, target
 from gateway.core.accounting.topups import UCR_PER_CENT
@@ -123,6 +123,6 @@ def described(bought: "Purchase") -> dict[str, Any]:
         "session": bought.session_id or None,
         "saves_card": bought.saves_card,
         "receipt": bought.receipt_url or None,
-        "created_at": bought.created_at.isoformat(timespec="seconds"),
-        "paid_at": bought.paid_at.isoformat(timespec="seconds") if bought.paid_at else None,
+        "created_at": iso(bought.created_at),
+        "paid_at": iso(bought.paid_at),
     }

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.operator import Author, signed
-from gateway.cli.output import AsJson, show, table
+from gateway.cli.output import AsJson, iso, show, table
 from gateway.cli.target import ConfigFile, Data, on_stores, target
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def described(review: "Review") -> dict[str, Any]:
         "cause": review.cause,
         "reason": review.reason,
         "figures": review.figures,
-        "opened_at": review.opened_at.isoformat(timespec="seconds"),
-        "closed_at": review.closed_at.isoformat(timespec="seconds") if review.closed_at else None,
+        "opened_at": iso(review.opened_at),
+        "closed_at": iso(review.closed_at),
         "closed_by": review.closed_by or None,
         "close_reason": review.close_reason or None,
     }
