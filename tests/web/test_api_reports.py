@@ -127,7 +127,7 @@ async def test_whoever_died_between_hold_and_debit_charged_nothing_and_the_repea
 async def test_a_used_key_with_another_body_is_a_conflict(stack: Stack) -> None:
     key = await reporter(stack)
     await told(stack, key, "POST", PATH, asked())
-    status, body = await told(stack, key, "POST", PATH, asked(usage={"prompt_tokens": 1}))
+    status, body = await told(stack, key, "POST", PATH, asked(usage={"prompt_tokens": 1, "completion_tokens": 0}))
 
     assert (status, body["error"]["code"]) == (409, "idempotency_mismatch")
     assert len(await stack.lines()) == 1
@@ -175,6 +175,19 @@ async def test_a_repeated_report_tells_how_it_was_charged_whatever_is_charged_no
     assert (await stack.balance()).balance == CREDITS * UCR_PER_CREDIT - cost_of(stack)
 
 
+async def test_a_report_that_was_charged_is_told_so_when_its_model_is_sold_no_more(stack: Stack) -> None:
+    key, wanted = await reporter(stack), msgspec.convert(asked(model="gpt-gone"), UsageAsked)
+    assert (await told(stack, key, "POST", PATH, asked(model="gpt-gone")))[0] == 404
+    sold = price_report(stack.card, "gpt-4o-mini", None, wanted.usage, "default")
+    content = msgspec.structs.replace(sold, model="gpt-gone")
+    reports, fingerprint = UsageReports(stack.stores.pool), fingerprint_of(wanted)
+    async with reports.opened(stack.account.id, "job-1", fingerprint, new_request_id(), content) as report:
+        await report.settled()
+
+    status, body = await told(stack, key, "POST", PATH, asked(model="gpt-gone"))
+    assert (status, body["model"], body["cost"]["ucr"]) == (200, "gpt-gone", cost_of(stack))
+
+
 async def test_a_days_cap_holds_for_reports_too(stack: Stack) -> None:
     key = await reporter(stack)
     found = await stack.stores.caps.find(stack.account.id)
@@ -190,9 +203,11 @@ async def test_a_days_cap_holds_for_reports_too(stack: Stack) -> None:
     ("more", "status", "param"),
     [
         ({"model": "gpt-unheard-of"}, 404, "model"),
-        ({"usage": {"prompt_tokens": -1}}, 400, "usage"),
-        ({"usage": {"prompt_tokens": 0}}, 400, "usage"),
-        ({"usage": {"prompt_tokens": 10**18}}, 400, "usage"),
+        ({"usage": {"prompt_tokens": -1, "completion_tokens": 0}}, 400, "usage"),
+        ({"usage": {"prompt_tokens": 0, "completion_tokens": 0}}, 400, "usage"),
+        ({"usage": {"prompt_tokens": 10**18, "completion_tokens": 0}}, 400, "usage"),
+        ({"usage": {"prompt_tokens": 10, "completionTokens": 1000}}, 400, "usage"),
+        ({"usage": {"prompt_tokens": 10, "completion_tokens": 1, "output_tokens": 1000}}, 400, "usage"),
         ({"usage": {}}, 400, "usage"),
         ({"serviceTier": "fastest"}, 400, "serviceTier"),
         ({"idempotencyKey": ""}, 400, None),
@@ -213,6 +228,11 @@ async def test_what_no_call_can_have_used_is_refused(
 async def test_a_body_that_nobody_can_read_is_refused_as_one(stack: Stack, body: bytes) -> None:
     got = await ask(stack.address, request(PATH, await reporter(stack), body))
     assert (got.status, msgspec.json.decode(got.body)["error"]["code"]) == (400, "invalid_request")
+
+
+async def test_an_embedding_names_no_output(stack: Stack) -> None:
+    report = asked(model="text-embedding-3-small", usage={"prompt_tokens": 10, "total_tokens": 10})
+    assert (await told(stack, await reporter(stack), "POST", PATH, report))[0] == 200
 
 
 async def test_only_a_key_that_may_report_reports_and_only_of_its_own_account(stack: Stack) -> None:

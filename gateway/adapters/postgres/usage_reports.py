@@ -66,6 +66,12 @@ class UsageReports:
                         raise ReportMismatch
                     yield Report(connection, self._sql, found)
 
+    async def kept(self, account_id: str, key: str, fingerprint: bytes) -> Reported | None:
+        """What was reported before with this key and in these words, at its price."""
+        with outages():
+            content = await self._pool.fetchval(self._sql["kept"], account_id, key, fingerprint)
+        return None if content is None else msgspec.json.decode(content, type=Reported)
+
     async def payer(self, name_or_id: str, reporter: Caller) -> Caller | None:
         """Whoever pays for what `reporter` reports of another account; None if there is no such account."""
         if "\0" in name_or_id:

@@ -13,6 +13,9 @@ ON CONFLICT (account_id, idempotency_key) DO UPDATE
 SELECT fingerprint, request_id, content, coalesce(is_shadow, $3) AS is_shadow, settled_at IS NOT NULL AS is_settled
 FROM usage_report WHERE account_id = $1::uuid AND idempotency_key = $2 FOR UPDATE
 
+-- name: kept
+SELECT content FROM usage_report WHERE account_id = $1::uuid AND idempotency_key = $2 AND fingerprint = $3
+
 -- name: settled
 UPDATE usage_report SET settled_at = now() WHERE request_id = $1::uuid
 

@@ -9,8 +9,8 @@ from aiohttp import web
 from gateway.adapters.postgres.usage_reports import ReportMismatch, UsageReports
 from gateway.core.access.callers import Caller
 from gateway.core.calls.usage import ReportedUsage
-from gateway.core.calls.usage_reports import fingerprint_of, price_report
-from gateway.core.errors import IdempotencyMismatch, InvalidRequest, NotFound, ScopeMissing
+from gateway.core.calls.usage_reports import Reported, fingerprint_of, price_report
+from gateway.core.errors import IdempotencyMismatch, InvalidRequest, ModelNotFound, NotFound, ScopeMissing
 from gateway.core.guard.policy import inactive
 from gateway.core.money import format_credits
 from gateway.core.pricing.rates import RateCard
@@ -79,7 +79,7 @@ class ReportsApi:
         payer = await self._payer(caller, asked.account)
         if caller.restrictions is not None:
             caller.restrictions.check_model(asked.model)
-        content = price_report(self._card_now(), asked.model, asked.service_tier, asked.usage, self._auto_tier)
+        content = await self._priced(payer, asked)
         try:
             charged = await self._reporting.charge(payer, asked.idempotency_key, fingerprint_of(asked), content)
         except ReportMismatch as error:
@@ -95,6 +95,16 @@ class ReportsApi:
             None if available is None else _amount(available),
         )
         return Answer(shown, is_replay=charged.balance is None)
+
+    async def _priced(self, payer: Caller, asked: UsageAsked) -> Reported:
+        """The price by the card in force; of what it sells no more, that of the first report, if there is one."""
+        try:
+            return price_report(self._card_now(), asked.model, asked.service_tier, asked.usage, self._auto_tier)
+        except (ModelNotFound, InvalidRequest):
+            kept = await self._reports.kept(payer.account_id, asked.idempotency_key, fingerprint_of(asked))
+            if kept is None:
+                raise
+            return kept
 
     async def _payer(self, caller: Caller, account: str | None) -> Caller:
         if account is None or account == caller.account_id:
