@@ -48,6 +48,8 @@ _SHOWN = {
     "on_unaffordable": "too little credit",
 }
 _IN_CREDITS = ("request", "day", "month")
+_UNLIMITED_MODELS: dict[str, tuple[str, ...]] = {"models_allowed": ("*",), "models_denied": ()}
+_CHOICES: dict[str, list[str]] = {"on_output": [*Excess], "on_unaffordable": [*Shortfall]}
 
 
 @app.command("set")
@@ -78,7 +80,7 @@ def set_caps(
 
     Each takes 'unlimited', which lifts what the plan says, and 'inherit', which takes the cap away again.
     """
-    limits = {
+    given = {
         "request": request,
         "day": day,
         "month": month,
@@ -86,20 +88,14 @@ def set_caps(
         "requests_a_minute": rpm,
         "tokens_a_minute": tpm,
         "concurrent": concurrent,
+        "models_allowed": models,
+        "models_denied": deny_models,
+        "on_output": on_output,
+        "on_unaffordable": on_unaffordable,
     }
-    change: dict[str, Any] = {name: _limit(name, text) for name, text in limits.items() if text is not None}
-    for name, text, all_models in (("models_allowed", models, ("*",)), ("models_denied", deny_models, ())):
-        if text is not None:
-            words = {INHERIT_WORD: None, UNLIMITED_WORD: all_models}
-            change[name] = words[text] if text in words else tuple(each.strip() for each in text.split(","))
-    for name, text, choices in (
-        ("on_output", on_output, [*Excess, INHERIT_WORD]),
-        ("on_unaffordable", on_unaffordable, [*Shortfall, INHERIT_WORD]),
-    ):
-        if text is not None and text not in choices:
-            raise CommandFailed(f"{name}: {text!r} is none of {', '.join(choices)}")
-        if text is not None:
-            change[name] = None if text == INHERIT_WORD else text
+    change = {
+        name: None if text == INHERIT_WORD else _cap(name, text) for name, text in given.items() if text is not None
+    }
     signature = signed(author, reason)
 
     async def apply(stores: "Stores") -> list[Standing]:
@@ -120,9 +116,16 @@ def show_caps(who: Who, data: Data = None, config: ConfigFile = None, as_json: A
     _show(on_stores(target(data, config), look), as_json)
 
 
-def _limit(name: str, text: str) -> int | None:
+def _cap(name: str, text: str) -> Any:
+    """A cap as `Caps` has it."""
+    if name in _UNLIMITED_MODELS:
+        return _UNLIMITED_MODELS[name] if text == UNLIMITED_WORD else tuple(each.strip() for each in text.split(","))
+    if name in _CHOICES:
+        if text not in _CHOICES[name]:
+            raise CommandFailed(f"{name}: {text!r} is none of {', '.join([*_CHOICES[name], INHERIT_WORD])}")
+        return text
     try:
-        return None if text == INHERIT_WORD else parse_limit(name, text)
+        return parse_limit(name, text)
     except InvalidAmount as error:
         raise CommandFailed(f"{name}: {error}; or {UNLIMITED_WORD!r}, or {INHERIT_WORD!r}") from error
 
