@@ -227,12 +227,14 @@ class Settlements:
         Postgres is asked for the requests themselves, and what it lacks is sent again. Raises `LedgerUnavailable`.
         """
         lost: list[Copy] = []
-        while passed := self._retained.take_passed(positions, BATCH):
-            kept = await self._kept(passed)
-            for request_id in kept:
-                self._sent_again.pop(request_id, None)
-            lost += [copy for copy in passed if copy.settlement.request_id not in kept]
-        await asyncio.gather(*map(self._send_again, lost))
+        try:
+            while passed := self._retained.take_passed(positions, BATCH):
+                kept = await self._kept(passed)
+                for request_id in kept:
+                    self._sent_again.pop(request_id, None)
+                lost += [copy for copy in passed if copy.settlement.request_id not in kept]
+        finally:  # nobody else has what was found lost before Postgres went away
+            await asyncio.gather(*map(self._send_again, lost))
 
     async def _ended(self, copies: list[Copy]) -> set[str]:
         try:
