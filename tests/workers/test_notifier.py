@@ -106,6 +106,28 @@ async def test_what_never_arrives_is_given_up_with_its_reason(
     assert listed.deliveries == [{"target": "receiver", "state": "dead", "attempts": 3, "error": "answered 500"}]
 
 
+@pytest.mark.parametrize("kind", ["told_by_a_later_version", "mismatch"])
+async def test_a_notice_that_another_version_raised_keeps_no_other_from_being_sent(
+    books: Books, notices: Notices, targets: NoticeTargets, notifier: Notifier, receiver: Receiver, kind: str
+) -> None:
+    await targets.add(None, "webhook", receiver.url, ANN, secret="s", shown="receiver")
+    await books.pool.execute(
+        """
+        WITH raised AS (INSERT INTO notice (kind, dedupe_key, fields) VALUES ($1, '', '{}') RETURNING id)
+        INSERT INTO notice_delivery (notice_id, target_id) SELECT raised.id, notice_target.id FROM raised, notice_target
+        """,
+        kind,
+    )
+    await notices.tell(Kind.DISPUTE, None, DISPUTE)
+
+    assert await notifier.step() == 2
+
+    assert [msgspec.json.decode(each.body)["kind"] for each in receiver.came] == ["dispute"]
+    [listed] = await notices.listing(kind=kind, count=9)
+    assert listed.deliveries[0]["state"] == "retrying"
+    assert "this version has no words for it" in listed.deliveries[0]["error"]
+
+
 async def test_a_test_reaches_the_target_it_is_for_only(
     notices: Notices, targets: NoticeTargets, notifier: Notifier, receiver: Receiver
 ) -> None:

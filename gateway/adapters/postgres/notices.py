@@ -19,7 +19,7 @@ class Due(msgspec.Struct, frozen=True):
     id: int
     attempts: int
     notice_id: str
-    kind: Kind
+    kind: str  # perhaps of another version of this program
     account_id: str | None
     account: str
     fields: dict[str, str | int]
@@ -96,7 +96,7 @@ class Notices:
                 id=row["id"],
                 attempts=row["attempts"],
                 notice_id=str(row["notice_id"]),
-                kind=Kind(row["kind"]),
+                kind=row["kind"],
                 account_id=None if row["account_id"] is None else str(row["account_id"]),
                 account=row["account"] or "Tollgate",
                 fields=msgspec.json.decode(row["fields"]),
