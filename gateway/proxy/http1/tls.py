@@ -42,7 +42,12 @@ class ResumingContext(SSLContext):
         """
         if newest.server_hostname != server_hostname:
             self._session = None
-        elif (session := newest.session) is not None and session.has_ticket:
+            return
+        try:
+            session = newest.session
+        except ValueError:  # its handshake is not over, so its session is none yet
+            return
+        if session is not None and session.has_ticket:
             self._session = session
 
 

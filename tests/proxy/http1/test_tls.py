@@ -136,6 +136,15 @@ async def test_a_new_connection_resumes_the_session_of_an_old_one(
         assert upstream.resumed == [False, True, True, True, True, True]
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_connections_made_at_once_before_there_is_a_session_are_made_all_the_same(
+    authority: trustme.CA, ca_file: Path, version: ssl.TLSVersion
+) -> None:
+    async with tls_upstream(authority.issue_cert("localhost"), version) as upstream, pool_to(upstream, ca_file) as pool:
+        assert await asyncio.gather(*(post(pool) for _ in range(20))) == [b"ab"] * 20
+        assert await post(pool, target=b"/last") == b"ab"
+
+
 async def test_a_session_of_another_server_is_no_way_around_its_certificate(
     authority: trustme.CA, ca_file: Path
 ) -> None:
