@@ -122,9 +122,8 @@ class Refunds:
     async def _find_or_make(self, asked: AskedRefund) -> None:
         """Stripe forgets idempotency keys after a day, but not refunds. `asked` was read before Stripe is."""
         payment = await self._stripe.payment(asked.payment_intent_id)
-        made = next((each.id for each in payment.refunds if each.ours == asked.id), None)
-        if made is not None:
-            await self._purchases.refund_made(asked, made)
+        if any(each.ours == asked.id for each in payment.refunds):
+            await self._payments.look(asked.payment_intent_id)
         elif await self._purchases.claim_refund(asked, WAITING_S):
             await self._make(asked)
 
@@ -134,10 +133,9 @@ class Refunds:
         if (await self._unused(bought.account_id)).credits < 0:
             await self._give_back(asked, "its credit was used meanwhile")
         try:
-            made = await self._stripe.create_refund(asked.payment_intent_id, asked.cents, asked.id)
+            await self._stripe.create_refund(asked.payment_intent_id, asked.cents, asked.id)
         except StripeRefused as error:
             await self._give_back(asked, f"Stripe refused: {error}")
-        await self._purchases.refund_made(asked, made.id)
         await self._payments.look(asked.payment_intent_id)
 
     async def _give_back(self, asked: AskedRefund, why: str) -> NoReturn:

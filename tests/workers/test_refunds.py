@@ -145,6 +145,10 @@ async def test_a_refund_that_fails_later_gives_the_credit_back(shop: Shop, clien
     shop.simulated.order("refunds/fail", made.id)
     await shop.settle()
     assert await shop.available() == 5_000 * UCR_PER_CREDIT
+    asked = await shop.parts.refunds.create(purchase_id, ALL, key="one", signature=SIGNED)
+    assert (asked.state, asked.answer) == ("refused", "the bank sent the money back")
+    assert await create(shop, purchase_id, ALL, key="another") == "made"
+    assert (await refunded(client), await shop.available()) == ([500, 500], 0)
 
 
 async def test_refunds_at_once_pay_back_no_more_than_was_bought(shop: Shop, client: StripeClient) -> None:

@@ -234,7 +234,8 @@ class Purchases:
                 refunds = [each for each in payment.refunds if _is_uuid(each.ours)]
                 shown = [each.ours for each in refunds]
                 if shown:
-                    await connection.execute(self._sql["refunds_made"], bought.id, shown, [each.id for each in refunds])
+                    at_stripe = [each.id for each in refunds], [each.counts for each in refunds]
+                    await connection.execute(self._sql["refunds_shown"], bought.id, shown, *at_stripe)
                 promised = await connection.fetchval(self._sql["promised"], bought.id, shown)
                 facts = facts_of(
                     payment, locked.order, tax_cents=tax_cents, promised_cents=promised, freeze=self._freeze
@@ -305,10 +306,6 @@ class Purchases:
         known = (asked.id, asked.changed_at, timedelta(seconds=lease_s))
         with outages():
             return await self._pool.fetchval(self._sql["claim_refund"], *known) is not None
-
-    async def refund_made(self, asked: AskedRefund, stripe_id: str) -> None:
-        with outages():
-            await self._pool.execute(self._sql["refunds_made"], asked.purchase_id, [asked.id], [stripe_id])
 
     async def customer(self, account_id: str) -> str | None:
         """The account's customer at Stripe, if there is one."""

@@ -97,11 +97,15 @@ WHERE id = $1::uuid AND state = 'requested' AND changed_at = $2
   AND (changed_at = created_at OR changed_at < now() - $3::interval)
 RETURNING id
 
--- name: refunds_made
--- What Stripe shows is made, whatever was thought of it.
-UPDATE refund SET state = 'made', stripe_id = shown.stripe_id, answer = '', changed_at = now()
-FROM unnest($2::uuid[], $3::text[]) AS shown (id, stripe_id)
-WHERE refund.id = shown.id AND purchase_id = $1::uuid AND state <> 'made'
+-- name: refunds_shown
+-- What Stripe shows is made, whatever was thought of it; and what failed there, after all, is not.
+UPDATE refund SET state = shown.state, stripe_id = shown.stripe_id, changed_at = now(),
+       answer = CASE shown.state WHEN 'made' THEN '' ELSE 'the bank sent the money back' END
+FROM (
+    SELECT id, stripe_id, CASE WHEN counts THEN 'made' ELSE 'refused' END AS state
+    FROM unnest($2::uuid[], $3::text[], $4::boolean[]) AS of_stripe (id, stripe_id, counts)
+) AS shown
+WHERE refund.id = shown.id AND purchase_id = $1::uuid AND refund.state <> shown.state
 
 -- name: refund_refused
 UPDATE refund SET state = 'refused', answer = $2, changed_at = now() WHERE id = $1::uuid AND state = 'requested'

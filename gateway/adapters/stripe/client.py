@@ -30,7 +30,7 @@ from gateway.adapters.stripe.objects import (
     told,
 )
 from gateway.core.accounting.payouts import Payout
-from gateway.core.accounting.topups import DISPUTES_THAT_RELEASE, Payment, Refund
+from gateway.core.accounting.topups import DISPUTES_THAT_RELEASE, Payment
 
 PAGE = 100
 
@@ -178,12 +178,10 @@ class Stripe:
                     return read_charged(intent)
         return None
 
-    async def create_refund(self, intent_id: str, cents: int, refund_id: str) -> Refund:
+    async def create_refund(self, intent_id: str, cents: int, refund_id: str) -> None:
         params: Any = {"payment_intent": intent_id, "amount": cents, "metadata": {"refund_id": refund_id}}
         with _errors():
-            return read_refund(
-                await self._client.refunds.create_async(params, {"idempotency_key": f"refund-{refund_id}"})
-            )
+            await self._client.refunds.create_async(params, {"idempotency_key": f"refund-{refund_id}"})
 
     async def dispute(self, dispute_id: str) -> Cause:
         """A dispute: open as long as the bank has not decided for us, an inquiry too. A lost one stays open."""

@@ -50,6 +50,11 @@ class Refund(msgspec.Struct, frozen=True):
     status: str
     ours: str = ""  # the id of our own row, when we asked for it
 
+    @property
+    def counts(self) -> bool:
+        """Whether it gave, or will give, money back. One that failed or was canceled never did."""
+        return self.status in ("succeeded", "pending", "requires_action")
+
 
 class Dispute(msgspec.Struct, frozen=True):
     id: str
@@ -120,8 +125,6 @@ class Mismatch(Exception):
     """What was paid is not what was sold. Nothing is granted; an operator decides."""
 
 
-# Refunds that gave, or will give, money back. One that failed or was canceled never did.
-_REFUNDS_THAT_COUNT = frozenset({"succeeded", "pending", "requires_action"})
 _DISPUTES_OPEN = frozenset({"needs_response", "under_review"})
 # In these the bank has not decided against us, or has decided for us; a lost dispute is left to an operator.
 DISPUTES_THAT_RELEASE = frozenset({"won", "warning_closed", "prevented"})
@@ -141,7 +144,7 @@ def facts_of(payment: Payment, order: Order, *, tax_cents: int, promised_cents: 
         raise Mismatch(f"paid in {payment.currency}, sold in {order.currency}")
     if payment.received_cents != order.amount_cents + tax_cents:
         raise Mismatch(f"paid {payment.received_cents} cents, sold {order.amount_cents} and {tax_cents} of tax")
-    refunded = sum(each.cents for each in payment.refunds if each.status in _REFUNDS_THAT_COUNT)
+    refunded = sum(each.cents for each in payment.refunds if each.counts)
     return Facts(
         received=payment.received_cents,
         tax=tax_cents,
