@@ -2,11 +2,12 @@
 
 from datetime import timedelta
 
+import asyncpg
 import msgspec
 
 from gateway.adapters.postgres.accounts import AccountError
 from gateway.adapters.postgres.audit_log import AuditLog, ChangeRefused, Signature
-from gateway.adapters.postgres.database import Pool, load_queries, outages
+from gateway.adapters.postgres.database import Connection, Pool, load_queries, outages
 from gateway.core.guard.plans import Plans
 from gateway.core.guard.windows import UnknownTimeZone, zone_of
 from gateway.core.money import MicroCredits
@@ -111,6 +112,7 @@ class AccountDesk:
         self._check(change)
         with outages():
             async with self._pool.acquire() as connection, connection.transaction():
+                await self._require_known(connection, change.time_zone)
                 row = await connection.fetchrow(self._sql["lock"], account_id)
                 if row is None:
                     raise AccountError(f"There is no account {account_id!r}.")
@@ -136,6 +138,16 @@ class AccountDesk:
                 zone_of(change.time_zone)
             except UnknownTimeZone as error:
                 raise ChangeRefused(f"{error} They are named like Europe/Berlin.") from error
+
+    async def _require_known(self, connection: Connection, time_zone: str | None) -> None:
+        """Raise `ChangeRefused` for a time zone of this machine alone, such as "localtime"."""
+        if time_zone is not None:
+            try:
+                await connection.fetchval(self._sql["knows_zone"], time_zone)
+            except asyncpg.InvalidParameterValueError as error:
+                raise ChangeRefused(
+                    f"PostgreSQL knows no time zone {time_zone!r}. They are named like Europe/Berlin."
+                ) from error
 
     async def strays(self) -> dict[str, int]:
         """Plans that are configured no longer, and how many accounts are on each: the default's caps hold for them."""

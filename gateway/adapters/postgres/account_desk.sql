@@ -10,6 +10,10 @@ WHERE account_id = $1::uuid AND closed_at IS NULL AND key_id IS NULL AND member_
 -- name: set_status
 UPDATE account SET status = $2, changed_at = clock_timestamp() WHERE id = $1::uuid
 
+-- name: knows_zone
+-- Fails for a time zone that this database does not know: it counts days in it, too.
+SELECT now() AT TIME ZONE $1::text
+
 -- name: set_terms
 -- NULL: as it is.
 UPDATE account SET plan = coalesce($2, plan), priority = coalesce($3, priority), time_zone = coalesce($4, time_zone),
