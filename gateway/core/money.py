@@ -40,6 +40,8 @@ def parse_credits(text: str) -> MicroCredits:
     (5000000000, 1)
     """
     try:
+        if not text.isascii() or "_" in text:  # other scripts' digits, and 1_00, are slips that Decimal would read
+            raise ValueError(text)
         decimal = Decimal(text)  # exact; arithmetic on it would round beyond 28 digits
         is_tiny_or_huge = decimal.is_finite() and abs(decimal.adjusted()) > AMOUNT_DIGITS_MAX
         scaled = Fraction(0 if is_tiny_or_huge else decimal) * UCR_PER_CREDIT

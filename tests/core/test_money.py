@@ -24,6 +24,8 @@ def test_every_amount_prints_and_reads_back_exactly(amount: int) -> None:
         "1.0000000000000000000000000000001",
         "1e-999999999",
         "1e999999999",
+        "1_00",
+        "\uff11\uff10",  # full-width digits
     ],
 )
 def test_what_is_not_an_amount_is_refused(text: str) -> None:
