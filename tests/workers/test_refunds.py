@@ -213,8 +213,8 @@ async def test_refunds_at_once_of_two_purchases_share_what_is_unused(shop: Shop,
     await shop.stack.stores.credits.void(call)
 
 
-async def test_no_money_goes_out_for_what_was_spent_before_admission_knew(shop: Shop, client: StripeClient) -> None:
-    purchase_id = await shop.bought()
+async def refused_at_the_last_moment(shop: Shop, purchase_id: str) -> Settlement:
+    """A refund that is not made, as a call begins once it was found unused; returned is the call's end."""
     calls: list[Settlement] = []
 
     async def unused(account_id: str) -> Unused:
@@ -225,9 +225,15 @@ async def test_no_money_goes_out_for_what_was_spent_before_admission_knew(shop: 
 
     with pytest.raises(RefundRefused, match="used meanwhile"):
         await refunds(shop, unused).create(purchase_id, 1000 * UCR_PER_CREDIT, key="one", signature=SIGNED)
+    return calls[0]
+
+
+async def test_no_money_goes_out_for_what_was_spent_before_admission_knew(shop: Shop, client: StripeClient) -> None:
+    purchase_id = await shop.bought()
+    call = await refused_at_the_last_moment(shop, purchase_id)
     await shop.settle()
     assert (await refunded(client), await shop.available()) == ([], 500 * UCR_PER_CREDIT)
-    await shop.stack.stores.credits.void(calls[0])
+    await shop.stack.stores.credits.void(call)
 
 
 async def test_a_refund_that_is_being_made_is_refused_by_nobody_else(shop: Shop, client: StripeClient) -> None:
@@ -251,16 +257,7 @@ async def test_a_refund_that_is_being_made_is_refused_by_nobody_else(shop: Shop,
 
 async def test_a_refund_that_stripe_shows_is_made_whatever_we_thought(shop: Shop, client: StripeClient) -> None:
     purchase_id = await shop.bought()
-    calls: list[Settlement] = []
-
-    async def unused(account_id: str) -> Unused:
-        found = await shop.parts.unused.of(account_id)
-        if not calls:
-            calls.append(await hold(shop, 4_500))
-        return found
-
-    with pytest.raises(RefundRefused, match="used meanwhile"):
-        await refunds(shop, unused).create(purchase_id, 1000 * UCR_PER_CREDIT, key="one", signature=SIGNED)
+    call = await refused_at_the_last_moment(shop, purchase_id)
     asked = await shop.parts.purchases.refund_by_key(purchase_id, "one")
     assert asked is not None
     await shop.parts.stripe.create_refund(asked.payment_intent_id, asked.cents, asked.id)  # one that was very late
@@ -268,7 +265,7 @@ async def test_a_refund_that_stripe_shows_is_made_whatever_we_thought(shop: Shop
     asked = await shop.parts.purchases.refund_by_key(purchase_id, "one")
     assert asked is not None
     assert (asked.state, asked.answer, await refunded(client)) == ("made", "", [100])
-    await shop.stack.stores.credits.void(calls[0])
+    await shop.stack.stores.credits.void(call)
 
 
 async def test_promotional_credit_is_not_turned_into_money(shop: Shop, client: StripeClient) -> None:
