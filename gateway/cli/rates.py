@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from gateway.cli.books import day_of
 from gateway.cli.output import AsJson, show, table
 from gateway.cli.target import CommandFailed, ConfigFile, Data, state_of
 from gateway.config import Config, ConfigError, load
@@ -116,17 +117,16 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Build a rate card from the provider's dated prices, offline. It makes a file, and asks no running Tollgate."""
-    from gateway.adapters.openai.rate_build import RateBuildError, build_card
+    from gateway.adapters.openai.rate_build import build_card
 
     facts = (shipped("config") / "models.toml").read_text(encoding="utf-8")
     overrides = dict(_override(text) for text in override or [])
+    on_date = day_of("--date", date) if date else datetime.now(UTC).date()
     try:
-        on_date = datetime.strptime(date, "%Y-%m-%d").date() if date else datetime.now(UTC).date()  # noqa: DTZ007
         text = build_card(_decimal("--markup", markup), overrides, on_date, facts)
-    except (RateBuildError, ValueError) as error:
+        card = load_card(text, out.stem if out is not None else f"{on_date}-openai")
+    except ValueError as error:
         raise CommandFailed(str(error)) from error
-    name = out.stem if out is not None else f"{on_date}-openai"
-    card = load_card(text, name)
     if out is not None:
         _write_new(out, text)
     values = {"version": card.version, "models": len(card.rows), "effective_from": str(card.effective_from)}

@@ -136,6 +136,14 @@ def test_a_built_card_is_checked_by_its_path_and_takes_its_place_by_its_day(tmp_
     assert json.loads(shown.stdout)["rate_card"][0] == "a"
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(("--markup", "1e400"), "markup: must be"), (("--markup", "x"), "not a number"), (("--date", "x"), "not a day")],
+)
+def test_a_card_that_no_gateway_could_read_is_not_built(given: tuple[str, str], said: str) -> None:
+    assert said in one_line(1, "rates", "build", *given)
+
+
 def test_a_card_that_disagrees_with_itself_is_named_with_its_mistake(tmp_path: Path) -> None:
     path = tmp_path / "2026-01-01-odd.toml"
     tollgate("rates", "build", "--date", "2026-01-01", "--out", str(path))
