@@ -15,6 +15,7 @@ class PaymentCauses:
         self._pool = pool
         self._notices = notices
         self._sql = load_queries("payment_causes")
+        self._reviews_sql = load_queries("reviews")
 
     async def follow(self, account_id: str, cause: Cause, *, reviews: bool) -> None:
         """Bring the account to where `cause`, a present fact about one of its payments, wants it.
@@ -27,6 +28,7 @@ class PaymentCauses:
                 if cause.is_open and cause.kind == "dispute":
                     await self._tell_operators(connection, account_id, cause)
                 if reviews:
+                    await connection.execute(self._reviews_sql["lock_account"], account_id)
                     await (self._open if cause.is_open else self._close)(connection, account_id, cause)
 
     async def _open(self, connection: Connection, account_id: str, cause: Cause) -> None:

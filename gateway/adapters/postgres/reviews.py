@@ -51,6 +51,7 @@ class Reviews:
         row = (subject.account_id, subject.member_id, subject.key_id, verdict.text(), figures)
         with outages():
             async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(self._sql["lock_account"], subject.account_id)
                 reference: str | None = await connection.fetchval(self._sql["open"], *row)
                 if reference is not None:
                     await self._tell(connection, subject, verdict, reference)
@@ -111,6 +112,7 @@ class Reviews:
         before = await self.find(reference)
         with outages():
             async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(self._sql["lock_account"], before.account_id)
                 row = await connection.fetchrow(self._sql["close"], reference, signature.author, signature.reason)
                 if row is None:
                     raise ReviewError(f"Review {reference} is over already.")

@@ -1,5 +1,9 @@
 -- Reviews: why an account, one member or one key is not served until an operator has looked.
 
+-- name: lock_account
+-- An account's reviews begin and end one at a time: which others keep it must be seen as it is.
+SELECT FROM account WHERE id = $1::uuid FOR NO KEY UPDATE
+
 -- name: open
 -- $1 account, $2 member, $3 key, $4 reason, $5 figures. Nothing happens if the same is in review already. Only an account
 -- that is served is taken out of service; the review remembers whether it was the one. A member's or key's review is
