@@ -78,6 +78,7 @@ def test_an_origin_may_end_in_a_slash() -> None:
         ('upstream_url = "https://api.openai.com:99999"', "upstream_url: Port out of range"),
         ('database_url = "mysql://localhost/x"', "must start with postgresql://"),
         ('database_url = "postgresql://localhost:x/y"', "database_url: Port could not be"),
+        ('[stripe]\nreturn_url = ""', "return_url: "),
         ('redis_url = "localhost:6379"', "must start with redis://"),
         ('log_level = "loud"', "log_level:"),
     ],

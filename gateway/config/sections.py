@@ -286,7 +286,7 @@ class Stripe(Section):
     timeout_ms: int = Positive
     retries_max: int = Field(ge=0, le=5)
     signature_tolerance_s: int = Positive
-    return_url: str
+    return_url: str = Field(min_length=1)
     automatic_tax: bool
     tax_ids: bool
     invoices: bool

@@ -10,8 +10,9 @@ import pytest
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.core.guard.flags import PURCHASE, Scope
 from gateway.core.money import AMOUNT_UCR_MAX, UCR_PER_CREDIT
-from tests.proxy.stack import CREDITS
-from tests.shop import Shop
+from gateway.sandbox.openai import SimulatedOpenAI
+from tests.proxy.stack import CREDITS, Running
+from tests.shop import Shop, open_shop
 
 
 async def test_a_paid_package_can_be_spent_and_is_balanced_in_the_books(shop: Shop) -> None:
@@ -165,6 +166,16 @@ async def test_an_unpaid_page_ends_as_expired_and_a_debit_counts_when_it_arrives
     await shop.settle()
     assert [each["state"] for each in (await shop.ask("GET", "/api/purchases"))[1]["data"]] == ["expired"]
     assert await shop.available() == CREDITS * UCR_PER_CREDIT
+
+
+async def test_who_paid_comes_back_to_the_operators_page_with_their_purchase(
+    running: Running, openai: SimulatedOpenAI
+) -> None:
+    async with open_shop(running, openai, return_url="https://shop.example/?page=credits") as shop:
+        told = await shop.buy()
+        session = shop.simulated.order("checkout_sessions/pay", told["checkoutUrl"].rpartition("/")[2])
+        assert session["success_url"] == f"https://shop.example/?page=credits&purchase={told['id']}"
+        await shop.settle()
 
 
 async def test_the_portal_is_the_accounts_own(shop: Shop) -> None:

@@ -96,6 +96,7 @@ class Stripe:
         intent: dict[str, Any] = {"metadata": metadata, "description": sale.name}
         if sale.saves_card:
             intent["setup_future_usage"] = "off_session"
+        joint = "&" if "?" in settings.return_url else "?"
         price = {
             "currency": sale.currency,
             "unit_amount": sale.cents,
@@ -109,7 +110,7 @@ class Stripe:
             "metadata": metadata,
             "payment_intent_data": intent,
             "line_items": [{"quantity": 1, "price_data": price}],
-            "success_url": f"{settings.return_url}?purchase={sale.purchase_id}",
+            "success_url": f"{settings.return_url}{joint}purchase={sale.purchase_id}",
             "cancel_url": settings.return_url,
             "adaptive_pricing": {"enabled": False},  # or Stripe may sell in another currency than we do
             "invoice_creation": {"enabled": settings.invoices},
