@@ -110,3 +110,12 @@ def test_unlimited_models_are_all_of_them_and_not_one_of_that_name(desk: Desk) -
     assert (lifted["caps"]["models_allowed"], lifted["caps"]["models_denied"]) == (["*"], [])
     (again,) = desk.json("caps", "set", "Acme", "--models", "inherit", "--deny-models", "inherit")
     assert again["caps"] == inherited["caps"]
+
+
+def test_caps_are_set_while_redis_is_away_and_what_is_used_is_not_told(desk: Desk, database_url: str) -> None:
+    desk.json("accounts", "create", "Acme")
+    without_redis = Desk(database_url, "redis://127.0.0.1:9/0")
+    (set_now,) = without_redis.json("caps", "set", "Acme", "--day", "5")
+    assert (set_now["caps"]["day"], set_now["used"]["day"]) == (5_000_000, None)
+    (shown,) = desk.json("caps", "show", "Acme")
+    assert shown["caps"]["day"] == 5_000_000

@@ -97,6 +97,10 @@ class CapDesk:
                 )
         return after
 
+    async def standing_unused(self, who: Capped) -> Standing:
+        """What holds for `who`, without what is used of it: for when nobody can say."""
+        return Standing(who, await self._holding(who), self._windows(who), Used(None, None, None))
+
     async def standing(self, who: Capped) -> list[Standing]:
         """What holds for `who` and, of an account, for each of its members and keys that has caps of its own."""
         standings = [await self._standing(who)]
@@ -109,15 +113,20 @@ class CapDesk:
         return standings
 
     async def _standing(self, who: Capped) -> Standing:
-        caps, windows = await self._own(who.level, who.id), windows_at(self._now_ms(), who.time_zone)
-        if who.level == "account":
-            caps = caps.over((await self._own("plan", who.plan)).over(self._plans.caps(who.plan)))
-        elif who.level == "plan":
-            caps = caps.over(self._plans.caps(who.id))
-        used = Used(None, None, None)
+        caps, windows, used = await self._holding(who), self._windows(who), Used(None, None, None)
         if who.account_id is not None:
             used = await self._used(Holder(who.account_id, who.level, who.id), windows, caps)
         return Standing(who, caps, windows, used)
+
+    async def _holding(self, who: Capped) -> Caps:
+        """Their own caps, with those that they inherit."""
+        caps = await self._own(who.level, who.id)
+        if who.level == "account":
+            return caps.over((await self._own("plan", who.plan)).over(self._plans.caps(who.plan)))
+        return caps.over(self._plans.caps(who.id)) if who.level == "plan" else caps
+
+    def _windows(self, who: Capped) -> Windows:
+        return windows_at(self._now_ms(), who.time_zone)
 
     async def _used(self, holder: Holder, windows: Windows, caps: Caps) -> Used:
         """What Redis counts; and of a window in which no call was counted yet, what Postgres has charged."""
