@@ -10,6 +10,7 @@ import pytest
 from stripe import StripeClient
 
 from gateway.adapters.postgres.audit_log import Signature
+from gateway.adapters.stripe.client import Sale
 from gateway.app.stripe import StripeParts
 from gateway.core.accounting.recharge import DECLINES_A_DAY_MAX
 from gateway.core.guard.flags import PURCHASE, Scope
@@ -140,6 +141,23 @@ async def test_a_month_has_a_maximum(shop: Shop, client: StripeClient) -> None:
     for _ in range(4):
         await recharge(shop)
     assert await charges(client) == [(1000, "succeeded"), (1000, "succeeded")]
+
+
+async def test_a_charge_that_lands_after_its_attempt_was_given_up_counts_in_its_month(
+    shop: Shop, client: StripeClient
+) -> None:
+    await agree(shop, thresholdCredits=1_000_000, monthCentsMax=1500)
+    recharges = shop.parts.recharges
+    (watched,) = await recharges.watched()
+    attempt = await recharges.begin(watched, "usd", is_live=False)
+    assert attempt is not None
+    await recharges.drop(attempt, "Stripe never heard of it")
+    sale = Sale(attempt.purchase_id, shop.account.id, attempt.customer_id, "late", 1000, "usd", saves_card=False)
+    await shop.parts.stripe.charge_card(sale, attempt.card_id)
+    await shop.settle()
+    await recharge(shop)
+    assert await charges(client) == [(1000, "succeeded")]
+    assert await recharges.month_cents(shop.account.id) == 1000
 
 
 @pytest.mark.parametrize(("seconds", "counted"), [(-1, 0), (1, 1000)])

@@ -64,14 +64,15 @@ SELECT coalesce((SELECT sum(amount) FROM credit_outbox WHERE account_id = $1::uu
 
 -- name: month_cents
 -- Of this month in the account's time zone, one apart. What is under way counts in whichever month it is; what was paid,
--- in the month in which it was: an attempt may be made on one side of midnight, and its charge on the other.
+-- in the month in which it was: an attempt may be made on one side of midnight, and its charge on the other. What was paid
+-- is the purchase's to say: a charge may land when its attempt was given up already.
 SELECT coalesce(sum(purchase.amount_cents), 0)::bigint
 FROM recharge_attempt AS attempt
 JOIN purchase ON purchase.id = attempt.purchase_id
 JOIN account ON account.id = attempt.account_id
 WHERE attempt.account_id = $1::uuid AND attempt.purchase_id <> $2::uuid
   AND (attempt.state = 'open'
-       OR attempt.state = 'paid' AND purchase.paid_at >=
+       OR purchase.state = 'paid' AND purchase.paid_at >=
           date_trunc('month', now() AT TIME ZONE account.time_zone) AT TIME ZONE account.time_zone)
 
 -- name: drop
