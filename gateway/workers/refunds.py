@@ -20,11 +20,12 @@ from gateway.adapters.postgres.purchases import (
     RefusedRefund,
     Unused,
 )
+from gateway.adapters.redis.link import RedisScriptError
 from gateway.adapters.stripe.client import Stripe, StripeRefused, StripeUnavailable
-from gateway.core.accounting.topups import PurchaseState, cents_for
+from gateway.core.accounting.topups import Mismatch, PurchaseState, cents_for
 from gateway.core.money import MicroCredits, format_dollars
 from gateway.loops import OUTAGES
-from gateway.workers.payments import Payments
+from gateway.workers.payments import UNBOOKABLE, Payments
 
 log = structlog.get_logger(__name__)
 
@@ -115,8 +116,11 @@ class Refunds:
         for asked in await self._purchases.refunds_waiting(WAITING_S):
             try:
                 await self._find_or_make(asked)
-            except (*OUTAGES, RefundRefused, StripeRefused, StripeUnavailable) as error:
+            except (*OUTAGES, RefundRefused, StripeUnavailable) as error:
                 log.warning("a refund is not made", refund_id=asked.id, error=str(error))
+            except (Mismatch, RedisScriptError, StripeRefused, *UNBOOKABLE) as error:  # nobody else's waits behind it
+                log.error("a refund cannot be made", refund_id=asked.id, error=repr(error))
+                await self._purchases.postpone_refund(asked)
         return 0
 
     async def _find_or_make(self, asked: AskedRefund) -> None:

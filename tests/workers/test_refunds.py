@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from stripe import StripeClient
 
+from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.adapters.postgres.purchases import RefundTooLarge, Unused
 from gateway.core.holds import Hold, Settlement
 from gateway.core.money import UCR_PER_CREDIT
@@ -289,3 +290,44 @@ async def test_a_key_stands_for_one_amount(shop: Shop, client: StripeClient) -> 
     with pytest.raises(RefundRefused, match=r"\$1\.00 already"):
         await create(shop, purchase_id, 2000)
     assert await refunded(client) == [100]
+
+
+async def asked_and_waiting(shop: Shop, key: str) -> str:
+    """A purchase with a refund of $1 that was promised and not made yet, an hour ago."""
+    purchase_id = await shop.bought(key=key)
+
+    async def unused(account_id: str) -> Unused:
+        if await shop.parts.purchases.refund_by_key(purchase_id, "one"):
+            raise LedgerUnavailable("away")
+        return await shop.parts.unused.of(account_id)
+
+    asked = await refunds(shop, unused).create(purchase_id, 1000 * UCR_PER_CREDIT, key="one", signature=SIGNED)
+    assert asked.state == "requested"
+    await shop.stack.stores.pool.execute("UPDATE refund SET changed_at = now() - interval '1 hour'")
+    return purchase_id
+
+
+@pytest.mark.parametrize("because", ["Stripe does not have its payment", "its payment is not what was sold"])
+async def test_refunds_that_cannot_be_made_keep_no_other_from_being_made(
+    shop: Shop, client: StripeClient, because: str
+) -> None:
+    broken = await asked_and_waiting(shop, "broken")
+    good = await asked_and_waiting(shop, "good")
+    pool = shop.stack.stores.pool
+    if because == "its payment is not what was sold":
+        await pool.execute("UPDATE purchase SET currency = 'eur' WHERE id = $1::uuid", broken)
+    else:
+        await pool.execute("UPDATE purchase SET payment_intent_id = 'pi_gone' WHERE id = $1::uuid", broken)
+    for number in range(25):
+        row = (new_id(), broken, f"more {number}")
+        await pool.execute(
+            "INSERT INTO refund (id, purchase_id, idempotency_key, cents, reason, changed_at)"
+            " VALUES ($1::uuid, $2::uuid, $3, 1, 'a test', now() - interval '2 hours')",
+            *row,
+        )
+
+    for _ in range(2):
+        await shop.parts.refunds.step()
+
+    asked = await shop.parts.purchases.refund_by_key(good, "one")
+    assert (asked and asked.state, 100 in await refunded(client)) == ("made", True)

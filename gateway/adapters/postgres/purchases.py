@@ -307,6 +307,11 @@ class Purchases:
         with outages():
             return await self._pool.fetchval(self._sql["claim_refund"], *known) is not None
 
+    async def postpone_refund(self, asked: AskedRefund) -> None:
+        """Have others looked at before it."""
+        with outages():
+            await self._pool.execute(self._sql["postpone_refund"], asked.id)
+
     async def customer(self, account_id: str) -> str | None:
         """The account's customer at Stripe, if there is one."""
         with outages():

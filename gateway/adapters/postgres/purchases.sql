@@ -107,5 +107,8 @@ FROM (
 ) AS shown
 WHERE refund.id = shown.id AND purchase_id = $1::uuid AND refund.state <> shown.state
 
+-- name: postpone_refund
+UPDATE refund SET changed_at = now() WHERE id = $1::uuid AND state = 'requested'
+
 -- name: refund_refused
 UPDATE refund SET state = 'refused', answer = $2, changed_at = now() WHERE id = $1::uuid AND state = 'requested'
