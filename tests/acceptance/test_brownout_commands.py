@@ -8,10 +8,8 @@ from gateway.adapters.redis.scripts import Scripts
 from gateway.core.guard.breaker import Breaker, Cause, Counts, State
 from gateway.core.guard.shared_breaker import Report
 from gateway.resources import shipped
-from tests.acceptance.test_flags import Desk, desk
+from tests.commands import Desk
 from tests.core.fleet import POLICY
-
-__all__ = ["desk"]
 
 
 def test_a_brownout_is_set_shown_and_cleared_and_the_log_tells_of_it(desk: Desk) -> None:

@@ -1,46 +1,8 @@
 """`tollgate flags` and `tollgate audit-log`, as an operator types them."""
 
-import json
-from typing import Any
-
 import pytest
 
-from tests.commands import tollgate
-
-COLUMNS_MAX = 100
-
-
-class Desk:
-    """Commands against fresh stores."""
-
-    def __init__(self, database_url: str, redis_url: str) -> None:
-        self._env = {"TOLLGATE_DATABASE_URL": database_url, "TOLLGATE_REDIS_URL": redis_url, "COLUMNS": "100"}
-
-    def json(self, *arguments: str) -> Any:
-        done = tollgate(*arguments, "--json", env=self._env)
-        assert (done.returncode, "tollgate:" in done.stderr) == (0, False), (
-            done.stderr
-        )  # without workers, Redis is cold
-        return json.loads(done.stdout)
-
-    def text(self, *arguments: str) -> str:
-        done = tollgate(*arguments, env=self._env)
-        assert (done.returncode, "tollgate:" in done.stderr) == (0, False), (
-            done.stderr
-        )  # without workers, Redis is cold
-        assert max(map(len, done.stdout.splitlines())) <= COLUMNS_MAX, done.stdout
-        return done.stdout
-
-    def refused(self, *arguments: str) -> str:
-        done = tollgate(*arguments, env=self._env)
-        assert done.returncode != 0
-        assert done.stderr.count("\n") == 1, done.stderr
-        return done.stderr
-
-
-@pytest.fixture
-def desk(database_url: str, redis_url: str) -> Desk:
-    return Desk(database_url, redis_url)
+from tests.commands import Desk
 
 
 def test_a_flag_is_set_listed_and_cleared_and_the_log_tells_of_it(desk: Desk) -> None:

@@ -2,9 +2,7 @@
 
 import pytest
 
-from tests.acceptance.test_flags import Desk, desk
-
-__all__ = ["desk"]
+from tests.commands import Desk
 
 
 def test_a_large_correction_takes_two_people(desk: Desk) -> None:

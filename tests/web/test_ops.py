@@ -2,55 +2,17 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
-import aiohttp
 import pytest
 
-from gateway.adapters.postgres.audit_log import Signature
-from gateway.app.ops import operations_of, ops_routes
+from gateway.app.ops import operations_of
 from gateway.core.access.operators import Role
-from gateway.web.metrics import registry
-from gateway.web.ops.listener import exposition, listen, ops_app
-from tests.proxy.stack import Stack
+from tests.web.operators import Desk
 
-BOSS = Signature("boss", "new here")
 FLAG = {"name": "maintenance", "value": True, "reason": "database upgrade"}
 UNKNOWN = "0197a3c2-0000-7000-8000-000000000001"
-
-
-class Desk:
-    def __init__(self, stack: Stack, url: str, session: aiohttp.ClientSession) -> None:
-        self.stack = stack
-        self.url = url
-        self._session = session
-        self._keys: dict[str, str] = {}
-
-    async def ask(self, method: str, path: str, body: Any = None, *, by: str = "ann") -> tuple[int, Any]:
-        """`by`: "ann" and "bob" are operators, "eve" a viewer, "boss" an admin, others nobody."""
-        roles = {"ann": Role.OPERATOR, "bob": Role.OPERATOR, "eve": Role.VIEWER, "boss": Role.ADMIN}
-        if by in roles and by not in self._keys:
-            self._keys[by], _ = await self.stack.stores.ops_keys.create(by, roles[by], BOSS)
-        headers = {"Authorization": f"Bearer {self._keys.get(by, by)}"}
-        async with self._session.request(method, f"{self.url}{path}", json=body, headers=headers) as reply:
-            return reply.status, await reply.json()
-
-    async def log(self) -> list[Any]:
-        _, page = await self.ask("GET", "/ops/audit-log?limit=1000", by="eve")
-        return [line for line in page["data"] if line["author"] in self._keys and line["action"] != "ops_key.create"]
-
-
-@pytest.fixture
-async def desk(stack: Stack) -> AsyncIterator[Desk]:
-    app = ops_app(
-        stack.gateway.readiness, exposition(registry(stack.gateway.metrics)), ops_routes(stack.config, stack.stores)
-    )
-    runner, url = await listen(app, "127.0.0.1", 0)
-    async with aiohttp.ClientSession() as session:
-        yield Desk(stack, url, session)
-    await runner.cleanup()
 
 
 @pytest.mark.parametrize("by", ["", "nonsense", "sk-ops-" + "A" * 43])

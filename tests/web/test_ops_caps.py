@@ -11,9 +11,7 @@ from gateway.core.guard.caps import UNLIMITED, Caps, Excess
 from gateway.core.money import UCR_PER_CREDIT
 from tests.proxy.stack import Stack, until
 from tests.proxy.test_breakers import code_of
-from tests.web.test_ops import Desk, desk
-
-__all__ = ["desk"]
+from tests.web.operators import Desk
 
 
 def asked(**caps: Any) -> dict[str, Any]:

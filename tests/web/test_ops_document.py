@@ -7,12 +7,10 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, ignored_auth, response_schema_conformance
 
 from gateway.adapters.postgres.audit_log import Signature
-from gateway.app.ops import ops_routes
 from gateway.core.access.operators import Role
-from gateway.web.metrics import registry
-from gateway.web.ops.listener import exposition, listen, ops_app
 from tests.proxy.stack import Stack
 from tests.web.fuzz import judged
+from tests.web.operators import operating
 
 CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance, ignored_auth]
 EXAMPLES = 20  # of each operation
@@ -20,12 +18,8 @@ EXAMPLES = 20  # of each operation
 
 @pytest.fixture
 async def url(stack: Stack) -> AsyncIterator[str]:
-    app = ops_app(
-        stack.gateway.readiness, exposition(registry(stack.gateway.metrics)), ops_routes(stack.config, stack.stores)
-    )
-    runner, url = await listen(app, "127.0.0.1", 0)
-    yield url
-    await runner.cleanup()
+    async with operating(stack) as url:
+        yield url
 
 
 # The stack, in another thread, draws random numbers meanwhile.

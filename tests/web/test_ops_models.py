@@ -9,9 +9,7 @@ from gateway.sandbox.openai import SimulatedOpenAI
 from tests.patience import PATIENCE_S
 from tests.proxy.stack import Stack, until
 from tests.proxy.test_breakers import MODEL, behave, code_of
-from tests.web.test_ops import Desk, desk
-
-__all__ = ["desk"]
+from tests.web.operators import Desk
 
 ASKED = {"models": MODEL, "level": 4, "for_s": 60, "reason": "incident 12"}
 

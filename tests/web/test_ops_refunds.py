@@ -6,15 +6,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.adapters.postgres.audit_log import Signature
-from gateway.app.ops import ops_routes
 from gateway.core.access.operators import Role
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI
-from gateway.web.metrics import registry
-from gateway.web.ops.listener import exposition, listen, ops_app
 from tests.proxy.stack import Running
 from tests.shop import Shop, open_shop
+from tests.web.operators import BOSS, operating
 
 ASKED = {"key": "ticket 7", "reason": "asked for", "credits": "1000"}
 
@@ -26,7 +23,7 @@ class Desk:
         self._session = session
 
     async def refund(self, purchase_id: str, body: Any, role: Role = Role.OPERATOR) -> tuple[int, Any]:
-        key, _ = await self.shop.stack.stores.ops_keys.create("ann", role, Signature("boss", "new here"))
+        key, _ = await self.shop.stack.stores.ops_keys.create("ann", role, BOSS)
         where = f"{self._url}/ops/purchases/{purchase_id}/refunds"
         async with self._session.post(where, json=body, headers={"Authorization": f"Bearer {key}"}) as reply:
             told = await reply.json()
@@ -36,14 +33,13 @@ class Desk:
 
 @pytest.fixture
 async def desk(running: Running, openai: SimulatedOpenAI) -> AsyncIterator[Desk]:
-    async with open_shop(running, openai) as shop, aiohttp.ClientSession() as session:
+    async with (
+        open_shop(running, openai) as shop,
+        aiohttp.ClientSession() as session,
+        operating(shop.stack) as url,
+    ):
         shop.account = await shop.stack.new_account("buyer", ucr=0)
-        gateway = shop.stack.gateway
-        routes = ops_routes(shop.stack.config, shop.stack.stores, gateway.stripe)
-        app = ops_app(gateway.readiness, exposition(registry(gateway.metrics)), routes)
-        runner, url = await listen(app, "127.0.0.1", 0)
         yield Desk(shop, url, session)
-        await runner.cleanup()
 
 
 async def test_the_same_key_is_the_same_refund_and_it_is_signed_once(desk: Desk) -> None:

@@ -9,14 +9,12 @@ import jwt
 import pytest
 
 from gateway.adapters.postgres.audit_log import Signature
-from gateway.app.ops import ops_routes
 from gateway.config import ConfigError, load
 from gateway.core.access.operators import Role
 from gateway.sandbox.openai import SimulatedOpenAI
-from gateway.web.metrics import registry
-from gateway.web.ops.listener import exposition, listen, ops_app
 from tests.provider import AUDIENCE, ISSUER, RSA_KEY, Provider, provider
 from tests.proxy.stack import Running, Stack
+from tests.web.operators import operating
 
 OPS = "tollgate-ops"
 FLAG = {"name": "maintenance", "value": True, "reason": "database upgrade"}
@@ -41,12 +39,8 @@ class Desk:
 async def desk(running: Running, openai: SimulatedOpenAI) -> AsyncIterator[Desk]:
     async with provider() as serving:
         given = {"issuer": ISSUER, "audience": OPS, "jwks_url": serving.url, "lifetime_s_max": 3600}
-        async with running(openai.url, operator_identity=given) as stack:
-            routes = ops_routes(stack.config, stack.stores)
-            app = ops_app(stack.gateway.readiness, exposition(registry(stack.gateway.metrics)), routes)
-            runner, url = await listen(app, "127.0.0.1", 0)
+        async with running(openai.url, operator_identity=given) as stack, operating(stack) as url:
             yield Desk(stack, serving, url)
-            await runner.cleanup()
 
 
 def token(*, key: Any = RSA_KEY, lives_s: float = 600, **changed: Any) -> str:
