@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from gateway.adapters.postgres.charges import Charges
+from gateway.adapters.postgres.charges import Charges, Settled
 from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.adapters.redis.counters import Charged, Counters, OutboxAhead
 from gateway.adapters.redis.credits import Credits, ShardCold
@@ -21,7 +21,7 @@ from gateway.core.shards import shard_of
 
 # By then every gateway follows what was set, and most calls that were opened without have ended.
 SETTLED_S = 5.0
-ATTEMPTS_MAX = 3
+ATTEMPTS_MAX = 5
 
 
 class Kept(NamedTuple):
@@ -98,10 +98,15 @@ class CapCounting:
 
     async def _count(self, holder: Holder, windows: Windows, kept: Kept) -> bool:
         """Count a holder; whether that stands, or must be done again: too much may be in it, for a while."""
+        settled: Settled | None = None
         for attempt in range(ATTEMPTS_MAX):
             is_checked = attempt < ATTEMPTS_MAX - 1
             try:
-                charged = await self._charges.of(holder, windows, has_day=kept.has_day, has_month=kept.has_month)
+                if attempt == 1:  # summing up took longer than the outbox stands still
+                    settled = await self._charges.settled(holder, windows, has_month=kept.has_month)
+                charged = await self._charges.of(
+                    holder, windows, has_day=kept.has_day, has_month=kept.has_month, settled=settled
+                )
                 self._credits.adopt(shard_of(holder.account_id), charged.epoch)
             except LedgerUnavailable:
                 # What Postgres has of a window was in Redis' counter before it went away, and is not lowered now, or

@@ -1,11 +1,17 @@
 """Caps as a caller meets them: what is refused, what is clamped, and what it is told."""
 
 import asyncio
+import itertools
 import json
 from typing import Any
 
+from gateway.adapters.counting import CapCounting, Kept
 from gateway.adapters.postgres.audit_log import Signature
-from gateway.core.guard.caps import UNLIMITED
+from gateway.adapters.postgres.charges import Charges, Settled
+from gateway.adapters.redis.counters import Charged
+from gateway.app.sources import now_ms
+from gateway.core.guard.caps import UNLIMITED, Holder
+from gateway.core.guard.windows import Windows
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.patience import PATIENCE_S
@@ -92,6 +98,40 @@ async def test_500_calls_at_once_over_two_gateways_do_not_pass_a_days_cap(stack:
         assert spent <= allowed
         (standing,) = await stack.stores.caps.standing(await stack.stores.caps.find(stack.account.id))
         assert (standing.used.day, standing.used.open_calls) == (spent, 0)
+
+
+class SlowCharges(Charges):
+    """Somebody is posted, and leaves the outbox, while it sums up for the first time."""
+
+    def __init__(self, stack: Stack) -> None:
+        super().__init__(stack.stores.pool)
+        self._stack = stack
+        self.were_settled: list[bool] = []  # whether each sum was made on top of what is settled
+
+    async def of(
+        self, holder: Holder, windows: Windows, *, has_day: bool, has_month: bool, settled: Settled | None = None
+    ) -> Charged:
+        charged = await super().of(holder, windows, has_day=has_day, has_month=has_month, settled=settled)
+        self.were_settled.append(settled is not None)
+        if len(self.were_settled) == 1:
+            assert (await call(self._stack)).status == 200
+            await self._stack.lines()
+        return charged
+
+
+async def test_a_count_that_takes_longer_than_the_outbox_stands_still_is_right_and_stands(stack: Stack) -> None:
+    await cap(stack, day=100 * UCR_PER_CREDIT, month=100 * UCR_PER_CREDIT)
+    assert (await call(stack)).status == 200
+    stores, charges, ticks = stack.stores, SlowCharges(stack), itertools.count(0, 10)
+    counting = CapCounting(
+        charges, stores.credits, stores.counters, batch_max=1, clock=lambda: next(ticks), now_ms=now_ms
+    )
+    counting.settle(Holder(stack.account.id, "account", stack.account.id), Kept("UTC", True, True))
+    assert [await counting.step() for _ in range(2)] == [1, 0]
+    assert charges.were_settled == [False, True]
+    (standing,) = await stores.caps.standing(await stores.caps.find(stack.account.id))
+    spent = sum(line.cost for line in await stack.lines())
+    assert (standing.used.day, standing.used.month) == (spent, spent)
 
 
 async def test_a_key_has_caps_of_its_own(stack: Stack) -> None:

@@ -20,6 +20,16 @@ CROSS JOIN LATERAL (
 ) AS sums
 WHERE shard.id = $1::smallint
 
+-- name: settled
+-- What was charged to a holder until a minute ago, which is final: a row is dated by the beginning of its transaction, and
+-- no posting takes as long. $1 account, $2 level, $3 id, $4 … $7 the request ids as above, $8 when the windows began.
+SELECT now() - interval '1 minute' AS until,
+       coalesce(sum(charged) FILTER (WHERE request_id >= $4::uuid AND request_id < $5::uuid), 0)::bigint AS day,
+       coalesce(sum(charged) FILTER (WHERE request_id >= $6::uuid AND request_id < $7::uuid), 0)::bigint AS month
+FROM call_usage
+WHERE account_id = $1::uuid AND recorded_at >= $8 AND recorded_at < now() - interval '1 minute'
+  AND ($2 = 'account' OR ($2 = 'key' AND key_id = $3) OR ($2 = 'member' AND member_id = $3))
+
 -- name: of_holder
 SELECT level, holder, request, day, month, output_tokens, requests_a_minute, tokens_a_minute, concurrent,
        models_allowed, models_denied, on_output, on_unaffordable
