@@ -73,7 +73,7 @@ class Backfill:
                     payouts += 1
                 elif each.category in OF_OWN_FEES:
                     own_fees += await self._payouts.charge(OwnFee(each.id, -each.net_cents, each.currency))
-            except Mismatch as error:
+            except (Mismatch, StripeRefused, *UNBOOKABLE) as error:
                 log.error("what moved Stripe's balance is not in the books", movement=each.id, reason=str(error))
         return payouts, own_fees
 
@@ -81,8 +81,8 @@ class Backfill:
         """What came since the step before last, so that nothing falls between two."""
         try:
             done = await self.run(int(self._now_s()) - 2 * self._interval_s - LATE_S)
-        except (StripeUnavailable, StripeRefused) as error:
-            log.warning("Stripe's events cannot be listed", error=str(error))
+        except (StripeUnavailable, StripeRefused, *UNBOOKABLE) as error:
+            log.warning("Stripe's events cannot be listed", error=repr(error))
             return 0
         if done.events:
             log.warning("events had not been delivered", events=done.events)

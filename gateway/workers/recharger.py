@@ -14,6 +14,7 @@ import structlog
 
 from gateway.adapters.postgres.purchases import KeyReused, TooManyBegun, TooMuchHeld
 from gateway.adapters.postgres.recharges import Attempt, Recharges, Watched
+from gateway.adapters.redis.link import RedisScriptError
 from gateway.adapters.stripe.client import Sale, Stripe, StripeRefused, StripeUnavailable
 from gateway.adapters.stripe.objects import Charged
 from gateway.core.accounting.recharge import Pause, Reason, Situation, obstacle
@@ -22,7 +23,7 @@ from gateway.core.money import MicroCredits
 from gateway.core.pricing.packages import Packages, custom
 from gateway.loops import OUTAGES
 from gateway.workers.checkout import Checkout
-from gateway.workers.payments import Payments
+from gateway.workers.payments import UNBOOKABLE, Payments
 
 log = structlog.get_logger(__name__)
 
@@ -113,6 +114,8 @@ class Recharger:
             log.warning("a recharge waits", account_id=account_id, error=str(error))
         except Mismatch as error:
             log.error("a recharge is not what was asked for", account_id=account_id, error=str(error))
+        except (RedisScriptError, *UNBOOKABLE) as error:  # this account's trouble, and nobody else's
+            log.error("a recharge cannot be made", account_id=account_id, error=repr(error))
 
     # --- one account -------------------------------------------------------------------------------------------------
 

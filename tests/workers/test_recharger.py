@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 import msgspec
 import pytest
+from aiohttp import web
 from stripe import StripeClient
 
 from gateway.adapters.postgres.audit_log import Signature
@@ -16,6 +17,7 @@ from gateway.core.accounting.recharge import DECLINES_A_DAY_MAX
 from gateway.core.guard.flags import PURCHASE, Scope
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI
+from gateway.web.ops.listener import listen
 from tests.books import OPERATOR
 from tests.patience import PATIENCE_S
 from tests.proxy.stack import Running
@@ -438,3 +440,26 @@ async def test_turning_it_on_again_and_again_does_not_try_a_card_without_end(sho
         await shop.parts.recharger.step()
         await shop.parts.recharger.idle()
     assert len(await charges(client)) == DECLINES_A_DAY_MAX
+
+
+async def test_a_charge_of_no_known_shape_stops_no_worker(shop: Shop) -> None:
+    """It is looked at again later, as one whose answer was lost."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"id": "pi_1", "object": "payment_intent"})
+
+    strange = web.Application()
+    strange.router.add_route("*", "/{path:.*}", answer)
+    runner, url = await listen(strange, "127.0.0.1", 0)
+    config = shop.stack.config
+    elsewhere = config.model_copy(update={"stripe": config.stripe.model_copy(update={"api_url": url})})
+    parts = StripeParts(elsewhere, shop.stack.stores)
+    await agree(shop)
+    for _ in range(2):
+        await recharge(shop, parts)
+        await age(shop)
+    await parts.close()
+    await runner.cleanup()
+
+    await recharge(shop)
+    assert await shop.available() == 15_000 * UCR_PER_CREDIT

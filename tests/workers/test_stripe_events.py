@@ -14,6 +14,7 @@ from openai import APIStatusError
 from stripe import StripeClient
 
 from gateway.adapters.postgres.payouts import Payouts
+from gateway.adapters.stripe.client import Stripe, StripeRefused
 from gateway.adapters.stripe.objects import Told
 from gateway.core.accounting.payouts import Payout
 from gateway.core.accounting.statements import statement_csv
@@ -22,6 +23,7 @@ from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.web.ops.listener import listen
 from gateway.web.statement_pdf import statement_pdf
+from gateway.workers.backfill import Backfill
 from tests.books import OPERATOR, now_ms
 from tests.proxy.stack import CREDITS, Account, Running
 from tests.sandbox.stripe.parties import connected
@@ -389,3 +391,26 @@ async def test_a_payout_in_another_currency_is_left_to_an_operator(shop: Shop) -
     foreign = Payout("po_1", 500, "eur", "paid", is_automatic=True)
     with pytest.raises(Mismatch):
         await Payouts(shop.stack.stores.pool, shop.stack.stores.ledger, now_ms=now_ms).post(foreign)
+
+
+async def test_a_payout_that_stripe_does_not_show_keeps_no_other_from_the_books(shop: Shop) -> None:
+    """Its movement of the balance is listed all the same, and before the older ones."""
+    shop.simulated.set_scenario(suppress=1.0)
+    shop.pay(await shop.buy())
+    shop.simulated.order("payouts/create", even_pending=True)
+    shop.pay(await shop.buy(key="two"))
+    hidden = shop.simulated.order("payouts/create", even_pending=True)["id"]
+
+    class Forgetful(Stripe):
+        async def payout(self, payout_id: str) -> Payout:
+            if payout_id == hidden:
+                raise StripeRefused(f"No such payout: {payout_id!r}", "resource_missing")
+            return await super().payout(payout_id)
+
+    settings, stores = shop.stack.config.stripe, shop.stack.stores
+    stripe = Forgetful(shop.stack.config.stripe_key, api_url=settings.api_url, timeout_s=60.0, retries_max=0)
+    payouts = Payouts(stores.pool, stores.ledger, now_ms=now_ms)
+    backfill = Backfill(shop.parts.inbox, stripe, shop.parts.payments, payouts, now_s=time.time, interval_s=3600)
+    await backfill.step()
+    await stripe.close()
+    assert await bank(shop) == {"bank": 500 - 45, "stripe_clearing": 500 - 45}
