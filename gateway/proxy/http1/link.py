@@ -2,7 +2,8 @@
 
 import asyncio
 import select
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -21,13 +22,13 @@ from gateway.proxy.http1.framing import (
 )
 from gateway.proxy.http1.headers import Headers, survey
 from gateway.proxy.http1.tls import is_end_proven
+from gateway.proxy.http1.upload import PIECE_BYTES, framed, pieces
 
 if TYPE_CHECKING:
     from gateway.proxy.http1.client import Pool
 
 OnInterim = Callable[[int, bytes, Headers], None]  # gets status, reason and the headers that travel on of a 1xx
 
-_JOINED_BYTES_MAX = 64 * 1024
 # For a request to arrive, and for clocks that differ.
 _LEFT_EARLIER_S = 1.0
 # A hang-up (elsewhere than on Linux only POLLHUP, which needs no asking for), or bytes that nobody has asked for.
@@ -50,6 +51,7 @@ class Link(asyncio.Protocol):
         "_idle",
         "_in_head",
         "_interim",
+        "_is_tls",
         "_keep",
         "_loop",
         "_method",
@@ -72,6 +74,7 @@ class Link(asyncio.Protocol):
     )
 
     _transport: asyncio.Transport
+    _is_tls: bool
     _poll: select.poll
 
     def __init__(self, pool: "Pool", loop: asyncio.AbstractEventLoop) -> None:
@@ -123,14 +126,17 @@ class Link(asyncio.Protocol):
         self._since = self._ticker.now
         if body is None:
             self._transport.write(head)
-        elif not isinstance(body, bytes):
-            self._transport.write(head)
-            self._upload = self._loop.create_task(self._send_all(body, length))
-            self._upload.add_done_callback(self._sent)
-        elif len(body) <= _JOINED_BYTES_MAX:
+        elif isinstance(body, bytes) and len(body) <= PIECE_BYTES:
             self._transport.write(head + body)
-        else:
+        elif isinstance(body, bytes) and not self._is_tls:
             self._transport.writelines((head, body))
+        else:
+            self._transport.write(head)
+            if isinstance(body, bytes):
+                # TLS would encrypt all of it at once while others wait, and not say how much of it is still to be sent.
+                length, body = len(body), pieces(body)
+            self._upload = self._loop.create_task(self._send_all(framed(body, length)))
+            self._upload.add_done_callback(self._sent)
         try:
             return await asking
         except asyncio.CancelledError:
@@ -140,26 +146,13 @@ class Link(asyncio.Protocol):
                 asking.exception()  # nobody is left to hear of it
             raise
 
-    async def _send_all(self, body: AsyncIterator[bytes], length: int | None) -> None:
-        sent_bytes = 0
-        async for piece in body:
-            if not piece:
-                continue
-            sent_bytes += len(piece)
-            self._since = self._ticker.now
-            if length is None:
-                self._transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
-            elif sent_bytes > length:
-                break
-            else:
+    async def _send_all(self, body: AsyncGenerator[bytes, None]) -> None:
+        async with aclosing(body):
+            async for piece in body:
+                if self._writable is not None:
+                    await self._writable.wait()
+                self._since = self._ticker.now
                 self._transport.write(piece)
-            if self._writable is not None:
-                await self._writable.wait()
-        if length is None:
-            self._transport.write(b"0\r\n\r\n")
-        elif sent_bytes != length:
-            raise ValueError(f"a body of {length} bytes was announced, and is not")
-        self._since = self._ticker.now
 
     def _sent(self, upload: asyncio.Task[None]) -> None:
         if upload.cancelled():
@@ -197,6 +190,7 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses
         self._transport.set_write_buffer_limits(self._pool.buffers.write_high_water_bytes)
+        self._is_tls = transport.get_extra_info("ssl_object") is not None
         self._poll = select.poll()
         self._poll.register(transport.get_extra_info("socket").fileno(), _NO_LONGER_IDLE)
         self._pool.opened(self)

@@ -100,6 +100,26 @@ async def test_large_bodies_pass_both_ways_on_one_connection(authority: trustme.
         assert pool.connections == len(upstream.resumed) == 1
 
 
+async def test_a_connection_is_not_used_again_behind_a_body_that_upstream_has_not_taken(
+    authority: trustme.CA, ca_file: Path
+) -> None:
+    is_seen, is_gone = asyncio.Event(), asyncio.Event()
+
+    async def answer_and_read_no_more(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab")
+        await is_seen.wait()
+        writer.transport.abort()
+        is_gone.set()
+
+    certificate = authority.issue_cert("localhost")
+    async with tls_upstream(certificate, serve=answer_and_read_no_more) as upstream, pool_to(upstream, ca_file) as pool:
+        assert await post(pool, bytes(1 << 25)) == b"ab"
+        assert pool.idle == 0
+        is_seen.set()
+        await is_gone.wait()
+
+
 @pytest.mark.parametrize("wrong", ["authority", "name", "date"])
 async def test_a_certificate_that_does_not_verify_gets_no_byte_of_a_request(
     authority: trustme.CA, ca_file: Path, wrong: str
