@@ -1,7 +1,6 @@
 """Recovery: after any loss Redis is told anew, and not a micro-credit is counted twice or forgotten."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
@@ -15,14 +14,8 @@ from gateway.core.holds import Flag, Hold, HoldState, Settlement
 from gateway.core.money import MicroCredits
 from gateway.core.shards import SHARD_KEYS, SHARDS, shard_of
 from gateway.resources import shipped
-from tests.books import Books, new_id, settlement
-from tests.books_redis import Desk, open_desk
-
-
-@pytest.fixture
-async def desk(books: Books, redis_url: str) -> AsyncIterator[Desk]:
-    async with open_desk(books, redis_url) as opened:
-        yield opened
+from tests.books import new_id, settlement
+from tests.books_redis import Desk
 
 
 async def require_equal(desk: Desk, account_id: str, balance: int, held: int = 0) -> None:

@@ -22,8 +22,8 @@ from gateway.core.guard.caps import Caps
 from gateway.core.holds import Balance, Hold, Outcome, Settlement
 from gateway.core.money import AMOUNT_UCR_MAX
 from gateway.core.shards import SHARD_KEYS, shard_of
+from tests.lua.capped import desk_with
 from tests.lua.test_admission import account_with, hold
-from tests.lua.test_caps import desk_with
 
 
 def grown(held: Hold, amount: int) -> Hold:

@@ -11,6 +11,8 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from gateway.sandbox.openai import SandboxOpenAISettings, SimulatedOpenAI
+from gateway.sandbox.valkey import EmbeddedRedis
+from tests.proxy.own_redis import OwnStack
 from tests.proxy.stack import UPSTREAM_KEY, Running, Stack, open_stack
 from tests.proxy.wire import ScriptedUpstream
 
@@ -68,3 +70,29 @@ async def scripted(running: Running, upstream: ScriptedUpstream) -> AsyncIterato
     """A stack before a scripted upstream."""
     async with running(upstream.url) as stack:
         yield stack
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[EmbeddedRedis]:
+    """A Redis of this test's own, to be stopped and killed."""
+    store = EmbeddedRedis(tmp_path / "redis", durable=False)
+    await store.start()
+    try:
+        yield store
+    finally:
+        store.kill()
+
+
+@pytest.fixture
+def own(database_url: str, redis: EmbeddedRedis, openai: SimulatedOpenAI, tmp_path: Path, logs: Logs) -> OwnStack:
+    """A stack on that Redis, without a gateway yet; no handler of it fails."""
+    # New calls are refused within 250 ms: so much of them may a command take.
+    timely = {"redis": {"command_timeout_ms": 200}}
+
+    @asynccontextmanager
+    async def own(**sections: dict[str, Any]) -> AsyncIterator[Stack]:
+        async with open_stack(database_url, redis.url, openai.url, tmp_path / "spool", **(timely | sections)) as stack:
+            yield stack
+        assert [entry for entry in logs if entry["event"] == "handler failed"] == []
+
+    return own

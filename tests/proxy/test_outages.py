@@ -2,12 +2,10 @@
 
 import asyncio
 import os
-import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import aclosing, closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -19,50 +17,13 @@ from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.sandbox.valkey import EmbeddedRedis
 from tests.patience import PATIENCE_S
 from tests.proxy.conftest import Logs
+from tests.proxy.own_redis import OwnStack, stopped
 from tests.proxy.prices import CHAT, ask_of, price_of
-from tests.proxy.stack import Stack, open_stack, until
+from tests.proxy.stack import Stack, until
 from tests.proxy.wire import Client, Received, ask, request
 
-# New calls are refused within 250 ms: so much may a command take, and so much the rest.
 REFUSED_S_MAX = 10.0  # it does not hang; the design says 250 ms, but a test shares its machine
-TIMELY = {"redis": {"command_timeout_ms": 200}}
 STREAM = [(b"x-sandbox-scenario", b"tokens=40,rate=80")]
-OwnStack = Callable[..., AbstractAsyncContextManager[Stack]]
-
-
-@pytest.fixture
-async def redis(tmp_path: Path) -> AsyncIterator[EmbeddedRedis]:
-    """A Redis of this test's own, to be stopped and killed."""
-    store = EmbeddedRedis(tmp_path / "redis", durable=False)
-    await store.start()
-    try:
-        yield store
-    finally:
-        store.kill()
-
-
-@pytest.fixture
-def own(database_url: str, redis: EmbeddedRedis, openai: SimulatedOpenAI, tmp_path: Path, logs: Logs) -> OwnStack:
-    """A stack on that Redis, without a gateway yet; in the end its books are right."""
-
-    @asynccontextmanager
-    async def own(**sections: dict[str, Any]) -> AsyncIterator[Stack]:
-        async with open_stack(database_url, redis.url, openai.url, tmp_path / "spool", **(TIMELY | sections)) as stack:
-            yield stack
-        assert [entry for entry in logs if entry["event"] == "handler failed"] == []
-
-    return own
-
-
-@contextmanager
-def stopped(redis: EmbeddedRedis) -> Iterator[None]:
-    """Redis accepts connections, and answers nothing."""
-    assert redis.pid is not None
-    os.kill(redis.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(redis.pid, signal.SIGCONT)
 
 
 async def begin_stream(stack: Stack, client: Client) -> Received:

@@ -12,15 +12,13 @@ from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.sandbox.valkey import EmbeddedRedis
 from tests.patience import PATIENCE_S
 from tests.proxy.conftest import Logs
+from tests.proxy.own_redis import OwnStack, stopped
 from tests.proxy.prices import CHAT
 from tests.proxy.stack import Account, Stack, open_stack, until
 from tests.proxy.test_caps import body
 from tests.proxy.test_leases import SHORT, lapse
-from tests.proxy.test_outages import OwnStack, own, redis, stopped
 from tests.proxy.test_slices import SLICES, account_with, assert_exact, cost_of
 from tests.proxy.wire import Client, request
-
-__all__ = ["own", "redis"]  # fixtures
 
 FIRST_SLICE = SLICES["output_tokens"]
 
