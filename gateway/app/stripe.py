@@ -62,8 +62,10 @@ class StripeParts:
         self.inbox = StripeInbox(stores.pool)
         self._unprocessed: dict[str, int] = {}
         self._oldest_event_s = 0.0
-        self.payments = Payments(self.stripe, self.purchases, stores.notices)
         self.causes = PaymentCauses(stores.pool, stores.notices)
+        self.payments = Payments(
+            self.stripe, self.purchases, stores.notices, self.causes, reviews_disputes=settings.freeze == "account"
+        )
         payouts = Payouts(stores.pool, stores.ledger, now_ms=now_ms)
         self.events = StripeEvents(
             self.inbox,
@@ -74,7 +76,6 @@ class StripeParts:
             payouts,
             at_once_max=settings.events_at_once_max,
             attempts_max=settings.event_attempts_max,
-            reviews_disputes=settings.freeze == "account",
         )
         self.unused = UnusedCredit(
             stores.accounts, CreditOutbox(stores.pool), stores.crediter, stores.credits, stores.recovery

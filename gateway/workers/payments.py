@@ -7,9 +7,10 @@ import asyncpg
 import structlog
 
 from gateway.adapters.postgres.notices import Notices
+from gateway.adapters.postgres.payment_causes import PaymentCauses
 from gateway.adapters.postgres.purchases import NewRefund, Purchase, Purchases, RefusedRefund
 from gateway.adapters.stripe.client import Stripe, StripeUnavailable
-from gateway.adapters.stripe.objects import Session
+from gateway.adapters.stripe.objects import Cause, Session
 from gateway.core.accounting.topups import Mismatch, Payment, PurchaseState, state_of
 from gateway.core.guard.notices import Kind
 from gateway.core.money import format_dollars
@@ -22,10 +23,22 @@ READS_MAX = 5  # of one payment, while others post to its purchase
 
 
 class Payments:
-    def __init__(self, stripe: Stripe, purchases: Purchases, notices: Notices) -> None:
+    """`reviews_disputes`: whether an account is out of service while a payment of its is disputed."""
+
+    def __init__(
+        self,
+        stripe: Stripe,
+        purchases: Purchases,
+        notices: Notices,
+        causes: PaymentCauses,
+        *,
+        reviews_disputes: bool,
+    ) -> None:
         self._stripe = stripe
         self._purchases = purchases
         self._notices = notices
+        self._causes = causes
+        self._reviews_disputes = reviews_disputes
 
     async def look(self, intent_id: str, decided: NewRefund | RefusedRefund | None = None) -> Purchase | None:
         """Bring the books up to date with a payment; returns its purchase, or None if it is none of ours.
@@ -41,9 +54,15 @@ class Payments:
             if bought is None:
                 return None
             if await self._post(bought, payment, reading, decided):
+                await self._follow_disputes(bought, payment)
                 return await self._purchases.find(bought.id)
             bought = await self._purchases.find(bought.id)
         raise StripeUnavailable(f"payment {intent_id} keeps changing")
+
+    async def _follow_disputes(self, bought: Purchase, payment: Payment) -> None:
+        for each in payment.disputes:
+            cause = Cause(each.id, payment.intent_id, each.is_open, "dispute", each.reason, each.cents)
+            await self._causes.follow(bought.account_id, cause, reviews=self._reviews_disputes)
 
     async def look_at_session(self, session_id: str) -> Purchase | None:
         """The same, from the Checkout Session; of an unpaid one its state is noted."""

@@ -41,7 +41,6 @@ class StripeEvents:
         *,
         at_once_max: int,
         attempts_max: int,
-        reviews_disputes: bool,
     ) -> None:
         self._inbox = inbox
         self._stripe = stripe
@@ -51,13 +50,11 @@ class StripeEvents:
         self._payouts = payouts
         self._at_once_max = at_once_max
         self._attempts_max = attempts_max
-        self._reviews_disputes = reviews_disputes
         self.processed_total = 0
         self.retried_total = 0
         self._handlers: dict[Subject, Callable[[Due], Awaitable[str]]] = {
             Subject.SESSION: self._session,
             Subject.PAYMENT: self._payment,
-            Subject.DISPUTE: self._dispute,
             Subject.WARNING: self._warning,
             Subject.REVIEW: self._review,
             Subject.PAYOUT: self._payout,
@@ -122,22 +119,18 @@ class StripeEvents:
     async def _payment(self, event: Due) -> str:
         return "" if event.payment_id and await self._payments.look(event.payment_id) else NOT_OURS
 
-    async def _dispute(self, event: Due) -> str:
-        cause = await self._stripe.dispute(event.object_id)
-        return await self._look_at_account(cause, reviews=self._reviews_disputes)
-
     async def _warning(self, event: Due) -> str:
-        return await self._look_at_account(await self._stripe.warning(event.object_id), reviews=True)
+        return await self._look_at_account(await self._stripe.warning(event.object_id))
 
     async def _review(self, event: Due) -> str:
-        return await self._look_at_account(await self._stripe.review(event.object_id), reviews=True)
+        return await self._look_at_account(await self._stripe.review(event.object_id))
 
-    async def _look_at_account(self, cause: Cause, *, reviews: bool) -> str:
+    async def _look_at_account(self, cause: Cause) -> str:
         bought = await self._payments.look(cause.intent_id) if cause.intent_id else None
         if bought is None:
             return NOT_OURS
-        cents = cause.cents or bought.order.amount_cents
-        await self._causes.follow(bought.account_id, msgspec.structs.replace(cause, cents=cents), reviews=reviews)
+        of_all = msgspec.structs.replace(cause, cents=bought.order.amount_cents)
+        await self._causes.follow(bought.account_id, of_all, reviews=True)
         return ""
 
     async def _payout(self, event: Due) -> str:

@@ -288,7 +288,19 @@ async def test_money_that_comes_back_long_after_and_is_never_told_is_found_by_th
     shop.simulated.order(order, taken)
     assert (await shop.parts.backfill.run(int(time.time()) + 150)).payments == 1
     await shop.handle()
-    assert of_stripe(await shop.available()) == 5_000 * UCR_PER_CREDIT
+    assert (of_stripe(await shop.available()), await status_of(shop)) == (5_000 * UCR_PER_CREDIT, "active")
+
+
+async def test_a_dispute_that_no_event_ever_told_takes_the_account_out_of_service_by_the_backfill(shop: Shop) -> None:
+    charge = await shop.charge_of(await shop.bought())
+    shop.simulated.set_scenario(suppress=1.0)
+    shop.simulated.order("charges/dispute", charge)
+    for _ in range(2):
+        await shop.parts.backfill.run(0)
+        await shop.handle()
+    assert (of_stripe(await shop.available()), await status_of(shop)) == (0, "in_review")
+    told = await shop.stack.stores.pool.fetch("SELECT kind FROM notice WHERE kind = 'dispute'")
+    assert len(told) == 1
 
 
 async def test_what_could_not_be_delivered_is_fetched(shop: Shop) -> None:

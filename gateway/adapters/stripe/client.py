@@ -30,7 +30,7 @@ from gateway.adapters.stripe.objects import (
     told,
 )
 from gateway.core.accounting.payouts import Payout
-from gateway.core.accounting.topups import DISPUTES_THAT_RELEASE, Payment
+from gateway.core.accounting.topups import Payment
 
 PAGE = 100
 
@@ -183,13 +183,6 @@ class Stripe:
         params: Any = {"payment_intent": intent_id, "amount": cents, "metadata": {"refund_id": refund_id}}
         with _errors():
             await self._client.refunds.create_async(params, {"idempotency_key": f"refund-{refund_id}"})
-
-    async def dispute(self, dispute_id: str) -> Cause:
-        """A dispute: open as long as the bank has not decided for us, an inquiry too. A lost one stays open."""
-        with _errors():
-            found = await self._client.disputes.retrieve_async(dispute_id)
-        is_open = found.status not in DISPUTES_THAT_RELEASE
-        return Cause(found.id, id_of(found.payment_intent), is_open, "dispute", found.reason, found.amount)
 
     async def warning(self, warning_id: str) -> Cause:
         """An early fraud warning: closed once its payment was refunded or disputed."""

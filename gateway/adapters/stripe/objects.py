@@ -46,7 +46,7 @@ class Cause(msgspec.Struct, frozen=True):
     is_open: bool
     kind: str
     reason: str
-    cents: int = 0  # 0: all of the payment, which is not told with it
+    cents: int = 0  # 0: Stripe does not say it
 
 
 class BalanceMovement(msgspec.Struct, frozen=True):
@@ -199,7 +199,8 @@ def read_charged(intent: stripe.PaymentIntent) -> Charged:
 
 def read_dispute(found: stripe.Dispute) -> Dispute:
     booked = found.balance_transactions
-    return Dispute(found.id, found.amount, found.status, -sum(b.amount for b in booked), sum(b.fee for b in booked))
+    withdrawn, fee = -sum(each.amount for each in booked), sum(each.fee for each in booked)
+    return Dispute(found.id, found.amount, found.status, withdrawn, fee, found.reason)
 
 
 def metadata_of(found: Any, name: str) -> str:

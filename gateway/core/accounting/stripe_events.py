@@ -9,7 +9,6 @@ from enum import StrEnum
 class Subject(StrEnum):
     SESSION = "session"  # a Checkout Session, and the payment it led to
     PAYMENT = "payment"  # a PaymentIntent with its charge, refunds and disputes
-    DISPUTE = "dispute"  # as a payment; and the account may have to be looked at
     WARNING = "warning"  # an early fraud warning: the account is looked at
     REVIEW = "review"  # Radar's, likewise
     PAYOUT = "payout"  # money that goes to the bank, or comes back from it
@@ -37,8 +36,6 @@ _SUBJECTS = {
         "refund.created",
         "refund.updated",
         "refund.failed",
-    ),
-    Subject.DISPUTE: (
         "charge.dispute.created",
         "charge.dispute.updated",
         "charge.dispute.funds_withdrawn",

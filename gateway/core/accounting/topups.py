@@ -62,6 +62,12 @@ class Dispute(msgspec.Struct, frozen=True):
     status: str
     withdrawn_cents: int = 0  # what left our balance at Stripe, less what came back
     fee_cents: int = 0
+    reason: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the bank has not decided for us, inquiries included. One that is lost is left to an operator."""
+        return self.status not in ("won", "warning_closed", "prevented")
 
 
 class Payment(msgspec.Struct, frozen=True):
@@ -126,8 +132,6 @@ class Mismatch(Exception):
 
 
 _DISPUTES_OPEN = frozenset({"needs_response", "under_review"})
-# In these the bank has not decided against us, or has decided for us; a lost dispute is left to an operator.
-DISPUTES_THAT_RELEASE = frozenset({"won", "warning_closed", "prevented"})
 
 
 def facts_of(payment: Payment, order: Order, *, tax_cents: int, promised_cents: int, freeze: Freeze) -> Facts:
