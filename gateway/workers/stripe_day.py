@@ -23,6 +23,7 @@ from gateway.core.accounting.reconciliation import (
     payment_checks,
 )
 from gateway.core.accounting.topups import Freeze, Mismatch, facts_of
+from gateway.workers.payments import UNBOOKABLE
 
 # A payment may be made before midnight, and its balance transaction written behind it: Stripe takes up to an hour.
 WRITTEN_LATE = timedelta(days=1)
@@ -48,6 +49,8 @@ class StripeDay:
             return await self._checks(of.day)
         except (StripeUnavailable, StripeRefused) as error:
             return (not_checked("payments at Stripe", f"Stripe: {error}", is_outage=True),)
+        except UNBOOKABLE as error:  # no reason to tell nothing of the rest of the day
+            return (not_checked("payments at Stripe", f"Stripe: {error!r}", is_outage=True),)
 
     async def _checks(self, day: date) -> tuple[Check, ...]:
         start, end = day_start(day), day_start(day + timedelta(days=1))

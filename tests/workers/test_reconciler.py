@@ -120,6 +120,14 @@ async def test_missed_days_are_made_up_for_from_the_newest_on_as_far_back_as_is_
     assert source.asked == [TODAY + timedelta(days=days) for days in (3, 2, 1)]
 
 
+async def test_a_day_that_cannot_be_told_keeps_no_earlier_one_from_its_turn(books: Books, source: FakeSource) -> None:
+    source.answer = not_checked("a source", "nobody can tell", is_outage=True)
+    worker = reconciler(books, source, Clock(days=3, hour=4), retry_s=0)
+    for _ in range(4):
+        await worker.step()
+    assert source.asked == [TODAY + timedelta(days=days) for days in (2, 1, 0, 2)]
+
+
 async def test_days_before_the_ledger_began_are_not_reconciled(books: Books, source: FakeSource) -> None:
     assert await reconciler(books, source, Clock(days=0, hour=4)).step() == 0
     assert source.asked == []

@@ -13,6 +13,7 @@ import aiohttp
 import asyncpg
 import msgspec
 import pytest
+from aiohttp import web
 from stripe import StripeClient
 
 from gateway.adapters.postgres.audit import run_audit
@@ -24,6 +25,7 @@ from gateway.core.guard.flags import CHARGING, Scope
 from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.sandbox.stripe import SandboxStripeSettings
+from gateway.web.ops.listener import listen
 from tests.shop import SIGNED, Shop, open_shop, unaudited
 
 TODAY = datetime.now(UTC).date()
@@ -83,6 +85,24 @@ async def test_a_clean_day_agrees_with_everybody(shop: Shop) -> None:
     assert found(seen, OPENAI[1]).expected > 0
     assert found(seen, SHADOW).verdict is Verdict.NOT_CHECKED
     assert [each.model for each in seen.margins] == ["gpt-4o"]
+
+
+async def test_what_stripe_tells_in_no_known_shape_is_not_checked_and_the_rest_of_the_day_is(shop: Shop) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        strange = {"id": "txn_1", "object": "balance_transaction"}
+        return web.json_response({"object": "list", "data": [strange], "has_more": False, "url": "/v1/anything"})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner, url = await listen(app, "127.0.0.1", 0)
+    config = shop.stack.config
+    elsewhere = config.model_copy(update={"stripe": config.stripe.model_copy(update={"api_url": url})})
+    async with open_reconciliation(elsewhere, shop.stack.stores) as reconciliation:
+        seen = await reconciliation.of(TODAY)
+    await runner.cleanup()
+
+    assert [check.name for check in seen.outages] == [STRIPE[0]]
+    assert found(seen, LEDGER[0]).verdict is Verdict.OK
 
 
 async def test_refunds_disputes_and_payouts_of_the_day_agree_too(shop: Shop, client: StripeClient) -> None:

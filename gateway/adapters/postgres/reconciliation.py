@@ -147,7 +147,7 @@ class Reports:
         return KeptReport(msgspec.json.decode(row["report"], type=_Stored).report, row["recorded_at"])
 
     async def due(self, last: date, *, days: int) -> date | None:
-        """The newest of the `days` days up to `last` that has no whole report."""
+        """Of the `days` days up to `last` without a whole report, the one whose turn it is: the newest, at first."""
         first = datetime.combine(last - timedelta(days=days - 1), time())
         with outages():
             found: date | None = await self._pool.fetchval(self._sql["due"], first, datetime.combine(last, time()))

@@ -63,8 +63,10 @@ INSERT INTO reconciliation (day, agrees, report) VALUES ($1, $2, $3::text::jsonb
 SELECT report::text, recorded_at FROM reconciliation WHERE $1::date IS NULL OR day = $1 ORDER BY id DESC LIMIT 1
 
 -- name: due
--- The newest of the days from $1 to $2 on which the ledger was in use, and that has no whole report yet.
-SELECT max(day)::date FROM generate_series($1::timestamp, $2::timestamp, interval '1 day') AS day
+-- Of the days from $1 to $2 on which the ledger was in use, and that have no whole report yet, the one that was not tried
+-- for longest, the newest first: one that nobody can tell of keeps no other waiting.
+SELECT day.day::date FROM generate_series($1::timestamp, $2::timestamp, interval '1 day') AS day
 WHERE NOT EXISTS (
     SELECT FROM reconciliation WHERE reconciliation.day = day.day::date AND (report ->> 'is_whole')::boolean
 ) AND EXISTS (SELECT FROM transfer WHERE recorded_at < (day.day + interval '1 day') AT TIME ZONE 'UTC')
+ORDER BY (SELECT max(id) FROM reconciliation WHERE reconciliation.day = day.day::date) NULLS FIRST, day.day DESC LIMIT 1
