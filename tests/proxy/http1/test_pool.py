@@ -9,17 +9,11 @@ from gateway.proxy.http1.client import (
     Answer,
     AnswerBroken,
     AnswerTooLarge,
-    Pool,
 )
 from tests.patience import PATIENCE_S
-from tests.proxy.http1.wire import always, pool_to, read_head, upstream
+from tests.proxy.http1.wire import always, ask, pool_to, read_head, upstream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab"
-
-
-async def ask(pool: Pool, method: bytes = b"GET", body: bytes | AsyncIterator[bytes] | None = None) -> Answer:
-    async with asyncio.timeout(PATIENCE_S):
-        return await pool.send(method, b"/v1/x?a=%20", [(b"X-A", b"1"), (b"x-a", b"2")], body)
 
 
 async def pumped(answer: Answer) -> bytes:

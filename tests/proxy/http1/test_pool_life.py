@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.proxy.http1.client import (
-    Answer,
     AnswerBroken,
     Buffers,
     ConnectFailed,
@@ -19,14 +18,20 @@ from gateway.proxy.http1.client import (
     Unanswered,
 )
 from tests.patience import PATIENCE_S
-from tests.proxy.http1.wire import always, pool_to, read_head, upstream
+from tests.proxy.http1.wire import Script, always, ask, pool_to, read_head, upstream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab"
 
 
-async def ask(pool: Pool, method: bytes = b"GET", body: bytes | AsyncIterator[bytes] | None = None) -> Answer:
-    async with asyncio.timeout(PATIENCE_S):
-        return await pool.send(method, b"/v1/x?a=%20", [(b"X-A", b"1"), (b"x-a", b"2")], body)
+def dying(requests: list[bytes], second: bytes = b"") -> Script:
+    """Answers the first request of a connection, and the second with so much; then the connection ends."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in (OK, second):
+            requests.append(await read_head(reader))
+            writer.write(answer)
+
+    return script
 
 
 async def test_a_silent_upstream_times_out_before_its_head_and_in_its_body() -> None:
@@ -117,62 +122,37 @@ async def test_what_upstream_said_unasked_just_now_is_no_answer_to_the_next_requ
 
 
 async def test_only_an_idempotent_request_is_sent_again_when_a_used_connection_dies_unanswered() -> None:
-    requests = 0
-
-    async def die_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal requests
-        await read_head(reader)
-        requests += 1
-        writer.write(OK)
-        await read_head(reader)
-        requests += 1
-
-    async with upstream(die_second) as origin, pool_to(origin) as pool:
+    requests: list[bytes] = []
+    async with upstream(dying(requests)) as origin, pool_to(origin) as pool:
         for _ in range(2):
             assert await (await ask(pool)).read(10) == b"ab"
-        assert requests == 3
+        assert len(requests) == 3
         with pytest.raises(Unanswered):
             await ask(pool, b"POST", b"")
-        assert requests == 4
+        assert len(requests) == 4
 
 
 @pytest.mark.parametrize("part", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", OK[:-1]])
 async def test_a_request_of_whose_answer_a_byte_arrived_is_never_sent_again(part: bytes) -> None:
-    requests = 0
-
-    async def die_within_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal requests
-        for answer in (OK, part):
-            await read_head(reader)
-            requests += 1
-            writer.write(answer)
-
-    async with upstream(die_within_second) as origin, pool_to(origin) as pool:
+    requests: list[bytes] = []
+    async with upstream(dying(requests, part)) as origin, pool_to(origin) as pool:
         assert await (await ask(pool)).read(10) == b"ab"
         with pytest.raises(AnswerBroken, match="cut"):
             await (await ask(pool)).read(10)
-    assert requests == 2
+    assert len(requests) == 2
 
 
 async def test_a_body_that_is_iterated_is_never_sent_again() -> None:
-    requests = 0
-
-    async def die_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal requests
-        await read_head(reader)
-        requests += 1
-        writer.write(OK)
-        await read_head(reader)
-        requests += 1
+    requests: list[bytes] = []
 
     async def once() -> AsyncIterator[bytes]:
         yield b"abc"
 
-    async with upstream(die_second) as origin, pool_to(origin) as pool:
+    async with upstream(dying(requests)) as origin, pool_to(origin) as pool:
         await (await ask(pool)).read(10)
         with pytest.raises(Unanswered):
             await ask(pool, b"PUT", once())
-    assert requests == 2
+    assert len(requests) == 2
 
 
 async def test_a_new_connection_that_dies_unanswered_is_not_tried_again() -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import msgspec
 
 from gateway.core.errors import GatewayError
-from gateway.proxy.http1.client import Buffers, Pool, Timeouts
+from gateway.proxy.http1.client import Answer, Buffers, Pool, Timeouts
 from gateway.proxy.http1.headers import encode
 from gateway.proxy.http1.server import Handler, Limits, Request, Server
 from tests.patience import PATIENCE_S
@@ -154,3 +154,8 @@ def refused(answer: bytes) -> tuple[int, str]:
     assert b"\r\nConnection: close" in head
     assert b"\r\nContent-Length: %d\r\n" % len(body) in head + b"\r\n"
     return int(head[9:12]), msgspec.json.decode(body)["error"]["code"]
+
+
+async def ask(pool: Pool, method: bytes = b"GET", body: bytes | AsyncIterator[bytes] | None = None) -> Answer:
+    async with asyncio.timeout(PATIENCE_S):
+        return await pool.send(method, b"/v1/x?a=%20", [(b"X-A", b"1"), (b"x-a", b"2")], body)
