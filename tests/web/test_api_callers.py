@@ -9,9 +9,10 @@ import pytest
 
 from gateway.core.access.key_terms import KeyTerms
 from gateway.core.access.roles import Role
+from gateway.sandbox.openai import SimulatedOpenAI
 from tests.books import OPERATOR
 from tests.patience import PATIENCE_S
-from tests.proxy.stack import CREDITS, Stack
+from tests.proxy.stack import CREDITS, Running, Stack
 from tests.proxy.wire import ask, request
 
 ALL = frozenset({"calls", "read", "buy", "manage"})
@@ -228,6 +229,18 @@ async def test_a_key_of_another_network_reads_nothing_here(stack: Stack) -> None
     for path in ("/api/balance", "/v1/models"):
         status, refused = await told(stack, secret, "GET", path)
         assert (status, refused["error"]["code"]) == (403, "address_not_allowed")
+
+
+@pytest.mark.parametrize("path", ["/api/balance", "/v1/models"])
+async def test_nobody_takes_away_what_a_proxy_says_of_where_they_come_from(
+    running: Running, openai: SimulatedOpenAI, path: str
+) -> None:
+    async with running(openai.url, edge={"trusted_proxies": ["127.0.0.0/8"]}) as stack:
+        secret, _ = await stack.stores.keys.issue(stack.account.id, KeyTerms(networks=("127.0.0.0/8",)))
+        seen = (b"X-Forwarded-For", b"192.0.2.1")
+        for fields in ([seen], [seen, (b"Connection", b"x-forwarded-for")]):
+            got = await ask(stack.address, request(path, secret, fields=fields, method="GET"))
+            assert (got.status, msgspec.json.decode(got.body)["error"]["code"]) == (403, "address_not_allowed")
 
 
 async def test_a_suspended_account_reads_and_a_suspended_member_does_not(stack: Stack) -> None:

@@ -25,6 +25,8 @@ _NOT_FORWARDED = frozenset(
         b"host",
     }
 )
+# What proxies say of a caller: no caller can have it taken away by naming it in Connection.
+_VOUCHED = frozenset({b"x-forwarded-for"})
 _CONNECTION_LENGTH = len(b"connection")
 
 
@@ -45,7 +47,7 @@ def survey(headers: Headers) -> tuple[Fields, Headers]:
         if name not in _NOT_FORWARDED:
             travelling.append(field)
     if b"connection" in fields and (len(fields) != len(headers) or fields[b"connection"] != b"keep-alive"):
-        named = connection_options(headers) - _NOT_FORWARDED
+        named = connection_options(headers) - _NOT_FORWARDED - _VOUCHED
         if named:
             travelling = [field for field in travelling if field[0].lower() not in named]
     return fields, travelling
