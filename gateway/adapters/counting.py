@@ -9,15 +9,20 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import structlog
+
 from gateway.adapters.postgres.charges import Charges, Settled
 from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.adapters.redis.counters import Charged, Counters, OutboxAhead
 from gateway.adapters.redis.credits import Credits, ShardCold
+from gateway.adapters.redis.link import RedisScriptError
 from gateway.core.accounting.posting import Position
 from gateway.core.guard.caps import Holder
 from gateway.core.guard.windows import UTC_NAME, Windows, opened_ms, windows_at
 from gateway.core.holds import Hold
 from gateway.core.shards import shard_of
+
+log = structlog.get_logger(__name__)
 
 # By then every gateway follows what was set, and most calls that were opened without have ended.
 SETTLED_S = 5.0
@@ -69,8 +74,11 @@ class CapCounting:
             due.append((holder, kept))
         for holder, kept in due:
             self.settle(holder, kept)  # it stays due unless all goes well
-            if await self._count(holder, windows_at(self._now_ms(), kept.time_zone), kept):
-                self._due.pop(holder, None)
+            try:
+                if await self._count(holder, windows_at(self._now_ms(), kept.time_zone), kept):
+                    self._due.pop(holder, None)
+            except RedisScriptError as error:  # refused again later, and nobody else's waits behind it
+                log.error("caps cannot be counted", holder=holder.id, account_id=holder.account_id, error=str(error))
         return len(due)
 
     async def count(self, hold: Hold) -> None:

@@ -6,16 +6,21 @@ Redis' counters, which hold what running calls may cost, only say where to look:
 from collections.abc import Callable
 from datetime import timedelta
 
+import structlog
+
 from gateway.adapters.postgres.caps import OVERLAP_S, CapDirectory
 from gateway.adapters.postgres.charges import Charges
 from gateway.adapters.postgres.database import Pool, load_queries, outages
 from gateway.adapters.postgres.notices import Notices
 from gateway.adapters.redis.counters import Counters
+from gateway.adapters.redis.link import RedisScriptError
 from gateway.core.access.callers import Caller
 from gateway.core.guard.caps import UNLIMITED, Caps, Holder, Level, id_of
 from gateway.core.guard.notices import Kind
 from gateway.core.guard.windows import Window, Windows, ends_at, windows_at
 from gateway.core.money import MicroCredits, format_credits
+
+log = structlog.get_logger(__name__)
 
 # Windows that were told of are remembered, so that they are not asked after again; the notices know them for good.
 TOLD_MAX = 100_000
@@ -74,7 +79,11 @@ class CapWatcher:
 
     async def _look(self, holder: Holder, caps: Caps, time_zone: str) -> int:
         windows = windows_at(self._now_ms(), time_zone)
-        used = await self._counters.used(holder, windows)
+        try:
+            used = await self._counters.used(holder, windows)
+        except RedisScriptError as error:  # nobody else's waits behind it
+            log.error("caps cannot be watched", holder=holder.id, account_id=holder.account_id, error=str(error))
+            return 0
         raised = 0
         for window, cap, counted in ((windows.day, caps.day, used.day), (windows.month, caps.month, used.month)):
             if cap is None or cap == UNLIMITED or counted is None or (holder, window.name) in self._told:

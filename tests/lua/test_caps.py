@@ -302,6 +302,25 @@ async def test_after_a_rebuild_counts_are_made_anew_and_restored_holds_are_in_th
     assert await desk.used() == Used(8, None, 0)
 
 
+@pytest.mark.parametrize("line", [b"nothing that a script wrote", b"1 open nobody 1 f many 0 {} {}"])
+async def test_what_nobody_can_read_keeps_no_account_of_its_shard_from_being_counted(
+    credits: Credits, link: RedisLink, line: bytes
+) -> None:
+    desk = await desk_with(credits, link, account=Caps(day=1_000))
+    keys, lost = SHARD_KEYS[desk.shard], str(uuid4())
+    await link.command(b"SET", keys.hold(lost), line)
+    await link.command(b"ZADD", keys.leases, 1, lost)
+    await desk.capture(await desk.reserved(100), 70)
+    (event,) = await link.command(b"XRANGE", keys.outbox, b"-", b"+")
+    broken = [b"{" if name == b"data" else value for name, value in zip([b"", *event[1]], event[1], strict=False)]
+    await link.command(b"XADD", keys.outbox, b"1-2", *broken)
+    await link.command(b"HINCRBY", keys.shard, b"seq", 1)
+
+    await desk.count()
+
+    assert await desk.day() == 140
+
+
 async def test_a_counter_is_let_go_some_days_after_its_window(credits: Credits, link: RedisLink) -> None:
     desk = await desk_with(credits, link, account=Caps(day=1_000, month=1_000))
     key, fields = SHARD_KEYS[desk.shard].caps("account", desk.caller.account_id), set()

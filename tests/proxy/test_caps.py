@@ -13,6 +13,7 @@ from gateway.app.sources import now_ms
 from gateway.core.guard.caps import UNLIMITED, Holder
 from gateway.core.guard.windows import Windows
 from gateway.core.money import UCR_PER_CREDIT
+from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.sandbox.openai import SimulatedOpenAI
 from tests.patience import PATIENCE_S
 from tests.proxy.prices import CHAT
@@ -132,6 +133,27 @@ async def test_a_count_that_takes_longer_than_the_outbox_stands_still_is_right_a
     (standing,) = await stores.caps.standing(await stores.caps.find(stack.account.id))
     spent = sum(line.cost for line in await stack.lines())
     assert (standing.used.day, standing.used.month) == (spent, spent)
+
+
+async def test_counters_that_redis_cannot_read_keep_no_others_from_being_counted_and_watched(stack: Stack) -> None:
+    """They are those of one key here; the account's own are told of all the same."""
+    key, key_id = await stack.stores.keys.issue(stack.account.id)
+    await cap(stack, day=1000 * UCR_PER_CREDIT)
+    assert (await ask(stack.address, request(CHAT, key, body()))).status == 200
+    await cap(stack, day=(await stack.line()).cost)
+    await cap(stack, key_id, day=1000 * UCR_PER_CREDIT)
+    broken = Holder(stack.account.id, "key", key_id)
+    await stack.stores.link.command(b"SET", SHARD_KEYS[shard_of(stack.account.id)].caps("key", key_id), b"no hash")
+    stores, ticks = stack.stores, itertools.count(0, 10)
+    counting = CapCounting(
+        stores.charges, stores.credits, stores.counters, batch_max=2, clock=lambda: next(ticks), now_ms=now_ms
+    )
+    counting.settle(broken, Kept("UTC", True, False))
+    counting.settle(Holder(stack.account.id, "account", stack.account.id), Kept("UTC", True, False))
+
+    assert [await counting.step() for _ in range(2)] == [2, 1]
+    await stack.post()
+    assert await stack.workers.cap_watcher.step() == 1
 
 
 async def test_a_key_has_caps_of_its_own(stack: Stack) -> None:
