@@ -85,7 +85,7 @@ def rotate(
     signature = signed(author, reason)
 
     made = on_stores(target(data, config), lambda stores: stores.keys.rotate(key_id, span, by=signature))
-    _show_secret(as_json, *made, after=f"{key_id} works on for {overlap}.")
+    _show_secret(as_json, *made, after=f"{key_id} works on for {overlap} at most.")
 
 
 @app.command("revoke")
