@@ -161,6 +161,7 @@ async def open_reading(config: Config) -> AsyncIterator[Pool]:
             connections_max=READING_CONNECTIONS_MAX,
             connect_timeout_s=config.database.connect_timeout_ms / 1000,
             command_timeout_s=config.database.command_timeout_ms / 1000,
+            idle_in_transaction_s=0,  # an export goes as fast as it is read
         )
     except (LedgerUnavailable, asyncpg.PostgresError, ValueError) as error:
         raise ConfigError(f"{'replica_url' if is_replica else 'database_url'}: cannot connect: {error}") from error

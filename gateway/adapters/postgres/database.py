@@ -21,6 +21,11 @@ SERVICE_ROLE = "tollgate_service"
 SYSTEM = "00000000-0000-0000-0000-000000000000"
 
 
+# A posting has the time at which its transaction began. One whose process sleeps, stopped or swapped out, is ended by
+# the server before its day and month are closed: see `provider_costs.CLOSING_TIME`.
+IDLE_IN_TRANSACTION_S = 60
+
+
 class LedgerUnavailable(Exception):
     """Postgres cannot be reached or cannot serve now; nothing was changed."""
 
@@ -34,6 +39,7 @@ OUTAGES = (
     asyncpg.InsufficientResourcesError,
     asyncpg.ObjectNotInPrerequisiteStateError,  # the database takes no connections for now
     asyncpg.InvalidAuthorizationSpecificationError,  # nor this login: a password is being rotated
+    asyncpg.IdleInTransactionSessionTimeoutError,  # we slept
     asyncpg.TransactionRollbackError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
@@ -51,8 +57,18 @@ def outages() -> Iterator[None]:
         raise LedgerUnavailable(f"{type(error).__name__}: {error}") from error
 
 
-async def open_pool(url: str, *, connections_max: int, connect_timeout_s: float, command_timeout_s: float) -> Pool:
-    """Open a pool whose connections act as the service's role. It is given at connect time, so a reset keeps it."""
+async def open_pool(
+    url: str,
+    *,
+    connections_max: int,
+    connect_timeout_s: float,
+    command_timeout_s: float,
+    idle_in_transaction_s: int = IDLE_IN_TRANSACTION_S,
+) -> Pool:
+    """Open a pool whose connections act as the service's role. It is given at connect time, so a reset keeps it.
+
+    `idle_in_transaction_s`: how long a transaction may wait for us between two statements; 0: for ever.
+    """
     with outages():
         return await asyncpg.create_pool(
             url,
@@ -60,7 +76,11 @@ async def open_pool(url: str, *, connections_max: int, connect_timeout_s: float,
             max_size=connections_max,
             timeout=connect_timeout_s,
             command_timeout=command_timeout_s,
-            server_settings={"role": SERVICE_ROLE, "application_name": "tollgate"},
+            server_settings={
+                "role": SERVICE_ROLE,
+                "application_name": "tollgate",
+                "idle_in_transaction_session_timeout": f"{idle_in_transaction_s}s",
+            },
         )
 
 
