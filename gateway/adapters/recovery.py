@@ -13,11 +13,12 @@ import structlog
 from gateway.adapters.postgres.database import Connection, LedgerUnavailable, Pool, load_queries, outages
 from gateway.adapters.postgres.ledger import Ledger
 from gateway.adapters.redis.credits import AccountUnloaded, Credits, ShardCold, ShardState
-from gateway.adapters.redis.link import RedisLink
+from gateway.adapters.redis.link import RedisLink, RedisScriptError
 from gateway.adapters.redis.outbox import Outbox
 from gateway.adapters.redis.stored_holds import StoredHold, read_hold
 from gateway.core.accounting.posting import Event, Position
 from gateway.core.holds import Hold, HoldState
+from gateway.core.ids import uuid_of
 from gateway.core.shards import SHARD_KEYS, ShardKeys, shard_of
 
 log = structlog.get_logger(__name__)
@@ -82,6 +83,8 @@ class Recovery:
 
     async def _load_now(self, account_id: str, *, is_rebuilder: bool = False) -> None:
         shard = shard_of(account_id)
+        if uuid_of(account_id) is None:  # Postgres would refuse the question
+            raise AccountUnloaded(f"there is no account {account_id}")
         try:
             with outages():
                 row = await self._pool.fetchrow(self._sql["snapshot"], account_id, shard)
@@ -188,7 +191,8 @@ class Recovery:
 
     async def _restore_some(self, keys: ShardKeys, request_ids: list[str], epoch: int) -> None:
         lines = await self._link.command(b"MGET", *map(keys.hold, request_ids))
-        over = await self._ledger.ended(request_ids) | (await self._ledger.lapses(request_ids)).keys()
+        known = [each for each in request_ids if uuid_of(each) is not None]
+        over = await self._ledger.ended(known) | (await self._ledger.lapses(known)).keys()
         holds = {request_id: _carried(request_id, line) for request_id, line in zip(request_ids, lines, strict=True)}
         still_open = {
             request_id: hold
@@ -213,11 +217,14 @@ class Recovery:
             )
 
     async def _is_loaded_anew(self, account_id: str) -> bool:
-        """Load it; False if there is no such account: a Postgres restored from a backup may lack the newest ones."""
+        """Load it; False if there is no such account, or Redis cannot take it.
+
+        A Postgres restored from a backup may lack the newest ones.
+        """
         try:
             await self._load_now(account_id, is_rebuilder=True)
-        except AccountUnloaded:
-            log.error("open holds of an account that Postgres lacks are forgotten", account_id=account_id)
+        except (AccountUnloaded, RedisScriptError) as error:
+            log.error("open holds of an account are forgotten", account_id=account_id, error=str(error))
             return False
         return True
 

@@ -130,6 +130,19 @@ async def test_open_holds_of_an_account_that_postgres_lost_keep_no_shard_from_it
     assert await desk.link.command(b"ZCARD", SHARD_KEYS[shard].leases) == 1
 
 
+async def test_an_account_that_redis_cannot_read_keeps_no_shard_from_its_rebuild(desk: Desk) -> None:
+    """Nor does a lease of what is no request."""
+    broken, account = await desk.books.account(grant=100), await desk.books.account(grant=100)
+    for each in (broken, account):
+        await desk.open_hold(settlement(each.id, 30))
+    shards = {shard_of(broken.id), shard_of(account.id)}
+    await desk.link.command(b"SET", SHARD_KEYS[shard_of(broken.id)].account(broken.id), b"no hash")
+    await desk.link.command(b"ZADD", SHARD_KEYS[shard_of(account.id)].leases, 0, b"lost")
+    await desk.recovery.mark_for_rebuild(list(shards))
+    assert await desk.rebuilder.step() == len(shards)
+    await require_equal(desk, account.id, 100, held=30)
+
+
 class Busy(Credits):
     """Credits beside which, as soon as a hold was carried over, a gateway carries over one of its own and ends it."""
 

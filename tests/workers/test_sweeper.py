@@ -13,6 +13,8 @@ from gateway.core.holds import Balance, Hold, HoldState, Terms
 from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.resources import shipped
 from gateway.workers.sweeper import Sweeper
+from tests.books import settlement
+from tests.books_redis import Desk
 
 
 @pytest.fixture
@@ -93,6 +95,16 @@ async def test_one_bad_hold_keeps_no_other(credits: Credits, link: RedisLink) ->
     await link.command(b"ZADD", keys.leases, 0, b"lost")
     assert await Sweeper(credits, nothing_to_load, batch_max=10).step() == 1
     assert await link.command(b"ZRANGE", keys.leases, 0, -1) == [bad.request_id.encode()]
+
+
+async def test_a_hold_of_what_is_no_account_keeps_no_other(desk: Desk) -> None:
+    account = await desk.books.account(grant=1_000)
+    good = await desk.open_hold(settlement(account.id, 100))
+    await run_out(desk.link, good)
+    keys, lost = SHARD_KEYS[shard_of(account.id)], str(uuid4())
+    await desk.link.command(b"SET", keys.hold(lost), b"1 open nobody 1 f 5 0 {} {}")
+    await desk.link.command(b"ZADD", keys.leases, -1, lost)
+    assert await Sweeper(desk.credits, desk.recovery.load_account, batch_max=10).step() == 1
 
 
 async def test_a_cold_shard_waits_and_the_others_do_not(credits: Credits, link: RedisLink) -> None:
