@@ -183,9 +183,12 @@ def _origin_form(method: bytes, target: bytes) -> bytes:
     return rest if rest.startswith(b"/") else b"/" + rest
 
 
-def is_wasteful(wire_bytes: int, body_bytes: int, head_bytes_max: int) -> bool:
-    """Whether a chunked body consists of something other than its content: endless extensions or trailers."""
-    return wire_bytes > head_bytes_max + _WIRE_BYTES_PER_BODY_BYTE * body_bytes
+def is_wasteful(wire_bytes: int, body_bytes: int, barren_bytes: int, head_bytes_max: int) -> bool:
+    """Whether a chunked body consists of something other than its content: endless extensions or trailers.
+
+    `barren_bytes`: so many came since the last byte of its content. A parser keeps a name until it is complete.
+    """
+    return barren_bytes > head_bytes_max or wire_bytes > head_bytes_max + _WIRE_BYTES_PER_BODY_BYTE * body_bytes
 
 
 def _is_repeated(name: bytes, headers: Headers) -> bool:

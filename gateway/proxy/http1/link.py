@@ -46,6 +46,7 @@ class Link(asyncio.Protocol):
         "_delimited",
         "_done",
         "_excess",
+        "_fruitful_bytes",
         "_head",
         "_headers",
         "_idle",
@@ -95,7 +96,8 @@ class Link(asyncio.Protocol):
         self._reason = b""
         self._headers: Headers = []
         self._head = b""  # what came of an answer until its head was complete
-        self._wire_bytes = 0
+        self._wire_bytes = 0  # of an answer, behind its head
+        self._fruitful_bytes = 0  # of those, up to the last of its body
         self._delimited = Delimited.BY_HEAD
         self._in_head = False
         self._began = False  # a byte of the answer has arrived
@@ -251,10 +253,14 @@ class Link(asyncio.Protocol):
                 block = pieces[0] if len(pieces) == 1 else b"".join(pieces)
                 pieces.clear()
                 answer.receive(block)
+                self._fruitful_bytes = self._wire_bytes
             if answer.buffered_bytes > answer.room_bytes:
                 self.pause_reading()
             if self._wire_bytes > self._pool.buffers.head_bytes_max and is_wasteful(
-                self._wire_bytes, answer.received_bytes, self._pool.buffers.head_bytes_max
+                self._wire_bytes,
+                answer.received_bytes,
+                self._wire_bytes - self._fruitful_bytes,
+                self._pool.buffers.head_bytes_max,
             ):
                 self.give_up(AnswerBroken("malformed: mostly framing"))
         elif self._asking is None:
@@ -365,7 +371,7 @@ class Link(asyncio.Protocol):
         said = fields.get(b"keep-alive")
         if said is not None:
             self._heed(said)
-        self._head, self._wire_bytes = b"", 0
+        self._head, self._wire_bytes, self._fruitful_bytes = b"", 0, 0
         self._on_interim = None  # it leads to the request
         self._answer = answer = Answer(self, status, reason, headers, fields, travelling)
         if self._delimited is Delimited.BY_HEAD:

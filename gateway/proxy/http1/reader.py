@@ -30,6 +30,7 @@ class RequestReader:
     """
 
     __slots__ = (
+        "_barren_bytes",
         "_between",
         "_buffer",
         "_end",
@@ -75,7 +76,8 @@ class RequestReader:
         self._refusal: GatewayError | None = None
         self._muted = False
         self._upgrading = False
-        self._wire_bytes = 0
+        self._wire_bytes = 0  # of a chunked body
+        self._barren_bytes = 0  # of those, since the last of its content
         self._pieces: list[bytes] = []
         self.on_body = self._pieces.append  # no Python frame for a piece
         self._parser: httptools.HttpRequestParser | None = None  # many a connection sends known heads only
@@ -139,13 +141,15 @@ class RequestReader:
 
     def _hand_over(self, request: Request, data: bytes) -> None:
         pieces = self._pieces
+        self._barren_bytes = 0 if pieces else self._barren_bytes + len(data)
         if pieces:
             request.receive(pieces[0] if len(pieces) == 1 else b"".join(pieces))
             pieces.clear()
         if request.length is None:
             self._end = (self._end + data)[-4:]
             self._wire_bytes += len(data)
-            if is_wasteful(self._wire_bytes, request.received_bytes, self._limits.head_bytes_max):
+            head_bytes_max = self._limits.head_bytes_max
+            if is_wasteful(self._wire_bytes, request.received_bytes, self._barren_bytes, head_bytes_max):
                 self.closed = True
                 raise InvalidRequest("The chunked body is mostly framing.")
 
@@ -233,7 +237,7 @@ class RequestReader:
         head = judge(version, method, target, headers, keep_alive=parser.should_keep_alive())
         length = head.length
         self._next = -1 if length is None else end + length
-        self._wire_bytes = 0
+        self._wire_bytes = self._barren_bytes = 0
         self._upgrading = parser.should_upgrade()
         if length and version == "1.1" and not self._upgrading:
             self._known.add(buffer[start:end], head)

@@ -215,6 +215,16 @@ async def test_a_malformed_chunk_on_an_open_connection_is_noticed_at_once() -> N
             await (await ask(pool)).read(10)
 
 
+@pytest.mark.parametrize("endless", [b"Xy: 1\r\n" * 200_000, b"x" * 1_400_000])
+async def test_an_answer_whose_trailers_are_endless_is_cut_behind_its_body(endless: bytes) -> None:
+    wire = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n" % (100_000, bytes(100_000))
+    async with upstream(always(wire + endless)) as origin, pool_to(origin) as pool:
+        pumped: list[bytes] = []
+        with pytest.raises(AnswerBroken, match="mostly framing"):
+            await (await ask(pool)).pump(pumped.append)
+        assert b"".join(pumped) == bytes(100_000)
+
+
 async def test_bytes_behind_an_answer_cost_the_connection_but_not_the_answer() -> None:
     for excess in (b"X", OK, b"HT"):
         async with upstream(always(OK + excess)) as origin, pool_to(origin) as pool:

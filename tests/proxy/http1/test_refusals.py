@@ -83,6 +83,8 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
         b"1;" + b"x" * 70_000,
         b"".join(b"1;%b\r\nx\r\n" % (b"x" * 1000) for _ in range(100)),
         b"0\r\n" + b"X: 1\r\n" * 30_000,
+        b"%x\r\n%b\r\n0\r\n" % (100_000, bytes(100_000)) + b"Xy: 1\r\n" * 150_000,
+        b"%x\r\n%b\r\n0\r\n" % (100_000, bytes(100_000)) + b"x" * 1_000_000,
     ],
 )
 async def test_a_malformed_or_padded_chunked_body_is_refused(body: bytes) -> None:
