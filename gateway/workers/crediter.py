@@ -23,12 +23,13 @@ class Crediter:
         self._outbox = outbox
         self._credits = credits
         self._recovery = recovery
+        self._refused: frozenset[str] = frozenset()  # accounts of which it was said
         self.delivered_total = 0
         self.pending = 0
 
     async def step(self) -> int:
         """Deliver what is queued; returns how many movements. During an outage they wait."""
-        delivered = 0
+        delivered, refused = 0, set[str]()
         try:
             queued = await self._outbox.pending(MOVEMENTS_MAX)
             self.pending = sum(map(len, queued.values()))
@@ -38,7 +39,10 @@ class Crediter:
                 except ShardCold as error:
                     log.warning("credit waits for its shard", account_id=account_id, error=str(error))
                 except RedisScriptError as error:  # it will be refused again, and nobody else's waits behind it
-                    log.error("credit is refused by Redis", account_id=account_id, error=str(error))
+                    refused.add(account_id)
+                    if account_id not in self._refused:
+                        log.error("credit is refused by Redis", account_id=account_id, error=str(error))
+            self._refused = frozenset(refused)
         except (LedgerUnavailable, RedisUnavailable) as error:
             log.warning("crediting waits", error=str(error))
         self.delivered_total += delivered
