@@ -127,8 +127,11 @@ class RequestReader:
             self._stop(error)
             return
         if self.in_head:
-            if len(self._buffer) - self._start > self._limits.head_bytes_max:
+            head_bytes = len(self._buffer) - self._start
+            # In short lines, fields take thirty times the bytes in them.
+            if head_bytes > self._limits.head_bytes_max or len(self._headers) > self._limits.header_count_max:
                 self.closed = True
+                self._buffer, self._headers = b"", []
                 raise HeadersTooLarge
             return
         if self.arriving is None and rest is None:

@@ -110,6 +110,7 @@ async def test_a_malformed_or_padded_chunked_body_is_refused(body: bytes) -> Non
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: %b" % (b"x" * 40_000), 431),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"x" * 40_000), 431),
         (b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % (b"X: 1\r\n" * 200), 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n%b" % (b"X: 1\r\n" * 200), 431),  # though its end is still to come
     ],
 )
 async def test_what_is_not_offered_is_refused_by_its_own_status(sent: bytes, status: int) -> None:
