@@ -12,7 +12,7 @@ from gateway.core.holds import Hold, Outcome, Settlement
 from gateway.core.shards import SHARD_KEYS, SHARDS, shard_of
 from gateway.resources import shipped
 from gateway.workers.crediter import Crediter
-from gateway.workers.poster import Poster
+from gateway.workers.poster import Acknowledger, Poster
 from gateway.workers.rebuilder import Rebuilder
 from tests.books import Books, now_ms
 
@@ -31,12 +31,14 @@ class Desk:
         self.credit_outbox = CreditOutbox(books.pool)
         self.crediter = Crediter(self.credit_outbox, self.credits, self.recovery)
 
-    def poster(self, block_ms: int = 1, batch_events_max: int = 100, ack_ms: int = 0) -> Poster:
+    def poster(
+        self, block_ms: int = 1, batch_events_max: int = 100, ack_ms: int = 0, told: Acknowledger | None = None
+    ) -> Poster:
         return Poster(
             self.books.pool,
             self.books.ledger,
             self.books.outbox,
-            self.credits,
+            told or self.credits,
             batch_events_max=batch_events_max,
             batch_ms=0,
             ack_ms=ack_ms,

@@ -1,5 +1,11 @@
 """The crediter: each movement reaches Redis once and in order, whatever Redis knows or has forgotten."""
 
+from collections.abc import Sequence
+
+import pytest
+
+from gateway.adapters.redis.link import RedisUnavailable
+from gateway.core.calls.usage import Usage
 from gateway.core.shards import SHARD_KEYS, shard_of
 from tests.books import settlement
 from tests.books_redis import Desk
@@ -100,6 +106,35 @@ async def test_what_redis_debited_twice_is_given_back_there(desk: Desk) -> None:
     assert await redis_balance(desk, account.id) == 800
     poster = desk.poster()
     await desk.post_all(poster)
+    await poster.close()
+    await desk.crediter.step()
+    assert await redis_balance(desk, account.id) == await desk.books.balance(account) == 900
+
+
+class Unheard:
+    """Redis goes away whenever it is to be told what Postgres has."""
+
+    async def ack(self, shard: int, position: tuple[int, int], request_ids: Sequence[str]) -> None:
+        raise RedisUnavailable("away")
+
+
+@pytest.mark.parametrize("first", ["capture", "lapse"])
+async def test_what_redis_debited_twice_is_given_back_once_however_often_it_is_read(desk: Desk, first: str) -> None:
+    account = await desk.books.account(grant=1000)
+    call = settlement(account.id, 100)
+    keys = SHARD_KEYS[shard_of(account.id)]
+    if first == "capture":
+        await desk.serve(call)
+    else:
+        await desk.open_hold(call)
+        await desk.credits.renew(call.request_id, account.id, 40, Usage(input=1))
+        await desk.link.command(b"ZADD", keys.leases, 0, call.request_id)
+        await desk.credits.lapse(shard_of(account.id), call.request_id, account.id, call.terms)
+    await desk.books.redis.delete(keys.hold(call.request_id))
+    await desk.serve(call)
+    poster = desk.poster(told=Unheard())
+    for _ in range(4):
+        await poster.step()
     await poster.close()
     await desk.crediter.step()
     assert await redis_balance(desk, account.id) == await desk.books.balance(account) == 900

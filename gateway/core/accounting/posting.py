@@ -104,6 +104,8 @@ def plan(events: Iterable[Event | DeadLetter], known: Known, new_id: Callable[[]
             made.dead_letters.append(dead(event, "account_unknown"))
         else:
             _place(event, known, made, new_id)
+        if event.shard in known.positions:
+            known.positions[event.shard] = max(known.positions[event.shard], event.position)
     return made
 
 
@@ -122,9 +124,7 @@ def _check_order(event: Event | DeadLetter, known: Known, made: Plan) -> None:
     if event.position.seq > before.seq + 1:
         payload = msgspec.json.encode({"after": _id(before), "next": _id(event.position)}).decode()
         made.dead_letters.append(DeadLetter(event.shard, event.position, "gap", payload, b""))
-    if event.position > before:
-        known.positions[event.shard] = event.position
-    elif isinstance(event, Event) and (event.request_id, event.phase) not in known.claims:
+    if event.position <= before and isinstance(event, Event) and (event.request_id, event.phase) not in known.claims:
         made.rolled_back.add(event.shard)
 
 
@@ -160,7 +160,12 @@ def _post_late(event: Event, known: Known, made: Plan, new_id: Callable[[], str]
 
 
 def _repay(event: Event, amount: MicroCredits, known: Known, made: Plan) -> None:
-    """Give back in Redis what it debited beyond the ledger. An older epoch's balance is gone already: nothing to do."""
+    """Give back in Redis what it debited beyond the ledger. An older epoch's balance is gone already: nothing to do.
+
+    An event that is read again, as not all are acknowledged, was given back when the position passed it.
+    """
+    if event.shard in known.positions and event.position <= known.positions[event.shard]:
+        return
     if amount and event.position.epoch == known.epochs[event.shard]:
         made.repaid[event.account_id] = made.repaid.get(event.account_id, 0) + amount
 
