@@ -65,7 +65,11 @@ class CapCounting:
         self._due[holder] = self._clock() + SETTLED_S, kept
 
     async def step(self) -> int:
-        """Count what is due; returns how many holders. What fails is due again later."""
+        """Count what is due; returns how many holders. What fails is due again later.
+
+        Raises LedgerUnavailable: without Postgres a counter that is there cannot become truer, and reading the outbox,
+        which grows meanwhile, holds up Redis.
+        """
         now = self._clock()
         due: list[tuple[Holder, Kept]] = []
         for holder, (at, kept) in self._due.items():
@@ -75,7 +79,7 @@ class CapCounting:
         for holder, kept in due:
             self.settle(holder, kept)  # it stays due unless all goes well
             try:
-                if await self._count(holder, windows_at(self._now_ms(), kept.time_zone), kept):
+                if await self._count(holder, windows_at(self._now_ms(), kept.time_zone), kept, is_waited_for=False):
                     self._due.pop(holder, None)
             except RedisScriptError as error:  # refused again later, and nobody else's waits behind it
                 log.error("caps cannot be counted", holder=holder.id, account_id=holder.account_id, error=str(error))
@@ -96,7 +100,7 @@ class CapCounting:
             await asyncio.shield(task)
 
     async def _count_waited_for(self, holder: Holder, windows: Windows, kept: Kept) -> None:
-        if not await self._count(holder, windows, kept):
+        if not await self._count(holder, windows, kept, is_waited_for=True):
             self.settle(holder, kept)
 
     def _counted(self, holder: Holder, task: "asyncio.Task[None]") -> None:
@@ -104,7 +108,7 @@ class CapCounting:
         if not task.cancelled():
             task.exception()  # seen, also when everybody who waited has left
 
-    async def _count(self, holder: Holder, windows: Windows, kept: Kept) -> bool:
+    async def _count(self, holder: Holder, windows: Windows, kept: Kept, *, is_waited_for: bool) -> bool:
         """Count a holder; whether that stands, or must be done again: too much may be in it, for a while."""
         settled: Settled | None = None
         for attempt in range(ATTEMPTS_MAX):
@@ -117,6 +121,8 @@ class CapCounting:
                 )
                 self._credits.adopt(shard_of(holder.account_id), charged.epoch)
             except LedgerUnavailable:
+                if not is_waited_for:
+                    raise
                 # What Postgres has of a window was in Redis' counter before it went away, and is not lowered now, or
                 # there was no call: a window without a counter has begun since. And what was not posted is in the
                 # outbox still.

@@ -5,13 +5,17 @@ import itertools
 import json
 from typing import Any
 
+import pytest
+
 from gateway.adapters.counting import CapCounting, Kept
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.adapters.postgres.charges import Charges, Settled
+from gateway.adapters.postgres.database import LedgerUnavailable
 from gateway.adapters.redis.counters import Charged
-from gateway.app.sources import now_ms
+from gateway.app.sources import new_request_id, now_ms
 from gateway.core.guard.caps import UNLIMITED, Holder
-from gateway.core.guard.windows import Windows
+from gateway.core.guard.windows import Windows, windows_at
+from gateway.core.holds import Counted, Hold, Terms
 from gateway.core.money import UCR_PER_CREDIT
 from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.sandbox.openai import SimulatedOpenAI
@@ -133,6 +137,47 @@ async def test_a_count_that_takes_longer_than_the_outbox_stands_still_is_right_a
     (standing,) = await stores.caps.standing(await stores.caps.find(stack.account.id))
     spent = sum(line.cost for line in await stack.lines())
     assert (standing.used.day, standing.used.month) == (spent, spent)
+
+
+class AwayCharges(Charges):
+    """Postgres is away, until it is back."""
+
+    is_away = True
+
+    async def of(
+        self, holder: Holder, windows: Windows, *, has_day: bool, has_month: bool, settled: Settled | None = None
+    ) -> Charged:
+        if self.is_away:
+            raise LedgerUnavailable("away")
+        return await super().of(holder, windows, has_day=has_day, has_month=has_month, settled=settled)
+
+
+async def test_while_postgres_is_away_only_who_is_waited_for_is_counted(stack: Stack) -> None:
+    await cap(stack, day=100 * UCR_PER_CREDIT, month=100 * UCR_PER_CREDIT)
+    assert (await call(stack)).status == 200
+    spent = (await stack.line()).cost
+    stores, charges, ticks = stack.stores, AwayCharges(stack.stores.pool), itertools.count(0, 10)
+    counting = CapCounting(
+        charges, stores.credits, stores.counters, batch_max=1, clock=lambda: next(ticks), now_ms=now_ms
+    )
+    who = Holder(stack.account.id, "account", stack.account.id)
+    counting.settle(who, Kept("UTC", True, True))
+    with pytest.raises(LedgerUnavailable):
+        await counting.step()
+
+    key = SHARD_KEYS[shard_of(stack.account.id)].caps("account", stack.account.id)
+    windows = windows_at(now_ms(), "UTC")
+    await stores.link.command(b"HDEL", key, windows.day.name)  # as on a new day
+    counted = (Counted("account", windows.day.name, windows.month.name),)
+    terms = Terms(stack.account.id, "k", CHAT, "gpt-4o-mini", "card", now_ms(), counted=counted)
+    await counting.count(Hold(new_request_id(), 1, "f", terms))
+    used = await stores.counters.used(who, windows)
+    assert (used.day, used.month) == (0, spent)
+
+    charges.is_away = False
+    assert [await counting.step() for _ in range(2)] == [1, 0]
+    used = await stores.counters.used(who, windows)
+    assert (used.day, used.month) == (spent, spent)
 
 
 async def test_counters_that_redis_cannot_read_keep_no_others_from_being_counted_and_watched(stack: Stack) -> None:
