@@ -67,7 +67,7 @@ class BrownoutRules:
     async def step(self) -> int:
         """Reduce what does badly; raises `LedgerUnavailable`."""
         brownouts = self._controls().brownouts
-        for model, performance in self._watched.items():
+        for model, performance in list(self._watched.items()):  # calls go on ending meanwhile
             finding = None if performance is None else performance.finding(self._clock_ms())
             if finding is None or (brownouts is not None and brownouts.of(model, model) is not None):
                 continue
