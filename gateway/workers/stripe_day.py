@@ -71,7 +71,12 @@ class StripeDay:
                     of_stripe.append(movement)
         topped_up = await self._books.topped_up(day)
         asked = (of_day | topped_up) - {""}
-        booked = await self._books.payments(asked)
+        # What was bought in test mode, on the day of going live, is at another Stripe.
+        booked = {
+            intent: each
+            for intent, each in (await self._books.payments(asked)).items()
+            if each.order.is_live == self._stripe.is_live
+        }
         at_stripe = {
             intent: await self._sums(intent, charges.get(intent), booked.get(intent), moved_again=intent in moved_again)
             for intent in sorted(asked)

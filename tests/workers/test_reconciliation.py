@@ -199,8 +199,8 @@ async def test_money_at_stripe_that_nothing_books_is_found(shop: Shop) -> None:
     assert found(seen, OWN[1]).notes[0].endswith(", other_adjustment of -$0.30, is not in the books")
 
 
-async def test_a_top_up_without_a_balance_transaction_is_found(shop: Shop) -> None:
-    """As if Stripe had never been paid: the books name a payment that it does not have."""
+async def forge(shop: Shop) -> None:
+    """A top-up whose payment Stripe never had."""
     told = await shop.buy(key="forged")
     bought = await shop.parts.purchases.find(told["id"])
     assert bought is not None
@@ -208,9 +208,22 @@ async def test_a_top_up_without_a_balance_transaction_is_found(shop: Shop) -> No
     forged = msgspec.structs.replace(paid, intent_id="pi_forged", purchase_id=bought.id)
     assert await shop.parts.purchases.post(bought, forged, await shop.parts.purchases.begin_reading(), tax_cents=0)
     await shop.stack.stores.crediter.step()
+
+
+async def test_a_top_up_without_a_balance_transaction_is_found(shop: Shop) -> None:
+    await forge(shop)
     seen = await report(shop)
     assert wrong(seen) == [STRIPE[0]]
     assert found(seen, STRIPE[0]).notes == ("pi_forged is in the books and not at Stripe",)
+
+
+async def test_a_top_up_of_the_other_mode_is_not_looked_for(shop: Shop) -> None:
+    """As on the day of going live, on which the last purchases in test mode were made."""
+    await forge(shop)
+    await shop.stack.stores.pool.execute(
+        "UPDATE purchase SET is_live = NOT is_live WHERE payment_intent_id = 'pi_forged'"
+    )
+    assert wrong(await report(shop)) == []
 
 
 @pytest.mark.parametrize(
