@@ -120,6 +120,12 @@ def test_what_is_no_json_passes_unread() -> None:
     assert run(meter, noise) == noise
 
 
+@pytest.mark.parametrize("stream", [DONE + b"\n", b"data: {nope}\n\n\n" + DONE, CONTENT + DONE + b"\n\n\n"])
+def test_a_blank_line_more_than_it_needs_passes_once(stream: bytes) -> None:
+    meter = stream_meter(Endpoint.CHAT, strip_usage_event=True)
+    assert run(meter, stream) == stream
+
+
 def test_an_error_inside_the_stream_is_noticed() -> None:
     meter = stream_meter(Endpoint.CHAT, strip_usage_event=False)
     run(meter, b'data: {"error":{"message":"overloaded"}}\n\n')

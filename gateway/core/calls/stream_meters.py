@@ -204,8 +204,12 @@ class ChunkMeter(EventMeter[_Chunk]):
 
 
 def _is_without_usage(data: bytes) -> bool:
-    """Whether `data` is whole events, and surely none of them the usage event."""
-    return data.endswith(b"\n\n") and data.count(b'"usage"') == data.count(b'"usage":null') and b"\r" not in data
+    """Whether `data` is whole events, the last of them JSON or `[DONE]`, and surely none of them the usage event."""
+    return (
+        data.endswith((b"}\n\n", b"]\n\n"))
+        and data.count(b'"usage"') == data.count(b'"usage":null')
+        and b"\r" not in data
+    )
 
 
 def _deliver(delivered: Delivered, choice: _Choice) -> None:
