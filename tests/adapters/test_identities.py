@@ -186,6 +186,23 @@ async def test_a_suspended_member_and_account_are_followed_and_a_removed_one_is_
             await callers.authenticate(token)
 
 
+@pytest.mark.parametrize("subject", [None, "u-2"])
+async def test_who_is_somebody_else_at_the_provider_is_nobody_to_the_tokens_of_before(
+    books: Books, account: Account, subject: str | None
+) -> None:
+    ada = await books.members.create(account.id, "ada@example.com", Role.ADMIN, subject="u-1")
+    callers = open_callers(books)
+    token = bearer(account, "u-1")
+    await callers.authenticate(token)
+    await books.members.change(account.id, ada.id, MemberChange(subject=subject))
+    assert await callers.refresh_step() == 1
+    assert known(callers, token) is None
+    with pytest.raises(Unauthenticated):
+        await callers.authenticate(token)
+    if subject is not None:
+        assert (await callers.authenticate(bearer(account, subject))).member_id == ada.id
+
+
 async def test_a_token_is_known_until_it_ends(books: Books, account: Account) -> None:
     await books.members.create(account.id, "ada@example.com", Role.ADMIN, subject="u-1")
     callers = open_callers(books)

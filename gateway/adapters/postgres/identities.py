@@ -6,7 +6,7 @@ A member who changes is followed within a second, like a key. First sight of one
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -35,6 +35,14 @@ class TokenPolicy(msgspec.Struct, frozen=True):
     scopes: frozenset[str]
     creates: Role | None  # who is not known becomes a member of this role
     links_by_email: bool  # who is not known is the invited member of this address, if it is verified
+
+
+class _Known(NamedTuple):
+    """A member whose tokens are cached: as a caller, under which subject, and how many tokens stand for it."""
+
+    caller: Caller
+    subject: str
+    tokens: int
 
 
 class TokenCallers:
@@ -69,7 +77,7 @@ class TokenCallers:
         sql = load_queries("identities")
         self._one, self._changed = (f"{sql['member']}\n{sql[which]}" for which in ("one", "changed"))
         self._ends: OrderedDict[bytes, tuple[str, int]] = OrderedDict()  # hash → (member, when it ends, in ms)
-        self._callers: dict[str, tuple[Caller, int]] = {}  # member → caller, and how many tokens stand for it
+        self._members_known: dict[str, _Known] = {}
         self._unknown: OrderedDict[bytes, float] = OrderedDict()  # hash → when to look again
         self._fresh_at = clock()
 
@@ -79,7 +87,7 @@ class TokenCallers:
         if found is None or self._clock() - self._fresh_at > self._stale_s_max or found[1] <= self._now_ms():
             return None
         self._ends.move_to_end(credential)
-        return self._callers[found[0]][0]
+        return self._members_known[found[0]].caller
 
     async def authenticate(self, authorization: bytes | None) -> Caller:
         """Raises `Unauthenticated`, the same whatever is wrong, `IdentityUnavailable` or `BillingUnavailable`."""
@@ -102,7 +110,7 @@ class TokenCallers:
             while len(self._unknown) > self._cached_tokens_max:
                 self._unknown.popitem(last=False)
             raise Unauthenticated
-        self._remember(hashed, caller, identity.expires_at_s * 1000)
+        self._remember(hashed, caller, identity)
         return caller
 
     async def _caller_of(self, identity: Identity) -> Caller | None:
@@ -157,22 +165,23 @@ class TokenCallers:
             account_id, identity.email, MemberChange(subject=identity.subject), is_nobody_yet, BY_TOKEN
         )
 
-    def _remember(self, hashed: bytes, caller: Caller, ends_at_ms: int) -> None:
+    def _remember(self, hashed: bytes, caller: Caller, identity: Identity) -> None:
         assert caller.member_id is not None
         self._forget(hashed)
         self._unknown.pop(hashed, None)
-        self._ends[hashed] = (caller.member_id, ends_at_ms)
-        _, tokens = self._callers.get(caller.member_id, (caller, 0))
-        self._callers[caller.member_id] = (caller, tokens + 1)
+        self._ends[hashed] = (caller.member_id, identity.expires_at_s * 1000)
+        known = self._members_known.get(caller.member_id)
+        tokens = 1 if known is None else known.tokens + 1
+        self._members_known[caller.member_id] = _Known(caller, identity.subject, tokens)
         while len(self._ends) > self._cached_tokens_max:
             self._forget(next(iter(self._ends)))
 
     def _forget(self, hashed: bytes) -> None:
         member_id, _ = self._ends.pop(hashed, ("", 0))
         if member_id:
-            caller, tokens = self._callers.pop(member_id)
-            if tokens > 1:
-                self._callers[member_id] = (caller, tokens - 1)
+            known = self._members_known.pop(member_id)
+            if known.tokens > 1:
+                self._members_known[member_id] = known._replace(tokens=known.tokens - 1)
 
     async def refresh_step(self) -> int:
         """Bring the cache up to date with what changed; returns how many members did. Raises `LedgerUnavailable`."""
@@ -183,15 +192,19 @@ class TokenCallers:
         changed = 0
         for row in rows:
             member_id = str(row["member_id"])
-            caller = self._read(row)
-            if member_id not in self._callers or self._callers[member_id][0] == caller:
+            known = self._members_known.get(member_id)
+            if known is None:
+                continue
+            # A member that is somebody else at the provider now is nobody to the tokens of before.
+            caller = self._read(row) if row["subject"] == known.subject else None
+            if known.caller == caller:
                 continue
             changed += 1
             if caller is None:
                 for hashed in [each for each, (whose, _) in self._ends.items() if whose == member_id]:
                     self._forget(hashed)
             else:
-                self._callers[member_id] = (caller, self._callers[member_id][1])
+                self._members_known[member_id] = known._replace(caller=caller)
         self._fresh_at = looked_at
         return changed
 

@@ -1,9 +1,9 @@
 -- Members as callers whose tokens an identity provider signs.
 
 -- name: member
-SELECT member.id AS member_id, member.role, member.status AS member_status, account.id AS account_id, account.status,
-       account.on_disconnect, account.plan, account.priority, account.time_zone, review.reference AS review,
-       review.is_narrow
+SELECT member.id AS member_id, member.subject, member.role, member.status AS member_status, account.id AS account_id,
+       account.status, account.on_disconnect, account.plan, account.priority, account.time_zone,
+       review.reference AS review, review.is_narrow
 FROM member JOIN account ON account.id = member.account_id
 LEFT JOIN LATERAL (
     SELECT reference, account_review.member_id IS NOT NULL AS is_narrow FROM account_review
@@ -16,7 +16,8 @@ LEFT JOIN LATERAL (
 WHERE member.id = $1::uuid
 
 -- name: changed
-WHERE member.subject IS NOT NULL AND member.id IN (
+-- Also who has no subject any more: the tokens of the one it had may be remembered.
+WHERE member.id IN (
     SELECT id FROM member WHERE changed_at > now() - $1::interval
     UNION SELECT member.id FROM account JOIN member ON account.id = member.account_id
           WHERE account.changed_at > now() - $1::interval
