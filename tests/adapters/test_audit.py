@@ -176,6 +176,28 @@ async def test_each_broken_invariant_is_named(
     assert 0 < len(found[name].examples) <= 5 <= max(5, found[name].violations)
 
 
+async def test_entries_that_were_added_to_a_transfer_later_are_a_violation(
+    desk: Desk, card: RateCard, card_text: str
+) -> None:
+    """The service may add to the ledger, and each of these statements balances."""
+    await work(desk, card, card_text)
+    given = "transfer_id = (SELECT id FROM transfer WHERE kind = 'grant' ORDER BY ordinal LIMIT 1)"
+    await desk.books.pool.execute(
+        "UPDATE balance SET amount = balance.amount + entry.amount FROM entry"
+        " WHERE balance.account_id = entry.account_id AND balance.bucket = entry.bucket"
+        f" AND balance.shard = entry.shard AND {given}"
+    )
+    await desk.books.pool.execute(
+        "INSERT INTO entry (transfer_id, line, shard, account_id, bucket, amount)"
+        f" SELECT transfer_id, line, shard, account_id, bucket, amount FROM entry WHERE {given}"
+    )
+    found = {each.name for each in await run_audit(desk.books.pool, None) if not each.holds}
+    assert found == {
+        "1. every transfer has entries, and every entry a transfer",
+        "13. ledger rows never change or vanish: they are as they were sealed",
+    }
+
+
 async def test_a_price_whose_card_is_not_known_is_a_violation(desk: Desk, card: RateCard) -> None:
     account = await desk.books.account(grant=10**9)
     await desk.serve(priced(account.id, card, Usage(input=7)))

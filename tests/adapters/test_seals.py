@@ -86,6 +86,9 @@ async def test_two_sealers_make_one_chain(books: Books, seals: Seals) -> None:
 
 
 TAMPERING = {
+    "INSERT INTO entry (transfer_id, line, shard, account_id, bucket, amount)"
+    " SELECT transfer_id, line + 7, shard, account_id, bucket, amount FROM entry"
+    " WHERE transfer_id = (SELECT id FROM transfer WHERE kind = 'grant' LIMIT 1)": "has an entry that no seal holds",
     "UPDATE entry SET amount = amount + 7 WHERE bucket = 'promo' AND amount = -300": "was changed",
     "UPDATE entry SET account_id = gen_random_uuid() WHERE bucket = 'promo' AND amount = -300": "was changed",
     "DELETE FROM entry WHERE bucket = 'promo' AND amount = -300": "was changed",

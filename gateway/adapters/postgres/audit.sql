@@ -9,8 +9,8 @@ FROM entry GROUP BY transfer_id HAVING sum(amount) <> 0
 SELECT format('transfer %s without entries', id) FROM transfer
 WHERE NOT EXISTS (SELECT FROM entry WHERE transfer_id = transfer.id)
 UNION ALL
-SELECT format('entry of no transfer %s', transfer_id) FROM entry
-WHERE NOT EXISTS (SELECT FROM transfer WHERE id = entry.transfer_id)
+SELECT format('entry of no transfer %s, or of another time', transfer_id) FROM entry
+WHERE NOT EXISTS (SELECT FROM transfer WHERE id = entry.transfer_id AND transfer.recorded_at = entry.recorded_at)
 
 -- name: 2. a balance is the sum of its entries
 SELECT format('account %s, bucket %s, shard %s: balance %s, entries %s', account_id, bucket, shard,

@@ -102,6 +102,8 @@ class Seals:
             on_progress(transfers, total)
         if not heads_known:
             findings.append(f"no seal has the head {known_head}: the chain was made anew, or cut off before it")
+        strays = await connection.fetch(self._sql["strays"], FINDINGS_MAX, timeout=None)
+        findings += [f"transfer {row['transfer_id']} has an entry that no seal holds" for row in strays]
         unsealed = await connection.fetchval(self._sql["count_transfers"], before.ordinal_last)
         return Verdict(seals, transfers, unsealed, before.head.hex(), tuple(findings[:FINDINGS_MAX]))
 

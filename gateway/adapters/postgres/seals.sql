@@ -47,3 +47,9 @@ SELECT number, ordinal_last, transfer_ids, leaves, head FROM seal WHERE number >
 
 -- name: count_transfers
 SELECT count(*) FROM transfer WHERE ordinal > $1
+
+-- name: strays
+-- No leaf holds an entry that has another time than its transfer, so whoever adds one changes no hash.
+SELECT DISTINCT transfer_id FROM entry
+WHERE NOT EXISTS (SELECT FROM transfer WHERE transfer.id = entry.transfer_id AND transfer.recorded_at = entry.recorded_at)
+LIMIT $1
