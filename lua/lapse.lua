@@ -5,14 +5,16 @@
      Reply  {"LAPSED", event_id} | {"LIVE"} | {"ENDED", state} | {"CONFLICT"} | {"MISSING"} | {"UNLOADED"}
             | {"EPOCH", current}
      Safe to retry: a lapsed hold answers with the first event id. A lease without its hold is dropped, and so is a hold
-     of an earlier epoch that nobody has restored by the end of its lease. ]]
+     of an earlier epoch that nobody has restored by the end of its lease; but not before the shard is rebuilt, which
+     carries it over: until then it is LIVE. ]]
 local epoch, request_id, account_id = ARGV[1], ARGV[2], ARGV[3]
-local shard = call("HMGET", KEYS[1], "epoch", "seq")
+local shard = call("HMGET", KEYS[1], "epoch", "seq", "ready_at")
 if shard[1] ~= epoch then return {"EPOCH", shard[1] or ""} end
 
 local lease_ends_at = call("ZSCORE", KEYS[4], request_id)
 if lease_ends_at and lease_ends_at + 0 > now_ms() then return {"LIVE"} end
 local hold = read_hold(KEYS[3])
+if hold and hold.epoch ~= epoch and now_ms() < (whole(shard[3]) or 0) then return {"LIVE"} end
 if not hold or hold.epoch ~= epoch or hold.state == "refused" then
   call("ZREM", KEYS[4], request_id)
   if hold and hold.state == "open" then call("DEL", KEYS[3]) end

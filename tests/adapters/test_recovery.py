@@ -14,6 +14,7 @@ from gateway.core.holds import Flag, Hold, HoldState, Settlement
 from gateway.core.money import MicroCredits
 from gateway.core.shards import SHARD_KEYS, SHARDS, shard_of
 from gateway.resources import shipped
+from gateway.workers.sweeper import Sweeper
 from tests.books import new_id, settlement
 from tests.books_redis import Desk
 
@@ -128,6 +129,23 @@ async def test_open_holds_of_an_account_that_postgres_lost_keep_no_shard_from_it
     assert await desk.rebuilder.step() == 1
     await require_equal(desk, account.id, 100, held=30)
     assert await desk.link.command(b"ZCARD", SHARD_KEYS[shard].leases) == 1
+
+
+async def test_a_dead_gateways_progress_outlives_a_sweep_in_the_middle_of_a_rebuild(desk: Desk) -> None:
+    account = await desk.books.account(grant=100)
+    call, shard = settlement(account.id, 30), shard_of(account.id)
+    await desk.open_hold(call)
+    await desk.credits.renew(call.request_id, account.id, 7, Usage(output=7))
+    await desk.link.command(b"ZADD", SHARD_KEYS[shard].leases, 0, call.request_id)
+    await desk.recovery.mark_for_rebuild([shard])
+    await desk.credits.rebuild(shard, 2, 0, 3_600_000)  # it has just begun
+    sweeper = Sweeper(desk.credits, desk.recovery.load_account, batch_max=10)
+    assert await sweeper.step() == 0
+    assert await desk.rebuilder.step() == 1
+    await require_equal(desk, account.id, 100, held=30)
+    await desk.link.command(b"ZADD", SHARD_KEYS[shard].leases, 0, call.request_id)
+    assert await sweeper.step() == 1
+    await require_equal(desk, account.id, 93)
 
 
 async def test_an_account_that_redis_cannot_read_keeps_no_shard_from_its_rebuild(desk: Desk) -> None:
