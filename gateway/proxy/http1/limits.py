@@ -1,8 +1,9 @@
 """The bounds of both sides, each written out with its unit. What is not bounded here is bounded by these.
 
 While one end is slower than the other, a call that is pumped holds in each direction what its two buffers may hold and
-one read of the loop (256 KiB) for each: with these defaults less than 1 MiB, however long the body. A body that is read
-whole is held whole; how large it may be is for whoever reads it to say.
+one read of the loop (256 KiB) for each: with these defaults less than 1 MiB, however long the body; TLS to upstream has
+buffers of its own, of up to 0.8 MiB. A body that is read whole is held whole; how large it may be is for whoever reads
+it to say.
 """
 
 import msgspec
