@@ -203,6 +203,19 @@ async def test_who_is_somebody_else_at_the_provider_is_nobody_to_the_tokens_of_b
         assert (await callers.authenticate(bearer(account, subject))).member_id == ada.id
 
 
+async def test_the_first_token_of_a_new_subject_ends_those_of_the_one_before(books: Books, account: Account) -> None:
+    """Also before anybody has looked at what changed: afterwards nobody would see that it had."""
+    ada = await books.members.create(account.id, "ada@example.com", Role.ADMIN, subject="u-1")
+    callers = open_callers(books)
+    before, after = bearer(account, "u-1"), bearer(account, "u-2")
+    await callers.authenticate(before)
+    await books.members.change(account.id, ada.id, MemberChange(subject="u-2"))
+    await callers.authenticate(after)
+    await callers.refresh_step()
+    assert known(callers, before) is None
+    assert known(callers, after) is not None
+
+
 async def test_a_token_is_known_until_it_ends(books: Books, account: Account) -> None:
     await books.members.create(account.id, "ada@example.com", Role.ADMIN, subject="u-1")
     callers = open_callers(books)

@@ -169,8 +169,11 @@ class TokenCallers:
         assert caller.member_id is not None
         self._forget(hashed)
         self._unknown.pop(hashed, None)
-        self._ends[hashed] = (caller.member_id, identity.expires_at_s * 1000)
         known = self._members_known.get(caller.member_id)
+        if known is not None and known.subject != identity.subject:  # the member is nobody to the tokens of before
+            self._forget_member(caller.member_id)
+            known = None
+        self._ends[hashed] = (caller.member_id, identity.expires_at_s * 1000)
         tokens = 1 if known is None else known.tokens + 1
         self._members_known[caller.member_id] = _Known(caller, identity.subject, tokens)
         while len(self._ends) > self._cached_tokens_max:
@@ -182,6 +185,10 @@ class TokenCallers:
             known = self._members_known.pop(member_id)
             if known.tokens > 1:
                 self._members_known[member_id] = known._replace(tokens=known.tokens - 1)
+
+    def _forget_member(self, member_id: str) -> None:
+        for hashed in [each for each, (whose, _) in self._ends.items() if whose == member_id]:
+            self._forget(hashed)
 
     async def refresh_step(self) -> int:
         """Bring the cache up to date with what changed; returns how many members did. Raises `LedgerUnavailable`."""
@@ -201,8 +208,7 @@ class TokenCallers:
                 continue
             changed += 1
             if caller is None:
-                for hashed in [each for each, (whose, _) in self._ends.items() if whose == member_id]:
-                    self._forget(hashed)
+                self._forget_member(member_id)
             else:
                 self._members_known[member_id] = known._replace(caller=caller)
         self._fresh_at = looked_at
