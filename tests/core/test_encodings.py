@@ -3,6 +3,7 @@ import itertools
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from functools import partial
 
 import brotli
 import pytest
@@ -28,7 +29,7 @@ def raw_deflate(data: bytes) -> bytes:
 CODINGS: dict[str, list[Callable[[bytes], bytes]]] = {
     "gzip": [gzip.compress],
     "deflate": [zlib.compress, raw_deflate],
-    "br": [brotli.compress],
+    "br": [partial(brotli.compress, quality=4)],
     "zstd": [zstandard.ZstdCompressor().compress],
 }
 
