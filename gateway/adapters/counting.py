@@ -1,7 +1,8 @@
 """Counting: sets the counters of capped holders in Redis to what Postgres, the outbox and the open holds say.
 
-A call waits for it only when Redis has no counter of its window. Whoever sees a holder's caps for the first time has it
-counted once more a little later: by then every gateway knows them, and no call is opened any more that tells nothing.
+A call waits for it when Redis has no counter of its window, and when its gateway first sees the holder's caps: what is
+counted there may be of an earlier time with caps. Then it is counted once more a little later: by then every gateway
+knows them, and no call is opened any more that tells nothing.
 """
 
 import asyncio
@@ -58,6 +59,19 @@ class CapCounting:
         self._now_ms = now_ms
         self._counting: dict[Holder, asyncio.Task[None]] = {}
         self._due: dict[Holder, tuple[float, Kept]] = {}  # in the order in which they are due
+        self._unsure: set[Holder] = set()
+
+    def first_seen(self, holder: Holder, kept: Kept) -> None:
+        """Caps are new to this process: its next call waits until they are counted."""
+        self._unsure.add(holder)
+        self.settle(holder, kept)
+
+    def is_unsure(self, hold: Hold) -> bool:
+        """Whether a hold is counted in what was not counted since its caps were first seen."""
+        terms = hold.terms
+        return bool(self._unsure) and any(
+            Holder(terms.account_id, each.level, terms.id_of(each.level)) in self._unsure for each in terms.counted
+        )
 
     def settle(self, holder: Holder, kept: Kept) -> None:
         """Have a holder counted anew in a little while."""
@@ -131,6 +145,7 @@ class CapCounting:
                 uncounted = await self._counters.count(holder, windows, charged, is_checked=is_checked)
             except OutboxAhead:
                 continue
+            self._unsure.discard(holder)
             return uncounted == 0 and is_checked
         raise AssertionError("the last attempt is not checked")
 

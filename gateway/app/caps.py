@@ -32,7 +32,7 @@ class CapParts:
             stores.plans,
             poll_s=config.caps.poll_ms / 1000,
             clock=time.monotonic,
-            on_caps=self.counting.settle,
+            on_caps=self.counting.first_seen,
         )
 
     async def start(self) -> None:

@@ -79,6 +79,7 @@ class Gateway:
             stores.credits,
             stores.recovery.load_account,
             self.caps.counting.count,
+            self.caps.counting.is_unsure,
             renew_s=config.holds.renew_ms / 1000,
             clock=time.monotonic,
         )

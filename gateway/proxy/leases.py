@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 Progress = tuple[MicroCredits, Usage]
 LoadAccount = Callable[[str], Awaitable[None]]
 CountCaps = Callable[[Hold], Awaitable[None]]
+IsUnsure = Callable[[Hold], bool]  # whether the counters of a hold's caps may be of another time
 
 # A reserve may find its account not loaded and its caps not counted, and both once more after a rebuild.
 ATTEMPTS_MAX = 5
@@ -58,6 +59,7 @@ class Leases:
         credits: Credits,
         load_account: LoadAccount,
         count_caps: CountCaps,
+        is_unsure: IsUnsure,
         *,
         renew_s: float,
         clock: Callable[[], float],
@@ -65,6 +67,7 @@ class Leases:
         self._credits = credits
         self._load_account = load_account
         self._count_caps = count_caps
+        self._is_unsure = is_unsure
         self._renew_s = renew_s
         self._clock = clock
         # Every lease is as long, so the order of opening or renewal is the order in which they are due.
@@ -76,6 +79,8 @@ class Leases:
     async def open(self, hold: Hold) -> OpenHold | Refused:
         """Reserve; raises `BillingUnavailable` when credits cannot be checked."""
         try:
+            if hold.cap_keys and self._is_unsure(hold):
+                await self._count_caps(hold)
             try:
                 reply = await self._credits.reserve(hold)
             except (AccountUnloaded, CapsUncounted) as missing:

@@ -87,6 +87,19 @@ async def test_what_was_used_before_a_cap_was_set_counts(stack: Stack) -> None:
     assert (await call(stack)).status == 200
 
 
+async def test_what_was_used_while_there_was_no_cap_counts_when_there_is_one_again(stack: Stack) -> None:
+    await cap(stack, day=100 * UCR_PER_CREDIT)
+    assert (await call(stack)).status == 200
+    await cap(stack, day=None)
+    async with stack.running_gateway():  # which has never seen the cap, and so lets its counter stand
+        await stack.gateway.caps.directory.refresh_step()
+        assert (await call(stack)).status == 200
+        spent = sum(line.cost for line in await stack.lines())
+        await cap(stack, day=spent + 7)
+        refused = error_of(await call(stack))
+        assert (refused["cap"], refused["available_ucr"]) == ("account_day", 7)
+
+
 async def test_500_calls_at_once_over_two_gateways_do_not_pass_a_days_cap(stack: Stack) -> None:
     probe = held(await call(stack))
     allowed = 60 * probe
