@@ -12,12 +12,13 @@ url=${1:?the gateway\'s URL} key=${2:?an API key} data=${3:-}
 paid_within_s=${PAID_WITHIN_S:-600} told_within_s=60
 
 fail() { echo "FAILED: $*" >&2; exit 1; }
-tollgate() { ${TOLLGATE:-tollgate} "$@" ${data:+--data "$data"} --json; }
+# `command`, since the function has the command's name.
+tollgate() { command ${TOLLGATE:-tollgate} "$@" ${data:+--data "$data"} --json; }
 # The value that a path such as purchases.0.id leads to in the JSON on stdin; nothing if there is none.
 value() {
     python3 -c '
 import json, sys
-found = json.load(sys.stdin)
+found = json.loads(sys.stdin.read() or "{}")
 for name in sys.argv[1].split("."):
     found = found[int(name)] if isinstance(found, list) else found.get(name)
 print("" if found is None else found)' "$1"
@@ -35,6 +36,8 @@ has_no_more_to_do() { [ "$(tollgate stripe events list --state "$1" | value even
 case ${STRIPE_SECRET_KEY:-} in
     sk_live_* | rk_live_*) fail "STRIPE_SECRET_KEY is a live one: this would move real money" ;;
 esac
+
+tollgate stripe events list >/dev/null || fail "${TOLLGATE:-tollgate} does not reach the databases of the gateway"
 
 echo "1. A purchase begins"
 bought=$(curl -fsS -X POST "$url/api/purchases" -H "Authorization: Bearer $key" \
@@ -69,6 +72,6 @@ until_within "$told_within_s" shows refunded '$5.00' || fail "the refund of purc
 
 echo "6. No event is given up, and the books are right"
 has_no_more_to_do dead || fail "events are dead: tollgate stripe events list --state dead"
-${TOLLGATE:-tollgate} audit ${data:+--data "$data"} >/dev/null || fail "tollgate audit found something"
+tollgate audit >/dev/null || fail "tollgate audit found something"
 
 echo "All is well with Stripe: purchase $purchase was paid, granted and refunded."

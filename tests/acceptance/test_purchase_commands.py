@@ -176,6 +176,12 @@ def test_the_smoke_script_touches_no_real_money_and_says_what_is_wrong(stack: St
     assert "sells nothing" in smoke(stack, "sk-tg-unknown").stderr
 
 
+def test_the_smoke_script_finds_the_command_by_its_name_and_says_if_it_reaches_nothing(stack: Stack) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    assert "sells nothing" in smoke(stack, "sk-tg-unknown", TOLLGATE="", PATH=path).stderr
+    assert "does not reach the databases" in smoke(stack, "sk-tg-unknown", TOLLGATE="false").stderr
+
+
 def test_automatic_recharge_is_agreed_to_shown_and_turned_off(stack: Stack, sold: Sold) -> None:
     terms = ["--below", "100", "--dollars", "10", "--month-dollars", "50"]
     assert stack.tollgate("recharge", "show", "buyer") == {"on": False, "attempts": []}
