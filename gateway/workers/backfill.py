@@ -45,6 +45,7 @@ class Backfill:
         self._payouts = payouts
         self._now_s = now_s
         self._interval_s = interval_s
+        self._done_s = 0.0  # when the last step began that went well
 
     async def run(self, since_s: int) -> CaughtUp:
         """Store the undelivered events since then, to be handled as all are; look at what moved money since then."""
@@ -78,12 +79,15 @@ class Backfill:
         return payouts, own_fees
 
     async def step(self) -> int:
-        """What came since the step before last, so that nothing falls between two."""
+        """What came since the step before the last that went well, so that nothing falls between two."""
+        began_s = self._now_s()
+        since_s = min(began_s - self._interval_s, self._done_s or began_s) - self._interval_s - LATE_S
         try:
-            done = await self.run(int(self._now_s()) - 2 * self._interval_s - LATE_S)
+            done = await self.run(int(since_s))
         except (StripeUnavailable, StripeRefused, *UNBOOKABLE) as error:
             log.warning("Stripe's events cannot be listed", error=repr(error))
             return 0
+        self._done_s = began_s
         if done.events:
             log.warning("events had not been delivered", events=done.events)
         return 0

@@ -14,7 +14,7 @@ from openai import APIStatusError
 from stripe import StripeClient
 
 from gateway.adapters.postgres.payouts import Payouts
-from gateway.adapters.stripe.client import Stripe, StripeRefused
+from gateway.adapters.stripe.client import Stripe, StripeRefused, StripeUnavailable
 from gateway.adapters.stripe.objects import Told
 from gateway.core.accounting.payouts import Payout
 from gateway.core.accounting.statements import statement_csv
@@ -426,3 +426,25 @@ async def test_a_payout_that_stripe_does_not_show_keeps_no_other_from_the_books(
     await backfill.step()
     await stripe.close()
     assert await bank(shop) == {"bank": 500 - 45, "stripe_clearing": 500 - 45}
+
+
+async def test_what_moved_while_stripe_was_away_for_long_is_found_when_it_is_back(shop: Shop) -> None:
+    now_s, is_away = [time.time()], [False]
+
+    class Away(Stripe):
+        async def touched(self, since_s: int) -> set[str]:
+            if is_away[0]:
+                raise StripeUnavailable("away")
+            return await super().touched(since_s)
+
+    settings, stores = shop.stack.config.stripe, shop.stack.stores
+    stripe = Away(shop.stack.config.stripe_key, api_url=settings.api_url, timeout_s=60.0, retries_max=0)
+    payouts = Payouts(stores.pool, stores.ledger, now_ms=now_ms)
+    backfill = Backfill(shop.parts.inbox, stripe, shop.parts.payments, payouts, now_s=lambda: now_s[0], interval_s=3600)
+    await backfill.step()
+    shop.simulated.order("balance/charge", amount=30)
+    for is_away[0] in (True, True, True, False):
+        now_s[0] += 3600
+        await backfill.step()
+    await stripe.close()
+    assert await stores.pool.fetchval("SELECT count(*) FROM stripe_own_fee") == 1
