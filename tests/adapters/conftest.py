@@ -7,6 +7,7 @@ import pytest
 
 from gateway.adapters.postgres.controls import ControlsFollower
 from tests.books import Books
+from tests.patience import PATIENCE_S
 
 
 class Clock:
@@ -31,4 +32,4 @@ def clock() -> Clock:
 
 @pytest.fixture
 def follower(books: Books, clock: Clock) -> ControlsFollower:
-    return ControlsFollower(books.pool, read_timeout_s=5, now_ms=clock)
+    return ControlsFollower(books.pool, read_timeout_s=PATIENCE_S, now_ms=clock)

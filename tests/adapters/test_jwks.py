@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from gateway.adapters.jwks import ConfiguredKey, FetchedKeys, KeySource, UnusableKey, Verifier
 from gateway.core.errors import IdentityUnavailable, Unauthenticated
+from tests.patience import PATIENCE_S
 from tests.provider import AUDIENCE, EC_KEY, ED_KEY, ISSUER, RSA_KEY, Provider, jwk, pem, provider
 
 
@@ -33,7 +34,7 @@ def verifier(keys: KeySource) -> Verifier:
 
 def fetched(serving: Provider, now: list[float] | None = None) -> FetchedKeys:
     clock = now if now is not None else [0.0]
-    return FetchedKeys(serving.url, timeout_s=2.0, age_s_max=300.0, refetch_s=30.0, clock=lambda: clock[0])
+    return FetchedKeys(serving.url, timeout_s=PATIENCE_S, age_s_max=300.0, refetch_s=30.0, clock=lambda: clock[0])
 
 
 @pytest.mark.parametrize(

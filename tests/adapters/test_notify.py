@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gateway.adapters.notify import NotSent, Sender, UnusableTarget, describe, is_reachable
 from gateway.core.guard.notices import Words
 from tests.documented import is_from_tollgate
+from tests.patience import PATIENCE_S
 from tests.receiver import Receiver, receiving
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
@@ -23,7 +24,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest.fixture
 async def sender() -> AsyncIterator[Sender]:
-    made = Sender(timeout_s=2.0, private_networks=LOOPBACK, now_s=lambda: 1000)
+    made = Sender(timeout_s=PATIENCE_S, private_networks=LOOPBACK, now_s=lambda: 1000)
     yield made
     await made.close()
 
@@ -31,7 +32,7 @@ async def sender() -> AsyncIterator[Sender]:
 @pytest.fixture
 async def stranger() -> AsyncIterator[Sender]:
     """A sender that may reach public addresses only."""
-    made = Sender(timeout_s=2.0, private_networks=(), now_s=lambda: 1000)
+    made = Sender(timeout_s=PATIENCE_S, private_networks=(), now_s=lambda: 1000)
     yield made
     await made.close()
 

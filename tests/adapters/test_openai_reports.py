@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestServer
 from gateway.adapters.openai.reports import PAGES_MAX, OpenAIReports, ReportsUnavailable
 from gateway.core.accounting.reconciliation import Tokens
 from gateway.sandbox.openai import SandboxOpenAISettings, SimulatedOpenAI
+from tests.patience import PATIENCE_S
 
 NOON_S = 1_795_262_400
 DAY = date(2026, 11, 21)
@@ -20,7 +21,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def reports(url: str, key: str = "sk-admin", attempts_max: int = 3) -> OpenAIReports:
-    return OpenAIReports(url, key, timeout_s=5, attempts_max=attempts_max)
+    return OpenAIReports(url, key, timeout_s=PATIENCE_S, attempts_max=attempts_max)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from tests.proxy.prices import CHAT, COMPLETIONS, RESPONSES, ask_of, price_of, p
 from tests.proxy.stack import Line, Running, Stack
 from tests.proxy.wire import Client, Received, ScriptedUpstream, answer, ask, body_pieces, events, request
 
-SHORT = {"upstream": {"head_timeout_ms": 300, "body_idle_timeout_ms": 300, "connect_timeout_ms": 500}}
+SHORT = {"upstream": {"head_timeout_ms": 1500, "body_idle_timeout_ms": 1500, "connect_timeout_ms": 1500}}
 USED = {"input_tokens": 4, "output_tokens": 2}
 HELLO_TOKENS = 4  # "user" and "Say hello.", by o200k_base
 

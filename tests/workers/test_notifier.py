@@ -15,6 +15,7 @@ from gateway.resources import shipped
 from gateway.workers.notifier import Notifier
 from tests.books import Books
 from tests.documented import is_from_tollgate
+from tests.patience import PATIENCE_S
 from tests.receiver import Receiver, receiving
 
 DISPUTE: Fields = {"payment": "pi_1", "amount": "$5.00", "reason": "fraudulent", "reference": "du_1"}
@@ -41,14 +42,14 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest.fixture
 async def notifier(notices: Notices) -> AsyncIterator[Notifier]:
-    sender = Sender(timeout_s=2.0, private_networks=(ip_network("127.0.0.0/8"),), now_s=lambda: 1000)
+    sender = Sender(timeout_s=PATIENCE_S, private_networks=(ip_network("127.0.0.0/8"),), now_s=lambda: 1000)
     yield Notifier(
         notices,
         sender,
         TEMPLATES,
         at_once_max=8,
         attempts_max=3,
-        timeout_s=2.0,
+        timeout_s=PATIENCE_S,
         retry_first_s=5,
         retry_longest_s=60,
     )
