@@ -18,6 +18,7 @@ class Receiver:
         self.came: list[Came] = []
         self.url = ""
         self.status = 200
+        self.answer = b""
         self.location = ""
         self.is_silent = False
         self._news = asyncio.Event()
@@ -28,7 +29,8 @@ class Receiver:
         self._news.set()
         if self.is_silent:
             await asyncio.Event().wait()
-        return web.Response(status=self.status, headers={"Location": self.location} if self.location else None)
+        headers = {"Location": self.location} if self.location else None
+        return web.Response(status=self.status, body=self.answer, headers=headers)
 
     async def wait_for(self, count: int, timeout_s: float) -> None:
         async with asyncio.timeout(timeout_s):

@@ -142,8 +142,8 @@ def _send(url: str, words: Words) -> str:
     logger.addHandler(heard)
     try:
         is_sent = service.notify(body=words.text, title=words.subject)
-    except (OSError, ValueError, TypeError) as error:
-        return type(error).__name__
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+        return type(error).__name__  # a service's own trouble with what it was answered
     finally:
         logger.removeHandler(heard)
     return "" if is_sent else _without_secrets(heard.said or "refused, without a reason", url)[:ERROR_LENGTH_MAX]

@@ -118,6 +118,16 @@ async def test_what_apprise_complains_of_is_told_without_the_secret(sender: Send
     assert "hunter2222" not in str(failure.value)
 
 
+async def test_an_answer_that_apprise_is_not_made_for_is_a_failure_like_any_other(
+    sender: Sender, receiver: Receiver
+) -> None:
+    receiver.answer = b"[]"
+    url = receiver.url.replace("http://", "emby://someone:hunter2222@")
+
+    with pytest.raises(NotSent, match="AttributeError"):
+        await sender.apprise(url, Words("the subject", "the text"))
+
+
 @pytest.mark.parametrize(
     "url",
     ["", "example.com", "ftp://example.com", "https://", "https://u:p@example.com", "https://a.b/#c", "http://[::"],
