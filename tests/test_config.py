@@ -64,6 +64,7 @@ def test_an_origin_may_end_in_a_slash() -> None:
         ("listen = = 1", "not valid TOML"),
         ("frobnicate = 1", "frobnicate: no such key"),
         ("[holds]\nfrobnicate = 1", "holds.frobnicate: no such key"),
+        ('[edge]\ntrusted_proxies = ["10.0.0.0/99"]', "edge.trusted_proxies.0: value is not a valid IPv4"),
         ("holds = 5", "holds: is a section"),
         ('[holds]\nlease_ms = "soon"', "holds.lease_ms:"),
         ("[holds]\nlease_ms = 10", "holds.lease_ms:"),

@@ -138,7 +138,8 @@ def costs(first: From, last: To, data: Data = None, config: ConfigFile = None, a
     ]
     columns = ("model", "calls", "charged", "cost", "margin_percent")
     rows = [["" if each[name] is None else each[name] for name in columns] for each in values]
-    shown = table(f"{start} to {end}, in credits", ["model", "calls", "charged", "cost", "margin %"], rows, columns[1:])
+    shown_columns = ["model", "calls", "charged", "cost", "margin %"]
+    shown = table(f"{start} to {end}, in credits", shown_columns, rows, right=shown_columns[1:])
     show(as_json, values, shown)
 
 

@@ -10,7 +10,7 @@ from gateway.adapters.postgres.cap_desk import Standing
 from gateway.adapters.redis.counters import Used
 from gateway.adapters.redis.credits import CreditsError
 from gateway.adapters.redis.link import RedisUnavailable
-from gateway.cli.operator import Author, signed
+from gateway.cli.operator import BY_COMMAND, Author, signed
 from gateway.cli.output import AsJson, show, table
 from gateway.cli.target import CommandFailed, ConfigFile, Data, on_stores, target
 from gateway.core.guard.caps import UNLIMITED, Caps, Excess, Shortfall
@@ -72,7 +72,7 @@ def set_caps(
     on_unaffordable: Annotated[
         str | None, _policy(Shortfall, "The same for what the balance does not cover; or hold long streams in slices.")
     ] = None,
-    reason: Annotated[str, typer.Option("--reason", help="Why; kept in the audit log.")] = "set by an operator",
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept in the audit log.")] = BY_COMMAND,
     author: Author = None,
     data: Data = None,
     config: ConfigFile = None,

@@ -32,7 +32,7 @@ def create(
 
     secret, key_id = on_stores(target(data, config), lambda stores: stores.ops_keys.create(name, role, signature))
     values = {"key": secret, "key_id": key_id, "name": name, "role": role.value}
-    show(as_json, values, f"key     {secret}\nkey id  {key_id}\nKeep it now: it is not shown again.")
+    show(as_json, values, f"key     {secret}\nkey id  {key_id}\nThe key is not shown again.")
 
 
 @keys.command("list")

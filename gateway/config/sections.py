@@ -1,6 +1,5 @@
 """The sections of the configuration, one class each. What a key means stands in config/gateway.toml."""
 
-from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
@@ -213,7 +212,7 @@ class Edge(Section):
     guarded_per_minute_max: int = Positive
     addresses_max: int = Positive
     drain_s: int = Field(ge=0)
-    trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
+    trusted_proxies: tuple[IPvAnyNetwork, ...]
     cors_origins: frozenset[str]
 
     @field_validator("cors_origins")

@@ -85,6 +85,8 @@ async def tell_errors(request: web.Request, handler: Handler) -> web.StreamRespo
     except web.HTTPException as error:
         if error.status < 400:
             raise
+        if error.status == 404 and request.path.startswith("/ops/"):
+            return _told(NotFound("There is no such path here: GET /ops/openapi.json describes what there is."))
         kinds: dict[int, type[GatewayError]] = {404: NotFound, 413: BodyTooLarge}
         return _told(kinds.get(error.status, InvalidRequest if error.status < 500 else GatewayError)())
     except Exception as error:

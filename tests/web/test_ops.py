@@ -183,6 +183,12 @@ async def test_the_daily_review_lists_who_spends_most(desk: Desk) -> None:
     assert (await desk.ask("GET", "/ops/accounts/top?window=soon", by="eve"))[0] == 400
 
 
+async def test_an_account_that_is_not_there_is_not_found(desk: Desk) -> None:
+    for path in ("/ops/accounts/nobody", "/ops/accounts/2a08ac46-bcbf-4464-8f27-edd1fca6a416"):
+        status, told = await desk.ask("GET", path)
+        assert (status, told["error"]["code"]) == (404, "not_found")
+
+
 async def test_the_document_has_every_path(desk: Desk) -> None:
     status, document = await desk.ask("GET", "/ops/openapi.json")
     assert status == 200
@@ -190,5 +196,6 @@ async def test_the_document_has_every_path(desk: Desk) -> None:
 
 
 async def test_an_unknown_path_and_method_have_the_openai_shape(desk: Desk) -> None:
-    assert (await desk.ask("GET", "/ops/nothing"))[1]["error"]["code"] == "not_found"
+    told = (await desk.ask("GET", "/ops/nothing"))[1]["error"]
+    assert (told["code"], "/ops/openapi.json" in told["message"]) == ("not_found", True)
     assert (await desk.ask("DELETE", "/ops/flags"))[1]["error"]["code"] == "method_not_allowed"

@@ -26,6 +26,10 @@ class AccountError(Exception):
     """The operation on an account or key was refused. The message says why and what would be right."""
 
 
+class NoSuchAccount(AccountError):
+    """There is no account of this name or id."""
+
+
 class Account(msgspec.Struct, frozen=True):
     id: str
     name: str
@@ -90,13 +94,13 @@ class Accounts:
         return await self.find(account_id)
 
     async def find(self, name_or_id: str) -> Account:
-        """Return the account of this id or name; raises `AccountError` if there is none."""
+        """Return the account of this id or name; raises `NoSuchAccount` if there is none."""
         row = None
         if "\0" not in name_or_id:
             with outages():
                 row = await self._pool.fetchrow(self._sql["find_account"], name_or_id, uuid_of(name_or_id))
         if row is None:
-            raise AccountError(f"There is no account {name_or_id!r}; `tollgate accounts list` shows them.")
+            raise NoSuchAccount(f"There is no account {name_or_id!r}; `tollgate accounts list` shows them.")
         return Account(
             str(row["id"]),
             row["name"],

@@ -74,7 +74,7 @@ class CapDesk:
             with outages():
                 rows = await self._pool.fetch(self._sql["find"], who)
         if not rows:
-            raise NoSuchHolder(f"There is no account, member or key {who!r}.")
+            raise NoSuchHolder(f"There is no account, member or key {who!r}; `tollgate accounts list` shows accounts.")
         if len(rows) > 1:
             found = ", ".join(f"{row['level']} {row['id']}" for row in rows)
             raise ChangeRefused(f"{who!r} may be {found}; give the id.")

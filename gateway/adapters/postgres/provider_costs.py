@@ -105,7 +105,9 @@ class ProviderCosts:
             async with self._pool.acquire() as connection, connection.transaction():
                 await connection.fetch(self._ledger_sql["lock_shards"], [SYSTEM_SHARD])
                 if await connection.fetchval(self._sql["booked_days"], first, last) != (last - first).days + 1:
-                    raise BillRefused(f"not every day from {first} to {last} is booked yet")
+                    raise BillRefused(
+                        f"not every day from {first} to {last} is booked yet: the workers do it once a day is over"
+                    )
                 other = await connection.fetchrow(self._sql["overlapping_bill"], first, last)
                 if other is not None:
                     raise BillRefused(

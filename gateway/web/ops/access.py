@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
-from gateway.adapters.postgres.accounts import AccountError
+from gateway.adapters.postgres.accounts import AccountError, NoSuchAccount
 from gateway.adapters.postgres.audit_log import ChangeRefused
 from gateway.adapters.postgres.cap_desk import NoSuchHolder
 from gateway.adapters.postgres.ops_keys import OpsKeys
@@ -64,7 +64,7 @@ def _told(handle: Callable[[web.Request], Awaitable[Answer]]) -> Callable[[web.R
     async def serve(request: web.Request) -> Answer:
         try:
             return await handle(request)
-        except NoSuchHolder as error:
+        except (NoSuchAccount, NoSuchHolder) as error:
             raise NotFound(str(error)) from error
         except (ChangeRefused, AccountError, ReviewError) as error:
             raise InvalidRequest(str(error)) from error
