@@ -1,12 +1,14 @@
 """A data plane in this process for each test, and the rule that holds after each of them: the books are right."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
+import uvloop
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
@@ -17,6 +19,11 @@ from tests.proxy.stack import UPSTREAM_KEY, Running, Stack, open_stack
 from tests.proxy.wire import ScriptedUpstream
 
 Logs = list[EventDict]
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that a gateway runs on; the sockets below it are tested on both, in http1/."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture
