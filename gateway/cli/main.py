@@ -144,7 +144,7 @@ def main() -> None:
         status = app(standalone_mode=False)
     except typer.TyperException as error:
         # Asked for nothing, a group has printed its help, and there is nothing to add.
-        message = error.format_message().rstrip(".") + _choices(error)
+        message = error.format_message().replace("Value error, ", "").rstrip(".") + _choices(error)
         status = _fail(f"{message}; see --help", EXIT_MISCONFIGURED) if message else EXIT_MISCONFIGURED
     except REFUSED as error:
         status = _fail(str(error), EXIT_FAILED)

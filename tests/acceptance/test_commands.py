@@ -232,7 +232,7 @@ def test_what_cannot_be_done_is_refused_in_one_line(
     ("arguments", "said"),
     [
         (("accounts", "grant", "commands", "5"), "--reason"),
-        (("accounts", "set", "commands", "--status", "asleep"), "--status"),
+        (("accounts", "set", "commands", "--status", "asleep"), "'--status': 'asleep' is not one of 'active'"),
         (("accounts", "show", "commands", "--frobnicate"), "--frobnicate"),
         (("frobnicate",), "frobnicate"),
         (("up", "--workers", "0"), "--workers"),

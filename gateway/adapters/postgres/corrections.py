@@ -169,4 +169,4 @@ def _uuid(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError as error:
-        raise ChangeRefused(f"{text[:100]!r} is no correction's id.") from error
+        raise ChangeRefused(f"{text[:100]!r} is no correction's id; `tollgate corrections list` shows them.") from error
