@@ -98,6 +98,7 @@ class Poster:
             log.warning("posting waits", error=str(error), backoff_s=self._backoff_s)
             if isinstance(error, LedgerUnavailable):
                 await self.close()
+                await self._pool.expire_connections()  # one to what only reads stays so, whatever comes back
             else:
                 # It may come back without what was about to be acknowledged, and with other events in that place.
                 self._unacknowledged.clear()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from urllib.parse import urlsplit
 
+import asyncpg
 import psycopg
 from psycopg import sql
 
@@ -238,3 +239,20 @@ async def test_a_redis_that_was_rolled_back_is_noticed_and_marked_for_rebuild(de
     assert known is not None
     assert known.balance == await books.balance(account) == 1000 - 1 - 20 - 300
     assert await books.count("dead_letter") == 0
+
+
+async def test_a_database_that_only_reads_for_a_while_is_waited_for(desk: Desk, database_url: str) -> None:
+    """Its disk is full, or it is a standby now: connections of that time stay so, and are let go."""
+    account = await desk.books.account(grant=100)
+    await desk.serve(settlement(account.id, 30))
+    poster, admin = desk.poster(), await asyncpg.connect(database_url)
+    name = await admin.fetchval("SELECT quote_ident(current_database())")
+    await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    await desk.books.pool.expire_connections()
+    while not poster.outages_total:
+        assert await poster.step() == 0
+    await admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    await admin.close()
+    await desk.post_all(poster)
+    await poster.close()
+    assert await desk.books.balance(account) == 70

@@ -40,6 +40,7 @@ OUTAGES = (
     asyncpg.ObjectNotInPrerequisiteStateError,  # the database takes no connections for now
     asyncpg.InvalidAuthorizationSpecificationError,  # nor this login: a password is being rotated
     asyncpg.IdleInTransactionSessionTimeoutError,  # we slept
+    asyncpg.ReadOnlySQLTransactionError,  # a full disk, or a standby
     asyncpg.TransactionRollbackError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
