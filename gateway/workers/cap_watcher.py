@@ -17,7 +17,7 @@ from gateway.adapters.redis.link import RedisScriptError
 from gateway.core.access.callers import Caller
 from gateway.core.guard.caps import UNLIMITED, Caps, Holder, Level, id_of
 from gateway.core.guard.notices import Kind
-from gateway.core.guard.windows import Window, Windows, ends_at, windows_at
+from gateway.core.guard.windows import UnknownTimeZone, Window, Windows, ends_at, windows_at
 from gateway.core.money import MicroCredits, format_credits
 
 log = structlog.get_logger(__name__)
@@ -78,10 +78,10 @@ class CapWatcher:
         return raised
 
     async def _look(self, holder: Holder, caps: Caps, time_zone: str) -> int:
-        windows = windows_at(self._now_ms(), time_zone)
         try:
+            windows = windows_at(self._now_ms(), time_zone)
             used = await self._counters.used(holder, windows)
-        except RedisScriptError as error:  # nobody else's waits behind it
+        except (RedisScriptError, UnknownTimeZone) as error:  # nobody else's waits behind it
             log.error("caps cannot be watched", holder=holder.id, account_id=holder.account_id, error=str(error))
             return 0
         raised = 0

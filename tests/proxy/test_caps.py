@@ -214,6 +214,21 @@ async def test_counters_that_redis_cannot_read_keep_no_others_from_being_counted
     assert await stack.workers.cap_watcher.step() == 1
 
 
+async def test_an_account_of_no_known_time_zone_keeps_no_other_from_being_watched(stack: Stack) -> None:
+    """Its zone is one that this version's list of them has no more."""
+    other = await stack.new_account("elsewhere")
+    for account in (stack.account, other):
+        await cap(stack, account.id, day=1000 * UCR_PER_CREDIT)
+        assert (await ask(stack.address, request(CHAT, account.key, body()))).status == 200
+    cost = min(line.cost for line in await stack.lines())
+    for account in (stack.account, other):
+        await cap(stack, account.id, day=cost)
+    update = "UPDATE account SET time_zone = 'Mars/Olympus', changed_at = now() WHERE id = $1::uuid"
+    await stack.stores.pool.execute(update, min(stack.account.id, other.id))
+    await stack.post()
+    assert await stack.workers.cap_watcher.step() == 1
+
+
 async def test_a_key_has_caps_of_its_own(stack: Stack) -> None:
     key, key_id = await stack.stores.keys.issue(stack.account.id)
     await cap(stack, key_id, concurrent=0)
