@@ -78,7 +78,9 @@ def list_accounts(
     ]
     columns = ("name", "status", "plan", "balance")
     rows = [[each[column] for column in columns] for each in values]
-    title = f"{len(rows)} accounts" + (f"; more: --after {rows[-1][0]}" if len(rows) == count else "")
+    title = f"{len(rows)} account{'s' * (len(rows) != 1)}" + (
+        f"; more: --after {rows[-1][0]}" if len(rows) == count else ""
+    )
     show(as_json, values, table(title, columns, rows, right=["balance"]) if rows else "no accounts")
 
 

@@ -8,7 +8,7 @@ import typer
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.app.sources import now_ms
 from gateway.cli.operator import Author, Reason, signed
-from gateway.cli.output import AsJson, moment, show, table
+from gateway.cli.output import AsJson, iso, moment, show, table
 from gateway.cli.target import CommandFailed, ConfigFile, Data, on_stores, parsed, target
 from gateway.core.guard.brownout import Brownout, Level
 from gateway.core.spans import read_span
@@ -106,7 +106,7 @@ def told(brownout: Brownout) -> dict[str, Any]:
         "reason": brownout.reason,
         "banner": brownout.banner,
         "author": brownout.author,
-        "expires_at": moment(brownout.expires_at_ms),
+        "expires_at": iso(brownout.expires_at_ms),
         "is_expired": brownout.expires_at_ms <= now_ms(),
     }
 

@@ -10,7 +10,7 @@ import typer
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.app.sources import now_ms
 from gateway.cli.operator import Author, Reason, signed
-from gateway.cli.output import AsJson, moment, show, table
+from gateway.cli.output import AsJson, iso, moment, show, table
 from gateway.cli.target import CommandFailed, ConfigFile, Data, on_stores, parsed, target
 from gateway.core.guard.flags import Flag, Scope, default_of
 from gateway.core.spans import read_span
@@ -109,7 +109,7 @@ def told(flag: Flag) -> dict[str, Any]:
         "reason": flag.reason,
         "banner": flag.banner,
         "author": flag.author,
-        "expires_at": None if flag.expires_at_ms is None else moment(flag.expires_at_ms),
+        "expires_at": iso(flag.expires_at_ms),
         "is_expired": _is_expired(flag),
     }
 

@@ -59,8 +59,14 @@ def moment(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def iso(at: datetime | None) -> str | None:
-    """A moment for machines."""
+def iso(at: datetime | int | None) -> str | None:
+    """A moment (as a number: ms since 1970) for machines.
+
+    >>> iso(1_795_262_400_000)
+    '2026-11-21T12:00:00+00:00'
+    """
+    if isinstance(at, int):
+        at = datetime.fromtimestamp(at // 1000, UTC)
     return None if at is None else at.isoformat(timespec="seconds")
 
 
