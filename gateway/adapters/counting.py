@@ -91,10 +91,14 @@ class CapCounting:
                 break
             due.append((holder, kept))
         for holder, kept in due:
-            self.settle(holder, kept)  # it stays due unless all goes well
+            self.settle(holder, kept)  # it stays due unless all goes well, and if its caps change meanwhile
+            again = self._due[holder]
             try:
-                if await self._count(holder, windows_at(self._now_ms(), kept.time_zone), kept, is_waited_for=False):
-                    self._due.pop(holder, None)
+                is_right = await self._count(
+                    holder, windows_at(self._now_ms(), kept.time_zone), kept, is_waited_for=False
+                )
+                if is_right and self._due.get(holder) is again:
+                    del self._due[holder]
             except RedisScriptError as error:  # refused again later, and nobody else's waits behind it
                 log.error("caps cannot be counted", holder=holder.id, account_id=holder.account_id, error=str(error))
         return len(due)

@@ -19,6 +19,7 @@ from gateway.core.guard.caps import UNLIMITED, Caps, Excess
 from tests.proxy.stack import open_stack
 
 SIGNATURE = Signature("ada", "a test")
+NOW_MS = 1_795_300_000_000
 
 
 @pytest.fixture
@@ -101,10 +102,11 @@ async def test_what_cannot_be_meant_is_refused(stores: Stores, who: str, change:
         await stores.caps.set(await stores.caps.find(key_id if who == "a key" else who), change, SIGNATURE)
 
 
-async def test_who_moves_to_another_time_zone_is_looked_after_as_with_new_caps(stores: Stores) -> None:
-    who = await stores.caps.find("main")
-    await stores.caps.set(who, {"day": 5}, SIGNATURE)
-    told: list[tuple[str, Kept]] = []
+Told = list[tuple[str, Kept]]
+
+
+async def directory_of(stores: Stores, told: Told) -> CapDirectory:
+    """A gateway's, which has read what is set."""
     directory = CapDirectory(
         stores.pool,
         stores.plans,
@@ -113,6 +115,52 @@ async def test_who_moves_to_another_time_zone_is_looked_after_as_with_new_caps(s
         on_caps=lambda holder, kept: told.append((holder.level, kept)),
     )
     await directory.refresh_step()
+    return directory
+
+
+async def test_who_moves_to_another_time_zone_is_looked_after_as_with_new_caps(stores: Stores) -> None:
+    who = await stores.caps.find("main")
+    await stores.caps.set(who, {"day": 5}, SIGNATURE)
+    told: Told = []
+    directory = await directory_of(stores, told)
     for zone in ("UTC", "UTC", "Asia/Tokyo", "Asia/Tokyo"):
-        directory.bounds(Caller(who.id, "k1", time_zone=zone), 1_795_300_000_000)
+        directory.bounds(Caller(who.id, "k1", time_zone=zone), NOW_MS)
     assert told == [("account", Kept("UTC", True, False)), ("account", Kept("Asia/Tokyo", True, False))]
+
+
+async def test_an_accounts_caps_are_looked_after_once_however_many_keys_it_has(stores: Stores) -> None:
+    who = await stores.caps.find("main")
+    await stores.caps.set(who, {"day": 5}, SIGNATURE)
+    told: Told = []
+    directory = await directory_of(stores, told)
+    for key_id in ("k1", "k2", "k1", "k3"):
+        directory.bounds(Caller(who.id, key_id), NOW_MS)
+    assert told == [("account", Kept("UTC", True, False))]
+
+
+async def test_each_account_that_one_key_reports_of_has_its_own_caps_looked_after(stores: Stores) -> None:
+    who = await stores.caps.find("main")
+    other = await stores.accounts.create("other")
+    for each in (who, await stores.caps.find(other.id)):
+        await stores.caps.set(each, {"day": 5}, SIGNATURE)
+    told: Told = []
+    directory = await directory_of(stores, told)
+    for account_id in (who.id, other.id, who.id, other.id):
+        directory.bounds(Caller(account_id, "a reporter's"), NOW_MS)
+    assert told == [("account", Kept("UTC", True, False))] * 2
+
+
+@pytest.mark.parametrize("lifted", [None, UNLIMITED])
+async def test_a_cap_that_did_not_hold_for_a_while_is_looked_after_though_nobody_called_meanwhile(
+    stores: Stores, lifted: int | None
+) -> None:
+    """Other gateways may have let calls pass."""
+    who = await stores.caps.find("main")
+    told: Told = []
+    directory = await directory_of(stores, told)
+    for day in (5, lifted, 5, 6):
+        await stores.caps.set(who, {"day": day}, SIGNATURE)
+        await directory.refresh_step()
+        if day is not lifted:
+            directory.bounds(Caller(who.id, "k1"), NOW_MS)
+    assert told == [("account", Kept("UTC", True, False))] * 2

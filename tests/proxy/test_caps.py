@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -150,6 +152,33 @@ async def test_a_count_that_takes_longer_than_the_outbox_stands_still_is_right_a
     (standing,) = await stores.caps.standing(await stores.caps.find(stack.account.id))
     spent = sum(line.cost for line in await stack.lines())
     assert (standing.used.day, standing.used.month) == (spent, spent)
+
+
+class ChangingCharges(Charges):
+    """The caps change while it sums up for the first time."""
+
+    change: Callable[[], None] | None = None
+
+    async def of(
+        self, holder: Holder, windows: Windows, *, has_day: bool, has_month: bool, settled: Settled | None = None
+    ) -> Charged:
+        change, self.change = self.change, None
+        if change is not None:
+            change()
+        return await super().of(holder, windows, has_day=has_day, has_month=has_month, settled=settled)
+
+
+async def test_caps_that_change_while_they_are_counted_are_counted_once_more(stack: Stack) -> None:
+    stores, charges, ticks = stack.stores, ChangingCharges(stack.stores.pool), itertools.count(0, 10)
+    counting = CapCounting(
+        charges, stores.credits, stores.counters, batch_max=1, clock=lambda: next(ticks), now_ms=now_ms
+    )
+    who = Holder(stack.account.id, "account", stack.account.id)
+    charges.change = partial(counting.first_seen, who, Kept("UTC", True, True))
+    counting.settle(who, Kept("UTC", True, False))
+    assert [await counting.step() for _ in range(3)] == [1, 1, 0]
+    used = await stores.counters.used(who, windows_at(now_ms(), "UTC"))
+    assert (used.day, used.month) == (0, 0)
 
 
 class AwayCharges(Charges):

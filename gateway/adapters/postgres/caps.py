@@ -16,7 +16,7 @@ from gateway.adapters.counting import Kept
 from gateway.adapters.postgres.database import LedgerUnavailable, Pool, load_queries, outages
 from gateway.core.access.callers import Caller
 from gateway.core.errors import BillingUnavailable
-from gateway.core.guard.caps import Bounds, Caps, CapsByLevel, Holder, Level, bounds_of, id_of
+from gateway.core.guard.caps import UNLIMITED, Bounds, Caps, CapsByLevel, Holder, Level, bounds_of, id_of
 from gateway.core.guard.plans import Plans
 
 log = structlog.get_logger(__name__)
@@ -33,8 +33,19 @@ class _Made(NamedTuple):
     revision: int
 
 
+class _Seen(NamedTuple):
+    """How a holder's counted caps were when they were last looked at."""
+
+    counted: tuple[bool, bool, bool]
+    time_zone: str
+    revision: int  # at which they came to count something else
+
+
 class CapDirectory:
-    """`on_caps` is told of every holder whose counters must be looked after: caps that are new to this process."""
+    """`on_caps` is told of every holder whose counters must be looked after: caps that are new to this process.
+
+    It is told once for all callers who share them, and again when they did not hold for a while.
+    """
 
     def __init__(
         self,
@@ -53,12 +64,14 @@ class CapDirectory:
         self._sql = load_queries("caps")
         self._caps: dict[tuple[str, str], Caps] = {}
         self._revision = 0
-        self._made: OrderedDict[tuple[str, str | None], _Made] = OrderedDict()
+        self._turned: dict[tuple[str, str], int] = {}  # at which revision a place's caps came to count something else
+        self._made: OrderedDict[tuple[str, str, str | None], _Made] = OrderedDict()
+        self._seen: OrderedDict[Holder, _Seen] = OrderedDict()
         self._fresh_at: float | None = None  # every change before this moment is known
 
     def bounds(self, caller: Caller, time_ms: int) -> Bounds:
         """What bounds a call of `caller` opened at `time_ms`; raises `BillingUnavailable` until that is known."""
-        made = self._made.get((caller.key_id, caller.member_id))
+        made = self._made.get(_place(caller))
         if (
             made is not None
             and made.revision == self._revision
@@ -66,25 +79,37 @@ class CapDirectory:
             and made.bounds.hold_at(time_ms)
         ):
             return made.bounds
-        return self._make(caller, time_ms, made)
+        return self._make(caller, time_ms)
 
-    def _make(self, caller: Caller, time_ms: int, before: _Made | None) -> Bounds:
+    def _make(self, caller: Caller, time_ms: int) -> Bounds:
         if self._fresh_at is None:
             raise BillingUnavailable(retry_after_s=1)
         bounds = bounds_of(caller, self.caps(caller), time_ms)
-        place = (caller.key_id, caller.member_id)
+        place = _place(caller)
         self._made[place] = _Made(caller, bounds, self._revision)
         self._made.move_to_end(place)
         if len(self._made) > BOUNDS_MAX:
             self._made.popitem(last=False)
-        known = CapsByLevel() if before is None else before.bounds.caps
-        # In another time zone all windows are new: other gateways went on in the old ones for a moment.
-        has_moved = before is not None and before.bounds.time_zone != bounds.time_zone
-        for level, caps, known_caps in zip(Level, bounds.caps, known, strict=True):
-            if _counted(caps) != _counted(known_caps) or (has_moved and caps.is_counted):
-                holder = Holder(caller.account_id, level.value, id_of(caller, level))
-                self._on_caps(holder, Kept(caller.time_zone, caps.day is not None, caps.month is not None))
+        for level, caps in zip(Level, bounds.caps, strict=True):
+            self._look_at(level, caps, caller)
         return bounds
+
+    def _look_at(self, level: Level, caps: Caps, caller: Caller) -> None:
+        holder = Holder(caller.account_id, level.value, id_of(caller, level))
+        before = self._seen.pop(holder, None)
+        if not caps.is_counted:
+            if before is not None:
+                self._on_caps(holder, Kept(caller.time_zone, has_day=False, has_month=False))
+            return
+        turned = self._turned.get((level.value, holder.id), 0)
+        if level is Level.ACCOUNT:
+            turned = max(turned, self._turned.get(("plan", caller.plan), 0))
+        # In another time zone all windows are new: other gateways went on in the old ones for a moment.
+        self._seen[holder] = seen = _Seen(_counted(caps), caller.time_zone, turned)
+        if len(self._seen) > BOUNDS_MAX:
+            self._seen.popitem(last=False)
+        if seen != before:
+            self._on_caps(holder, Kept(caller.time_zone, caps.day is not None, caps.month is not None))
 
     def caps(self, caller: Caller) -> CapsByLevel:
         """The caps of each level as they are known, those of the account over those of its plan."""
@@ -104,9 +129,12 @@ class CapDirectory:
         changed = 0
         for row in rows:
             place, caps = (row["level"], row["holder"]), read_caps(row)
-            if self._caps.get(place) != caps:
+            before = self._caps.get(place, Caps())
+            if before != caps:
                 self._caps[place] = caps
                 changed += 1
+            if _counted(before) != _counted(caps):
+                self._turned[place] = self._revision + 1
         self._revision += changed > 0
         self._fresh_at = looked_at
         return changed
@@ -132,5 +160,11 @@ def read_caps(row: Any) -> Caps:
     return msgspec.convert(values, Caps)
 
 
+def _place(caller: Caller) -> tuple[str, str, str | None]:
+    """A service that reports of many accounts has one key for all."""
+    return caller.account_id, caller.key_id, caller.member_id
+
+
 def _counted(caps: Caps) -> tuple[bool, bool, bool]:
-    return caps.day is not None, caps.month is not None, caps.concurrent is not None
+    day, month, concurrent = (each not in (None, UNLIMITED) for each in (caps.day, caps.month, caps.concurrent))
+    return day, month, concurrent
