@@ -62,6 +62,7 @@ class Recharger:
         self._now_s = now_s
         self._charging: dict[str, asyncio.Task[None]] = {}  # by account
         self._last_begun = ""  # account ids from here on have their turn next
+        self._unreadable = set[str]()  # accounts of which it was said
         self._bug: BaseException | None = None
         self.charged_total = 0
         self.declined_total = 0
@@ -78,13 +79,24 @@ class Recharger:
             if attempt.account_id not in self._charging:
                 self._start(attempt.account_id, self._offer_page(attempt))
         watched = [each for each in await self._recharges.watched() if each.account_id not in self._charging]
-        balances = await asyncio.gather(*(self._available(each.account_id) for each in watched))
-        low = [each for each, available in zip(watched, balances, strict=True) if available < each.terms.threshold]
+        are_low = await asyncio.gather(*map(self._is_low, watched))
+        low = [each for each, is_low in zip(watched, are_low, strict=True) if is_low]
         low.sort(key=lambda each: (each.account_id <= self._last_begun, each.account_id))
         for each in low[: max(0, self._charges_max - len(self._charging))]:
             self._last_begun = each.account_id
             self._start(each.account_id, self._recharge(each))
         return 0
+
+    async def _is_low(self, watched: Watched) -> bool:
+        try:
+            is_low = await self._available(watched.account_id) < watched.terms.threshold
+        except (RedisScriptError, ValueError, TypeError) as error:  # this account's trouble, and nobody else's
+            if watched.account_id not in self._unreadable:
+                log.error("a recharge waits: no balance", account_id=watched.account_id, error=repr(error))
+            self._unreadable.add(watched.account_id)
+            return False
+        self._unreadable.discard(watched.account_id)
+        return is_low
 
     async def idle(self) -> None:
         """Wait until every charge that was begun has ended, or is left for later."""

@@ -16,6 +16,7 @@ from gateway.app.stripe import StripeParts
 from gateway.core.accounting.recharge import DECLINES_A_DAY_MAX
 from gateway.core.guard.flags import PURCHASE, Scope
 from gateway.core.money import UCR_PER_CREDIT
+from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.web.ops.listener import listen
 from tests.books import OPERATOR
@@ -293,6 +294,21 @@ async def test_one_that_cannot_be_charged_now_keeps_nobody_else_waiting(shop: Sh
         await parts.close()
     assert await charges(client) == [(1000, "succeeded")] * 2
     assert first.id != shop.account.id
+
+
+async def test_an_account_that_redis_cannot_read_keeps_nobody_else_from_their_recharge(
+    shop: Shop, client: StripeClient
+) -> None:
+    await agree(shop)
+    unreadable = shop.account
+    shop.account = await shop.stack.new_account("sound", ucr=0)
+    await buy(shop, save_card=True)
+    await agree(shop)
+    in_redis = SHARD_KEYS[shard_of(unreadable.id)].account(unreadable.id)
+    await shop.stack.stores.link.command(b"SET", in_redis, b"no hash")
+    await recharge(shop)
+    await shop.stack.stores.link.command(b"DEL", in_redis)
+    assert await charges(client) == [(1000, "succeeded")]
 
 
 async def test_a_call_that_crosses_the_threshold_leads_to_a_charge_within_seconds(
