@@ -87,7 +87,8 @@ async def test_what_cannot_be_read_is_told_and_hides_nothing_else(
     desk: Desk, narrow: RedisLink, neighbours: list[str]
 ) -> None:
     keys = SHARD_KEYS[SHARD]
-    lost, garbled, wrong = neighbours[:3]
+    lost, garbled, wrong, no_hash = neighbours[:4]
+    await desk.books.redis.set(keys.account(no_hash), "no hash")
     await desk.books.redis.hdel(keys.account(lost), "held")
     await desk.books.redis.hset(keys.account(garbled), "balance", "much")
     await desk.books.redis.hincrby(keys.account(wrong), "balance", 3)
@@ -96,7 +97,7 @@ async def test_what_cannot_be_read_is_told_and_hides_nothing_else(
     key = SHARD_KEYS[shard_of(account.id)].hold(hold.request_id)
     await desk.link.command(b"SET", key, f"x open {account.id} 1 f 10 0 {{}} {{}}")
     held, balances = await check_redis(desk.books.pool, narrow, at_once=AT_ONCE)
-    unreadable = {f"account {each}: its amounts in Redis are no whole numbers" for each in (lost, garbled)}
+    unreadable = {f"account {each}: its amounts in Redis are no whole numbers" for each in (lost, garbled, no_hash)}
     assert set(held) == unreadable | {f"account {account.id}: 10 held, open holds 0"}
     assert set(balances) == unreadable | {f"account {wrong}: 3 in Redis, 0 by Postgres and the outbox"}
 

@@ -82,9 +82,9 @@ class ShardReader:
         for event in self._unposted:
             unposted[event.account_id] += event.cost
         loaded = [
-            _loaded(each, fields[1:], in_holds[each], unposted[each])
+            _loaded(each, fields[1:] if is_hash else (), in_holds[each], unposted[each])
             for each, fields in zip(account_ids, found, strict=True)
-            if fields[0] == redis_epoch
+            if not (is_hash := isinstance(fields, list)) or fields[0] == redis_epoch  # else Redis refused to read it
         ]
         is_any_new = any(raw.decode() not in self._owners for raw in leased)
         if is_any_new and any(each.held != each.in_holds for each in loaded):
