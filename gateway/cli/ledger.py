@@ -89,7 +89,7 @@ def verify(
     lines = [
         "the ledger is as it was sealed" if is_sound else "the ledger was changed after it was sealed",
         *(f"  {finding}" for finding in verdict.findings),
-        f"{verdict.transfers} transfers in {verdict.seals} seals; {verdict.unsealed} not sealed yet",
+        f"transfers sealed: {verdict.transfers}, in seals: {verdict.seals}, not sealed yet: {verdict.unsealed}",
         f"head {verdict.head}" if verdict.head else "no seal yet",
     ]
     values = {"sound": is_sound} | {name: getattr(verdict, name) for name in verdict.__struct_fields__}

@@ -45,7 +45,7 @@ async def test_a_real_call_is_summed_by_each_of_its_groups(stack: Stack) -> None
     line = await stack.line()
     groups = {"day": str(TODAY), "model": line.model, "member": member.id, "key": key_id}
     for grouping, group in groups.items():
-        [got] = (await used(stack, f"group_by={grouping}"))["data"]
+        [got] = (await used(stack, f"groupBy={grouping}"))["data"]
         assert (got["group"], got["calls"], got["creditsUcr"]) == (group, 1, line.cost)
         assert (got["inputTokens"], got["outputTokens"]) == (line.usage.input_total, line.usage.output_total)
 
@@ -66,11 +66,11 @@ async def test_pages_show_every_group_once_and_sum_to_all_of_it(stack: Stack) ->
         await called(stack, opened, f"model {number % 7}", number=number)
     for grouping, count in (("day", 10), ("model", 7), ("member", 1), ("key", 1)):
         seen: list[dict[str, Any]] = []
-        query = f"group_by={grouping}&limit=3"
+        query = f"groupBy={grouping}&limit=3"
         while query:
             page = await used(stack, query)
             seen += page["data"]
-            query = f"group_by={grouping}&limit=3&cursor={quote(page['nextCursor'])}" if page["nextCursor"] else ""
+            query = f"groupBy={grouping}&limit=3&cursor={quote(page['nextCursor'])}" if page["nextCursor"] else ""
         assert len({each["group"] for each in seen}) == len(seen) == count
         assert sum(each["calls"] for each in seen) == 30
 
@@ -84,7 +84,7 @@ async def test_an_account_sees_its_own_use_only(stack: Stack) -> None:
 @pytest.mark.parametrize(
     ("query", "param"),
     [
-        ("group_by=hour", "group_by"),
+        ("groupBy=hour", "groupBy"),
         ("from=yesterday", "from"),
         ("from=20261121", "from"),
         ("to=2026-11-31", "to"),
@@ -100,7 +100,7 @@ async def test_what_cannot_be_read_is_refused_by_name(stack: Stack, query: str, 
     assert (await used(stack, query, 400))["error"]["param"] == param
 
 
-@pytest.mark.parametrize("query", ["by=model", "group_by=model&groupBy=key", "=x", "from=2026-11-01&FROM=2026-11-02"])
+@pytest.mark.parametrize("query", ["by=model", "groupBy=model&group_by=key", "=x", "from=2026-11-01&FROM=2026-11-02"])
 async def test_a_parameter_that_is_not_there_is_refused_with_those_that_are(stack: Stack, query: str) -> None:
     message = (await used(stack, query, 400))["error"]["message"]
-    assert "group_by, from, to, limit, cursor" in message
+    assert "groupBy, from, to, limit, cursor" in message

@@ -46,7 +46,7 @@ async def test_a_call_with_a_token_is_the_members(running: Running, openai: Simu
         for _ in range(2):  # by the provider's keys, and by the cache
             assert (await ask(stack.address, request(CHAT, token, ask_of(CHAT)))).status == 200
         await stack.lines()
-        used = await ask(stack.address, request("/api/usage?group_by=member", token, method="GET"))
+        used = await ask(stack.address, request("/api/usage?groupBy=member", token, method="GET"))
         [line] = msgspec.json.decode(used.body)["data"]
         assert (line["group"], line["calls"]) == (member_id, 2)
 

@@ -36,7 +36,7 @@ def _day(name: str, description: str) -> Query:
 
 
 QUERY = (
-    Query("group_by", {"type": "string", "enum": list(GROUPINGS), "default": "day"}, "What is summed up together."),
+    Query("groupBy", {"type": "string", "enum": list(GROUPINGS), "default": "day"}, "What is summed up together."),
     _day("from", f"The first day, in the account's time zone; {DAYS_DEFAULT} days ago by default."),
     _day("to", f"The last day; today by default, and at most {DAYS_MAX} days after the first."),
     *PAGING,
@@ -56,9 +56,9 @@ class UsageApi:
     async def show(self, request: web.Request) -> Answer:
         caller = await self._access.reading(request)
         _refuse_strange(request)
-        grouping = next((each for each in GROUPINGS if each == request.query.get("group_by", "day")), None)
+        grouping = next((each for each in GROUPINGS if each == request.query.get("groupBy", "day")), None)
         if grouping is None:
-            raise InvalidRequest(f"group_by is one of {', '.join(GROUPINGS)}.", param="group_by")
+            raise InvalidRequest(f"groupBy is one of {', '.join(GROUPINGS)}.", param="groupBy")
         limit, after = limit_of(request), cursor_of(request, str)
         zone = zone_of(caller.time_zone)
         last = _date(request, "to", self._now().astimezone(zone).date())
