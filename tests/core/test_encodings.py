@@ -95,6 +95,19 @@ def test_what_inflates_beyond_all_measure_is_noticed_before_it_fills_the_memory(
         tracemalloc.stop()
 
 
+def test_many_members_within_another_coding_are_bounded_together() -> None:
+    members = gzip.compress(bytes(STEP_BYTES_MAX - 1)) * 8
+    decode = decoder("gzip, br")
+    assert decode is not None
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptEncoding, match="inflates"):
+            decode(brotli.compress(members, quality=4))
+        assert tracemalloc.get_traced_memory()[1] < 4 * STEP_BYTES_MAX
+    finally:
+        tracemalloc.stop()
+
+
 def test_more_codings_than_anybody_uses_are_not_undone() -> None:
     decoder(", ".join(["gzip"] * CODINGS_MAX))
     with pytest.raises(UnknownEncoding):

@@ -52,8 +52,9 @@ def decoder(content_encoding: str) -> Decode | None:
         for start in range(0, len(data), SLICE_BYTES):
             piece = data[start : start + SLICE_BYTES]
             try:
-                for step in chain:
-                    piece = step(piece)
+                piece = chain[0](piece)
+                for step in chain[1:]:
+                    piece = _in_slices(step, piece)
             except (zlib.error, brotli.error, zstandard.ZstdError, EOFError) as error:
                 raise CorruptEncoding(str(error)) from error
             out.append(piece)
@@ -63,6 +64,18 @@ def decoder(content_encoding: str) -> Decode | None:
         return b"".join(out)
 
     return decode
+
+
+def _in_slices(step: Decode, data: bytes) -> bytes:
+    """What a further coding makes of what the one before it made, which may be much."""
+    out: list[bytes] = []
+    size = 0
+    for start in range(0, len(data), SLICE_BYTES):
+        out.append(step(data[start : start + SLICE_BYTES]))
+        size += len(out[-1])
+        if size > STEP_BYTES_MAX:
+            raise _beyond_measure()
+    return b"".join(out)
 
 
 def _step(name: str) -> Decode:
