@@ -1,13 +1,14 @@
 """`POST /api/usage/reconcile`: usage made elsewhere is charged for once, however often and at once it is told."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 
 from gateway.adapters.postgres.audit_log import Signature
-from gateway.adapters.postgres.usage_reports import UsageReports
+from gateway.adapters.postgres.usage_reports import ReportMismatch, UsageReports
 from gateway.app.sources import new_request_id, now_ms
 from gateway.core.access.key_terms import KeyTerms
 from gateway.core.calls.usage import Usage
@@ -158,6 +159,24 @@ async def test_a_report_that_was_refused_is_tried_again_as_a_call_of_its_own_tim
             if number == 1:
                 await report.refused()
     assert found == [ids[0], ids[0], ids[2], ids[2]]
+
+
+async def test_a_refused_report_is_tried_again_by_no_other_report_and_not_once_it_is_charged(stack: Stack) -> None:
+    reports, ids = UsageReports(stack.stores.pool), [new_request_id() for _ in range(4)]
+    wanted = msgspec.convert(asked(), UsageAsked)
+    content = price_report(stack.card, wanted.model, None, wanted.usage, "default")
+    opened = partial(reports.opened, stack.account.id, "job-1", content=content)
+    async with opened(fingerprint_of(wanted), ids[0]) as report:
+        await report.refused()
+    with pytest.raises(ReportMismatch):
+        async with opened(bytes(32), ids[1]):
+            pass
+    async with opened(fingerprint_of(wanted), ids[2]) as report:
+        assert report.request_id == ids[2]
+        await report.refused()
+        await report.settled()  # as by an older gateway
+    async with opened(fingerprint_of(wanted), ids[3]) as report:
+        assert (report.request_id, report.is_settled) == (ids[2], True)
 
 
 async def test_a_repeated_report_tells_how_it_was_charged_whatever_is_charged_now(stack: Stack) -> None:
