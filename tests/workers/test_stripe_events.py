@@ -84,11 +84,11 @@ async def test_a_lost_dispute_is_left_to_an_operator(shop: Shop) -> None:
     assert (of_stripe(await shop.available()), await status_of(shop)) == (0, "in_review")
 
 
-async def test_an_inquiry_moves_nothing(shop: Shop) -> None:
+async def test_an_inquiry_takes_the_account_out_of_service_and_moves_nothing(shop: Shop) -> None:
     purchase_id = await shop.bought()
     shop.simulated.order("charges/dispute", await shop.charge_of(purchase_id), inquiry=True)
     await shop.settle()
-    assert of_stripe(await shop.available()) == 5_000 * UCR_PER_CREDIT
+    assert (of_stripe(await shop.available()), await status_of(shop)) == (5_000 * UCR_PER_CREDIT, "in_review")
 
 
 async def test_spent_credit_that_a_dispute_takes_is_owed_blocks_calls_and_is_paid_first(

@@ -145,10 +145,9 @@ class Stripe:
             of_it: Any = {"payment_intent": intent_id, "limit": PAGE}
             listed = await self._client.refunds.list_async(of_it)
             refunds = [read_refund(refund) async for refund in listed.auto_paging_iter()]
-            disputes = []
-            if charge.disputed:  # ever, so it stays true; whether it was refunded changes when a refund fails
-                of_charge = await self._client.disputes.list_async(of_it)
-                disputes = [read_dispute(dispute) async for dispute in of_charge.auto_paging_iter()]
+            # Always: of an inquiry, which moves no money yet, Stripe does not promise that its charge is `disputed`.
+            listed_disputes = await self._client.disputes.list_async(of_it)
+            disputes = [read_dispute(dispute) async for dispute in listed_disputes.auto_paging_iter()]
         return read_payment(intent, charge, tuple(refunds), tuple(disputes))
 
     async def charge_card(self, sale: Sale, card_id: str) -> Charged:

@@ -82,7 +82,8 @@ def open_dispute(
         status="warning_needs_response" if inquiry else "needs_response",
     )
     world.put(dispute)
-    world.put(msgspec.structs.replace(charge, disputed=True))
+    # Stripe does not say whether an inquiry makes its charge `disputed`: nobody may rely on it.
+    world.put(msgspec.structs.replace(charge, disputed=charge.disputed or not inquiry))
     acted_on(world, charge.id)
     if inquiry:
         world.emit("charge.dispute.created", dispute)
@@ -116,6 +117,7 @@ def escalate(world: World, dispute_id: str) -> Dispute:
     changed = msgspec.structs.replace(
         dispute, status=status, is_charge_refundable=False, payment_method_details={"type": "card", "card": card}
     )
+    world.put(msgspec.structs.replace(world.get(Charge, dispute.charge), disputed=True))
     escalated = _withdraw(world, changed)
     world.emit("charge.dispute.updated", escalated, dispute)
     world.emit("charge.dispute.funds_withdrawn", escalated)
