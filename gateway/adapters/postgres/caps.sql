@@ -21,13 +21,13 @@ CROSS JOIN LATERAL (
 WHERE shard.id = $1::smallint
 
 -- name: settled
--- What was charged to a holder until a minute ago, which is final: a row is dated by the beginning of its transaction, and
--- no posting takes as long. $1 account, $2 level, $3 id, $4 … $7 the request ids as above, $8 when the windows began.
-SELECT now() - interval '1 minute' AS until,
+-- What was charged to a holder until so long ago ($9) that it is final. $1 account, $2 level, $3 id, $4 … $7 the request
+-- ids as above, $8 when the windows began.
+SELECT now() - $9::interval AS until,
        coalesce(sum(charged) FILTER (WHERE request_id >= $4::uuid AND request_id < $5::uuid), 0)::bigint AS day,
        coalesce(sum(charged) FILTER (WHERE request_id >= $6::uuid AND request_id < $7::uuid), 0)::bigint AS month
 FROM call_usage
-WHERE account_id = $1::uuid AND recorded_at >= $8 AND recorded_at < now() - interval '1 minute'
+WHERE account_id = $1::uuid AND recorded_at >= $8 AND recorded_at < now() - $9::interval
   AND ($2 = 'account' OR ($2 = 'key' AND key_id = $3) OR ($2 = 'member' AND member_id = $3))
 
 -- name: of_holder

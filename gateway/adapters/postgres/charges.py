@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from gateway.adapters.postgres.database import Pool, load_queries, outages
+from gateway.adapters.postgres.database import IDLE_IN_TRANSACTION_S, Pool, load_queries, outages
 from gateway.adapters.redis.counters import Charged
 from gateway.adapters.redis.credits import ShardCold
 from gateway.core.accounting.posting import Position
@@ -14,6 +14,8 @@ from gateway.core.shards import shard_of
 
 # A call is posted after its window's beginning, give or take what clocks differ.
 SKEW = timedelta(hours=1)
+# A line is dated by the beginning of its transaction, and no posting lasts as long, even if its process sleeps in it.
+FINAL_AFTER = timedelta(seconds=2 * IDLE_IN_TRANSACTION_S)
 
 
 class Settled(NamedTuple):
@@ -52,10 +54,10 @@ class Charges:
         )
 
     async def settled(self, holder: Holder, windows: Windows, *, has_month: bool) -> Settled:
-        """What was charged to `holder` until a minute ago; of many calls it takes a while. Raises LedgerUnavailable."""
+        """What was charged to `holder` until two minutes ago; of many calls it takes a while. Raises LedgerUnavailable."""
         begun_at = _begun_at(windows, has_month=has_month)
         with outages():
-            row = await self._pool.fetchrow(self._sql["settled"], *holder, *_bounds(windows), begun_at)
+            row = await self._pool.fetchrow(self._sql["settled"], *holder, *_bounds(windows), begun_at, FINAL_AFTER)
         assert row is not None, "sums are one row"
         return Settled(row["until"], row["day"], row["month"])
 
