@@ -54,7 +54,7 @@ class Charges:
         )
 
     async def settled(self, holder: Holder, windows: Windows, *, has_month: bool) -> Settled:
-        """What was charged to `holder` until two minutes ago; of many calls it takes a while. Raises LedgerUnavailable."""
+        """What was charged to `holder` until two minutes ago, which may take a while. Raises LedgerUnavailable."""
         begun_at = _begun_at(windows, has_month=has_month)
         with outages():
             row = await self._pool.fetchrow(self._sql["settled"], *holder, *_bounds(windows), begun_at, FINAL_AFTER)
