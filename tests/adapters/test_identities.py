@@ -137,6 +137,15 @@ async def test_who_was_removed_is_not_seen_first_and_comes_back_by_invitation_on
     assert (await open_callers(books, creates=Role.MEMBER, links=True).authenticate(token)).member_id == invited.id
 
 
+async def test_who_was_removed_before_the_first_token_is_not_seen_first_either(books: Books, account: Account) -> None:
+    invited = await books.members.create(account.id, "ada@example.com", Role.ADMIN)
+    await books.members.change(account.id, invited.id, MemberChange(status="removed"))
+    callers = open_callers(books, creates=Role.MEMBER)
+    with pytest.raises(Unauthenticated):
+        await callers.authenticate(bearer(account, "u-1", email="ADA@example.com"))
+    assert await books.members.listing(account.id) == []
+
+
 async def test_an_id_in_the_place_of_an_address_links_nobody(books: Books, account: Account) -> None:
     bea = await books.members.create(account.id, "bea@example.com", Role.ADMIN)
     with pytest.raises(Unauthenticated):

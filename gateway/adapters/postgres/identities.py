@@ -140,10 +140,11 @@ class TokenCallers:
                     return await self._link(account_id, identity)
                 except NoSuchMember:
                     pass
-            if self._policy.creates is None or await self._members.was_removed(account_id, identity.subject):
+            creates = self._policy.creates
+            if creates is None or await self._members.was_removed(account_id, identity.subject, identity.email):
                 return None
             made = await self._members.create(
-                account_id, identity.email, self._policy.creates, subject=identity.subject, by=BY_TOKEN
+                account_id, identity.email, creates, subject=identity.subject, by=BY_TOKEN
             )
         except MemberRefused as error:
             # Two first requests at once: the other one has made it.

@@ -124,10 +124,10 @@ class Members:
             row = await self._pool.fetchrow(f"{self._sql['shown']}\n{self._sql['by_subject']}", account_id, subject)
         return None if row is None else _member(row)
 
-    async def was_removed(self, account_id: str, subject: str) -> bool:
-        """Whether a member of this subject was removed from the account, ever."""
+    async def was_removed(self, account_id: str, subject: str, email: str) -> bool:
+        """Whether a member of this subject, or of this address and no subject, was removed from the account, ever."""
         with outages():
-            return bool(await self._pool.fetchval(self._sql["was_removed"], account_id, subject))
+            return bool(await self._pool.fetchval(self._sql["was_removed"], account_id, subject, email))
 
     async def listing(
         self, account_id: str, count: int = LISTED_MAX, after: tuple[datetime, str] | None = None

@@ -18,7 +18,11 @@ WHERE account_id = $1::uuid AND status <> 'removed' AND (id = $2::uuid OR lower(
 WHERE account_id = $1::uuid AND status <> 'removed' AND subject = $2
 
 -- name: was_removed
-SELECT EXISTS (SELECT FROM member WHERE account_id = $1::uuid AND subject = $2 AND status = 'removed')
+-- Of who had no subject, the address is all that is known.
+SELECT EXISTS (
+    SELECT FROM member WHERE account_id = $1::uuid AND status = 'removed'
+       AND (subject = $2 OR (subject IS NULL AND lower(email) = lower($3)))
+)
 
 -- name: of_account
 WHERE account_id = $1::uuid AND status <> 'removed' AND ($2::timestamptz IS NULL OR (created_at, id) > ($2, $3::uuid))
