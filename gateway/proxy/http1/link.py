@@ -21,7 +21,7 @@ from gateway.proxy.http1.framing import (
     is_wasteful,
 )
 from gateway.proxy.http1.headers import Headers, survey
-from gateway.proxy.http1.tls import is_end_proven
+from gateway.proxy.http1.tls import is_end_proven, rest_of
 from gateway.proxy.http1.upload import PIECE_BYTES, framed, pieces
 
 if TYPE_CHECKING:
@@ -198,6 +198,7 @@ class Link(asyncio.Protocol):
         self._pool.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._take_rest()
         self._pool.forget(self)
         del self._parser  # a cycle with its callbacks
         self.resume_writing()
@@ -211,6 +212,13 @@ class Link(asyncio.Protocol):
             self._fail(AnswerBroken("cut"))
         else:
             self._fail(Unanswered(*((str(exc),) if exc else ())))
+
+    def _take_rest(self) -> None:
+        """Whatever is left of an answer whose connection upstream has ended while reading was paused."""
+        self._keep = False
+        rest = rest_of(self._transport)
+        while self._answer is not None and (data := next(rest, b"")):
+            self.data_received(data)
 
     def pause_writing(self) -> None:
         self._writable = asyncio.Event()

@@ -5,6 +5,7 @@ asyncio and uvloop have no way to hand a session to a new connection, but both a
 """
 
 from asyncio import BaseTransport
+from collections.abc import Iterator
 from ssl import (
     PROTOCOL_TLS_CLIENT,
     MemoryBIO,
@@ -14,6 +15,8 @@ from ssl import (
     SSLSession,
     SSLZeroReturnError,
 )
+
+REST_BYTES = 64 * 1024
 
 
 class ResumingContext(SSLContext):
@@ -60,6 +63,20 @@ def client_context(ca_file: str | None = None) -> ResumingContext:
     else:
         context.load_verify_locations(ca_file)
     return context
+
+
+def rest_of(transport: BaseTransport) -> Iterator[bytes]:
+    """What has come over this closed connection and was not handed over.
+
+    uvloop leaves it where it is when the peer ends the connection while reading is paused:
+    https://github.com/MagicStack/uvloop/pull/661
+    """
+    tls: SSLObject | None = transport.get_extra_info("ssl_object")
+    try:
+        while tls is not None and (data := tls.read(REST_BYTES)):
+            yield data
+    except SSLError:
+        return
 
 
 def is_end_proven(transport: BaseTransport) -> bool:

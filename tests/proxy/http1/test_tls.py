@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -98,6 +99,34 @@ async def test_large_bodies_pass_both_ways_on_one_connection(authority: trustme.
         for _ in range(2):
             assert await post(pool, body) == body
         assert pool.connections == len(upstream.resumed) == 1
+
+
+async def test_all_of_an_answer_arrives_though_upstream_leaves_right_behind_it_and_its_reader_is_slow(
+    authority: trustme.CA, ca_file: Path
+) -> None:
+    body = bytes(range(256)) * 8_000
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+
+    def answer_and_leave(listener: socket.socket) -> None:
+        with context.wrap_socket(listener.accept()[0], server_side=True) as connection:
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    upstream = TlsUpstream()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        upstream.port = listener.getsockname()[1]
+        for _ in range(5):
+            async with pool_to(upstream, ca_file) as pool:
+                leaving = asyncio.create_task(asyncio.to_thread(answer_and_leave, listener))
+                answer = await pool.send(b"GET", b"/", [], None)
+                taken = []
+                async for piece in answer.chunks():
+                    taken.append(piece)
+                    await asyncio.sleep(0.001)  # reading is paused for most of the time
+                await leaving
+                assert b"".join(taken) == body
+                assert pool.idle == 0
 
 
 async def test_a_connection_is_not_used_again_behind_a_body_that_upstream_has_not_taken(
