@@ -22,7 +22,7 @@ from gateway.core.accounting.topups import Mismatch
 from gateway.core.money import MicroCredits
 from gateway.core.pricing.packages import Packages, custom
 from gateway.loops import OUTAGES
-from gateway.workers.checkout import Checkout
+from gateway.workers.checkout import CUSTOMER_UNKNOWN, Checkout
 from gateway.workers.payments import UNBOOKABLE, Payments
 
 log = structlog.get_logger(__name__)
@@ -182,13 +182,21 @@ class Recharger:
 
     async def _find_out(self, attempt: Attempt) -> None:
         began_s = int(attempt.created_at.timestamp())
-        charged = await self._stripe.charged(attempt.customer_id, attempt.purchase_id, began_s - 60)
+        charged = await self._charged(attempt, began_s - 60)
         if charged is not None:
             await self._follow(attempt, charged)
         elif self._now_s() - began_s < ASKED_AGAIN_S_MAX:
             await self._charge_if_needed(attempt)
         else:
             await self._recharges.drop(attempt, "Stripe never heard of it")
+
+    async def _charged(self, attempt: Attempt, since_s: int) -> Charged | None:
+        try:
+            return await self._stripe.charged(attempt.customer_id, attempt.purchase_id, since_s)
+        except StripeRefused as error:
+            if error.code != CUSTOMER_UNKNOWN:
+                raise
+            return None  # it is another Stripe than then: we have gone live
 
     async def _follow(self, attempt: Attempt, charged: Charged) -> None:
         if charged.status == "succeeded":

@@ -216,6 +216,17 @@ async def test_a_worker_that_died_before_asking_leaves_an_attempt_that_another_e
     assert await charges(client) == [(1000, "succeeded")]
 
 
+async def test_an_attempt_at_another_stripe_than_now_ends(shop: Shop, client: StripeClient) -> None:
+    await agree(shop)
+    (watched,) = await shop.parts.recharges.watched()
+    await shop.parts.recharges.begin(watched, "usd", is_live=False)
+    await shop.stack.stores.pool.execute("UPDATE recharge_attempt SET customer_id = 'cus_of_test_mode'")
+    for _ in range(2):
+        await age(shop)
+        await recharge(shop)
+    assert await charges(client) == [(1000, "succeeded")]
+
+
 async def test_a_decline_waits_and_the_fourth_pauses_and_tells(shop: Shop, client: StripeClient) -> None:
     await use_card(shop, client, "pm_card_chargeCustomerFail")
     await agree(shop)

@@ -58,6 +58,11 @@ def _in_payout(world: World, movement: Any, payout_id: str) -> bool:
     return world.payout_of.get(movement.id) == payout_id
 
 
+def _of_customer(world: World, thing: Any, customer_id: str) -> bool:
+    world.get(objects.Customer, customer_id, "customer")  # refuses an unknown one
+    return bool(thing.customer == customer_id)
+
+
 def _delivered(world: World, event: Any, wanted: bool) -> bool:
     return (world.pending_webhooks(event.id) == 0) == wanted
 
@@ -75,7 +80,7 @@ def _of_types(_world: World, event: Any, kinds: list[str]) -> bool:
 
 CUSTOMERS: Final = Listing(objects.Customer, "/v1/customers", "email")
 PAYMENT_METHODS: Final = Listing(objects.PaymentMethod, "/v1/payment_methods", "customer", "type")
-PAYMENT_INTENTS: Final = Listing(objects.PaymentIntent, "/v1/payment_intents", "customer")
+PAYMENT_INTENTS: Final = Listing(objects.PaymentIntent, "/v1/payment_intents", customer=_of_customer)
 SETUP_INTENTS: Final = Listing(objects.SetupIntent, "/v1/setup_intents", "customer", "payment_method")
 CHARGES: Final = Listing(objects.Charge, "/v1/charges", "customer", "payment_intent")
 REFUNDS: Final = Listing(objects.Refund, "/v1/refunds", "charge", "payment_intent")
