@@ -113,7 +113,7 @@ class Refunds:
 
     async def step(self) -> int:
         """Find out what became of refunds whose answer was lost."""
-        for asked in await self._purchases.refunds_waiting(WAITING_S):
+        for asked in await self._purchases.refunds_waiting(WAITING_S, is_live=self._stripe.is_live):
             try:
                 await self._find_or_make(asked)
             except (*OUTAGES, RefundRefused, StripeUnavailable) as error:

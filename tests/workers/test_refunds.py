@@ -107,6 +107,15 @@ async def test_a_refund_whose_answer_was_lost_is_made_once(shop: Shop, client: S
     assert (await refunded(client), await shop.available()) == ([100], 4_000 * UCR_PER_CREDIT)
 
 
+async def test_a_refund_in_test_mode_is_not_asked_after_in_live_mode(shop: Shop) -> None:
+    purchase_id = await shop.bought()
+    shop.simulated.add_fault("refuse", method="POST", path="/v1/refunds", times=3)
+    assert await create(shop, purchase_id, 1000) == "requested"
+    await shop.stack.stores.pool.execute("UPDATE refund SET changed_at = now() - interval '1 hour'")
+    waiting = shop.parts.purchases.refunds_waiting
+    assert (len(await waiting(60, is_live=False)), await waiting(60, is_live=True)) == (1, [])
+
+
 async def test_a_refund_that_stripe_refuses_takes_nothing_more(shop: Shop, client: StripeClient) -> None:
     purchase_id = await shop.bought()
     shop.simulated.set_scenario(suppress=1.0)  # so we do not know that the dashboard was quicker

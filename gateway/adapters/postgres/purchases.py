@@ -295,10 +295,10 @@ class Purchases:
             row = await self._pool.fetchrow(self._sql["refund_by_key"], purchase_id, key)
         return None if row is None else _refund(row)
 
-    async def refunds_waiting(self, older_than_s: float) -> list[AskedRefund]:
-        """Refunds of which we do not know what Stripe made of them."""
+    async def refunds_waiting(self, older_than_s: float, *, is_live: bool) -> list[AskedRefund]:
+        """Refunds, in live or in test mode, of which we do not know what Stripe made of them."""
         with outages():
-            rows = await self._pool.fetch(self._sql["refunds_requested"], timedelta(seconds=older_than_s))
+            rows = await self._pool.fetch(self._sql["refunds_requested"], timedelta(seconds=older_than_s), is_live)
         return [_refund(row) for row in rows]
 
     async def claim_refund(self, asked: AskedRefund, lease_s: float) -> bool:

@@ -87,8 +87,10 @@ SELECT refund.*, purchase.payment_intent_id FROM refund JOIN purchase ON purchas
 WHERE purchase_id = $1::uuid AND refund.idempotency_key = $2
 
 -- name: refunds_requested
+-- $2: whether Stripe is asked in live mode; refunds in the other one are at another Stripe.
 SELECT refund.*, purchase.payment_intent_id FROM refund JOIN purchase ON purchase.id = purchase_id
-WHERE refund.state = 'requested' AND refund.changed_at < now() - $1::interval ORDER BY refund.changed_at LIMIT 20
+WHERE refund.state = 'requested' AND refund.changed_at < now() - $1::interval AND purchase.is_live = $2
+ORDER BY refund.changed_at LIMIT 20
 
 -- name: claim_refund
 -- Of those that saw it so, one may ask Stripe for it or give it up; if that one dies, another after this long.
