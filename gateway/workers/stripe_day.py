@@ -110,7 +110,7 @@ class StripeDay:
     async def _payouts(self, movements: list[BalanceMovement], day: date) -> tuple[Check, Check]:
         """A payout is booked, and made of balance transactions that are in the books as well."""
         moved = {each.source_id for each in movements if each.category in OF_PAYOUTS}
-        booked = await self._books.payouts(moved, day)
+        booked = await self._books.payouts(moved, day, is_live=self._stripe.is_live)
         payouts = [each for name in sorted(moved | booked.keys()) if (each := await self._payout(name)) is not None]
         due = {each.id: (0 if each.status in RETURNED else each.amount_cents) for each in payouts}
         pairs = {name: (due.get(name, 0), booked.get(name, 0)) for name in due.keys() | booked.keys()}

@@ -172,6 +172,19 @@ async def test_a_payout_that_was_not_booked_is_found(shop: Shop) -> None:
     assert wrong(await report(shop)) == [PAYOUTS[0]]
 
 
+async def test_a_payout_of_the_other_mode_is_not_looked_for(shop: Shop) -> None:
+    """As on the day of going live, on which Stripe paid out in test mode, too."""
+    pool = shop.stack.stores.pool
+    await pool.execute(
+        "INSERT INTO payout (id, amount_cents, status, posted) VALUES ('po_test', 700, 'paid', 7000000000)"
+    )
+    await pool.execute(
+        "INSERT INTO stripe_event (id, type, object_id, is_live, created_at, source, body, headers)"
+        " VALUES ('evt_test', 'payout.paid', 'po_test', true, now(), 'webhook', '', '{}')"
+    )
+    assert wrong(await report(shop)) == []
+
+
 async def test_a_payout_that_stripe_never_made_is_found(shop: Shop) -> None:
     await shop.stack.stores.pool.execute(
         "INSERT INTO payout (id, amount_cents, status, posted) VALUES ('po_forged', 700, 'paid', 7000000000)"

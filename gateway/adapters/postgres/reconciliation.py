@@ -113,10 +113,13 @@ class ReconciliationReads:
             found |= {row["payment_intent_id"]: _booked(row) for row in rows}
         return found
 
-    async def payouts(self, ids: Iterable[str], day: date) -> dict[str, int]:
-        """The cents that the books have of these payouts, and of those of that day; who is not in them is left out."""
+    async def payouts(self, ids: Iterable[str], day: date, *, is_live: bool) -> dict[str, int]:
+        """The cents that the books have of these payouts, and of those of that day in live or in test mode.
+
+        Who is not in them is left out.
+        """
         with outages():
-            rows = await self._pool.fetch(self._sql["payouts"], list(ids), *day_bounds(day))
+            rows = await self._pool.fetch(self._sql["payouts"], list(ids), *day_bounds(day), is_live)
         return {row["id"]: row["posted"] // UCR_PER_CENT for row in rows}
 
     async def own_fees(self, ids: Iterable[str]) -> dict[str, int]:

@@ -49,8 +49,11 @@ JOIN purchase ON purchase.id = purchase_transfer.purchase_id
 WHERE transfer.kind = 'top_up' AND transfer.recorded_at >= $1 AND transfer.recorded_at < $2
 
 -- name: payouts
--- These, and those that came to be known on that day.
-SELECT id, posted FROM payout WHERE id = ANY($1::text[]) OR (created_at >= $2 AND created_at < $3)
+-- These, and those that came to be known on that day; but for those of the other mode, as Stripe's events have it ($4:
+-- whether this one is live).
+SELECT id, posted FROM payout WHERE id = ANY($1::text[]) OR (
+    created_at >= $2 AND created_at < $3
+    AND NOT EXISTS (SELECT FROM stripe_event WHERE object_id = payout.id AND is_live <> $4))
 
 -- name: own_fees
 SELECT id, cents FROM stripe_own_fee WHERE id = ANY($1::text[])
