@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import asyncpg
 import msgspec
 import pytest
 from aiohttp import web
 from stripe import StripeClient
 
-from gateway.adapters.postgres.audit import run_audit
 from gateway.adapters.postgres.audit_log import Signature
 from gateway.adapters.postgres.reconciliation import ReconciliationReads, Reports
 from gateway.app.reconcile import ReconcileParts, open_reconciliation
@@ -26,6 +24,7 @@ from gateway.core.shards import SHARD_KEYS, shard_of
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.sandbox.stripe import SandboxStripeSettings
 from gateway.web.ops.listener import listen
+from tests.reconciling import alter, call, sold_day
 from tests.shop import SIGNED, Shop, open_shop, unaudited
 
 TODAY = datetime.now(UTC).date()
@@ -42,20 +41,9 @@ SHADOW = "shadow against real prices"
 async def shop(
     database_url: str, redis_url: str, tmp_path: Path, openai: SimulatedOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Shop]:
-    """A day on which credit was bought and calls were made."""
     monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin")
-    async with open_shop(unaudited(database_url, redis_url, tmp_path / "spool"), openai) as shop:
-        await shop.bought("starter", key="one")
-        await shop.bought("professional", key="two")
-        for _ in range(3):
-            await call(shop)
-        await shop.stack.lines()
+    async with sold_day(database_url, redis_url, tmp_path / "spool", openai) as shop:
         yield shop
-
-
-async def call(shop: Shop, model: str = "gpt-4o") -> None:
-    async with shop.stack.client() as client:
-        await client.chat.completions.create(model=model, messages=[{"role": "user", "content": "Hello there."}])
 
 
 async def report(shop: Shop, **settings: Any) -> Report:
@@ -265,17 +253,6 @@ async def test_a_doctored_balance_in_redis_is_found(shop: Shop) -> None:
     assert shop.account.id in found(seen, "Redis against Postgres").notes[0]
 
 
-async def alter(database_url: str, sql: str, *arguments: str) -> None:
-    """Only the owner of the tables can do it, and has to switch off what protects them."""
-    owner = await asyncpg.connect(database_url)
-    try:
-        for table in ("call_usage", "shadow_entry"):
-            await owner.execute(f"ALTER TABLE {table} DISABLE TRIGGER keep_rows")
-        await owner.execute(sql, *arguments)
-    finally:
-        await owner.close()
-
-
 async def test_an_altered_usage_line_is_found(shop: Shop, database_url: str) -> None:
     line = (await shop.stack.lines())[0]
     sql = "UPDATE call_usage SET cost = cost + 1 WHERE request_id = $1::text::uuid"
@@ -300,65 +277,6 @@ async def test_a_changed_balance_in_postgres_is_found(shop: Shop, database_url: 
     seen = await report(shop)
     assert set(wrong(seen)) == {"outstanding = granted - debited", "Redis against Postgres"}
     assert found(seen, "outstanding = granted - debited").difference == 7
-
-
-async def about_stripe(shop: Shop) -> list[str]:
-    """What the audit finds wrong with the money that Stripe moved."""
-    found = await run_audit(shop.stack.stores.pool, None)
-    return [each.name for each in found if each.name.startswith("8.") and not each.holds]
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "UPDATE purchase SET posted_refund_reversed = posted_refund_reversed + 10 WHERE package = 'starter'",
-        "INSERT INTO transfer SELECT gen_random_uuid(), 'top_up', account_id, NULL, 'free credit', event_at, now()"
-        " FROM transfer WHERE kind = 'top_up'",
-    ],
-)
-async def test_the_audit_finds_credit_that_no_purchase_accounts_for(shop: Shop, database_url: str, damage: str) -> None:
-    await alter(database_url, damage)
-    assert "8. a paid purchase is one top-up, and no more is taken back than was granted" in await about_stripe(shop)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "UPDATE purchase SET posted_tax = posted_tax + 1 WHERE package = 'starter'",
-        "UPDATE purchase SET posted_tax_returned = posted_tax_returned + 1 WHERE package = 'starter'",
-        "UPDATE purchase SET posted_fees = 0 WHERE package = 'starter'",
-        "UPDATE purchase SET posted_refunded = posted_refunded + 1 WHERE package = 'starter'",
-        "UPDATE purchase SET posted_withdrawn = posted_withdrawn + 1 WHERE package = 'starter'",
-    ],
-)
-async def test_the_audit_finds_money_that_a_purchases_transfers_do_not_account_for(
-    shop: Shop, database_url: str, damage: str
-) -> None:
-    await alter(database_url, damage)
-    assert await about_stripe(shop) == [
-        "8. what a purchase moved at Stripe, in tax and in fees is what its transfers did"
-    ]
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "UPDATE payout SET posted = posted - 10000000",
-        "DELETE FROM payout",
-        "DELETE FROM stripe_own_fee",
-        "INSERT INTO stripe_own_fee (id, cents) VALUES ('txn_forged', 1)",
-    ],
-)
-async def test_the_audit_finds_payouts_and_fees_that_the_ledger_has_otherwise(
-    shop: Shop, database_url: str, damage: str
-) -> None:
-    shop.simulated.order("balance/charge", amount=30)
-    shop.simulated.order("payouts/create", even_pending=True)
-    await shop.settle()
-    await shop.parts.backfill.run(0)
-    assert await about_stripe(shop) == []
-    await alter(database_url, damage)
-    assert await about_stripe(shop) == ["8. what Stripe paid out, and took for itself, is what the ledger has of it"]
 
 
 async def test_tokens_that_openai_counts_and_we_did_not_meter_are_found(shop: Shop, openai: SimulatedOpenAI) -> None:
