@@ -52,18 +52,24 @@ class Backfill:
         events = 0
         async for event in self._stripe.events(since_s, undelivered=True, types=HANDLED):
             events += await self._inbox.keep(event, {}, "backfill")
+        touched = await self._stripe.touched(since_s)
+        payments = await self._look(touched)
         until_s = int(self._now_s()) + LATE_S
         movements = [each async for each in self._stripe.balance_movements(since_s, until_s)]
         # A dispute is won and a refund fails long after they were made, and no object of then is new.
         moved_again = {each.payment_id for each in movements if each.category != "charge"} - {""}
+        payments += await self._look(moved_again - touched)
+        payouts, own_fees = await self._balance(movements)
+        return CaughtUp(events, payments, payouts, own_fees)
+
+    async def _look(self, intent_ids: set[str]) -> int:
         payments = 0
-        for intent_id in sorted(await self._stripe.touched(since_s) | moved_again):
+        for intent_id in sorted(intent_ids):
             try:
                 payments += await self._payments.look(intent_id) is not None
             except (Mismatch, StripeRefused, *UNBOOKABLE) as error:  # one that cannot be booked keeps no other from it
                 log.error("a payment cannot be booked", payment=intent_id, reason=str(error))
-        payouts, own_fees = await self._balance(movements)
-        return CaughtUp(events, payments, payouts, own_fees)
+        return payments
 
     async def _balance(self, movements: list[BalanceMovement]) -> tuple[int, int]:
         payouts = own_fees = 0

@@ -8,6 +8,7 @@ from stripe import StripeClient
 
 from gateway.adapters.postgres.payouts import Payouts
 from gateway.adapters.stripe.client import Stripe, StripeRefused, StripeUnavailable
+from gateway.adapters.stripe.objects import BalanceMovement
 from gateway.core.accounting.payouts import Payout
 from gateway.core.accounting.topups import Mismatch
 from gateway.core.money import UCR_PER_CREDIT
@@ -162,3 +163,22 @@ async def test_what_moved_while_stripe_was_away_for_long_is_found_when_it_is_bac
         await backfill.step()
     await stripe.close()
     assert await stores.pool.fetchval("SELECT count(*) FROM stripe_own_fee") == 1
+
+
+async def test_a_balance_that_cannot_be_read_keeps_no_payment_from_its_grant(shop: Shop) -> None:
+    shop.simulated.set_scenario(suppress=1.0)
+    before = await shop.available()
+    shop.pay(await shop.buy())
+
+    class Restricted(Stripe):
+        def balance_movements(self, since_s: int, until_s: int) -> AsyncIterator[BalanceMovement]:
+            raise StripeRefused("this key may not read balance transactions")
+
+    settings, stores = shop.stack.config.stripe, shop.stack.stores
+    stripe = Restricted(shop.stack.config.stripe_key, api_url=settings.api_url, timeout_s=60.0, retries_max=0)
+    payouts = Payouts(stores.pool, stores.ledger, now_ms=now_ms)
+    backfill = Backfill(shop.parts.inbox, stripe, shop.parts.payments, payouts, now_s=time.time, interval_s=3600)
+    await backfill.step()
+    await stripe.close()
+    await stores.crediter.step()
+    assert await shop.available() - before == 5_000 * UCR_PER_CREDIT
