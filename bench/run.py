@@ -83,15 +83,19 @@ def run(plan: Plan, out: Path, progress: Progress, *, only: frozenset[str], peer
         steps = plan_steps(plan, targets)
         progress.update(task, total=len(steps), completed=0)
         for label, phase, target in steps:
-            say(f"{label} · {target.name}")
-            try:
-                phase(bench, target)
-            except BenchError as error:  # what was measured before is worth keeping
-                report.add(target.name, "errors", 1)
-                report.note(f"Not measured: {label} · {target.name}: {error}")
+            _measure(bench, label, phase, target)
             progress.advance(task)
         say("stopping everything")
     return report
+
+
+def _measure(bench: Bench, label: str, phase: Phase, target: Target) -> None:
+    bench.say(f"{label} · {target.name}")
+    try:
+        phase(bench, target)
+    except BenchError as error:  # what was measured before is worth keeping
+        bench.report.add(target.name, "errors", 1)
+        bench.report.note(f"Not measured: {label} · {target.name}: {error}")
 
 
 @contextmanager

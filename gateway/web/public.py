@@ -89,7 +89,7 @@ async def tell_errors(request: web.Request, handler: Handler) -> web.StreamRespo
             return _told(NotFound("There is no such path here: GET /ops/openapi.json describes what there is."))
         kinds: dict[int, type[GatewayError]] = {404: NotFound, 413: BodyTooLarge}
         return _told(kinds.get(error.status, InvalidRequest if error.status < 500 else GatewayError)())
-    except Exception as error:
+    except Exception as error:  # a bug: the log has all of it, whoever asked is told nothing of it
         log.error("control plane failed", method=request.method, path=request.path, exc_info=error)
         return _told(GatewayError())
 

@@ -1,7 +1,8 @@
 """What no event told, and what went to the bank: the books catch up with Stripe."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 from stripe import StripeClient
@@ -15,6 +16,7 @@ from gateway.core.money import UCR_PER_CREDIT
 from gateway.sandbox.openai import SimulatedOpenAI
 from gateway.workers.backfill import Backfill
 from tests.books import now_ms
+from tests.patience import PATIENCE_S
 from tests.proxy.stack import CREDITS, Running
 from tests.shop import Shop, open_shop
 
@@ -28,6 +30,20 @@ async def shop(running: Running, openai: SimulatedOpenAI) -> AsyncIterator[Shop]
 def of_stripe(amount: int) -> int:
     """What is there beside the credits that every test account starts with."""
     return amount - CREDITS * UCR_PER_CREDIT
+
+
+@asynccontextmanager
+async def backfill_of(
+    shop: Shop, kind: type[Stripe], now_s: Callable[[], float] = time.time
+) -> AsyncIterator[Backfill]:
+    """A backfill by an hour's steps, from a Stripe that does not tell everything."""
+    config, stores = shop.stack.config, shop.stack.stores
+    stripe = kind(config.stripe_key, api_url=config.stripe.api_url, timeout_s=PATIENCE_S, retries_max=0)
+    payouts = Payouts(stores.pool, stores.ledger, now_ms=now_ms)
+    try:
+        yield Backfill(shop.parts.inbox, stripe, shop.parts.payments, payouts, now_s=now_s, interval_s=3600)
+    finally:
+        await stripe.close()
 
 
 async def status_of(shop: Shop) -> str:
@@ -134,12 +150,8 @@ async def test_a_payout_that_stripe_does_not_show_keeps_no_other_from_the_books(
                 raise StripeRefused(f"No such payout: {payout_id!r}", "resource_missing")
             return await super().payout(payout_id)
 
-    settings, stores = shop.stack.config.stripe, shop.stack.stores
-    stripe = Forgetful(shop.stack.config.stripe_key, api_url=settings.api_url, timeout_s=60.0, retries_max=0)
-    payouts = Payouts(stores.pool, stores.ledger, now_ms=now_ms)
-    backfill = Backfill(shop.parts.inbox, stripe, shop.parts.payments, payouts, now_s=time.time, interval_s=3600)
-    await backfill.step()
-    await stripe.close()
+    async with backfill_of(shop, Forgetful) as backfill:
+        await backfill.step()
     assert await bank(shop) == {"bank": 500 - 45, "stripe_clearing": 500 - 45}
 
 
@@ -152,17 +164,13 @@ async def test_what_moved_while_stripe_was_away_for_long_is_found_when_it_is_bac
                 raise StripeUnavailable("away")
             return await super().touched(since_s)
 
-    settings, stores = shop.stack.config.stripe, shop.stack.stores
-    stripe = Away(shop.stack.config.stripe_key, api_url=settings.api_url, timeout_s=60.0, retries_max=0)
-    payouts = Payouts(stores.pool, stores.ledger, now_ms=now_ms)
-    backfill = Backfill(shop.parts.inbox, stripe, shop.parts.payments, payouts, now_s=lambda: now_s[0], interval_s=3600)
-    await backfill.step()
-    shop.simulated.order("balance/charge", amount=30)
-    for is_away[0] in (True, True, True, False):
-        now_s[0] += 3600
+    async with backfill_of(shop, Away, now_s=lambda: now_s[0]) as backfill:
         await backfill.step()
-    await stripe.close()
-    assert await stores.pool.fetchval("SELECT count(*) FROM stripe_own_fee") == 1
+        shop.simulated.order("balance/charge", amount=30)
+        for is_away[0] in (True, True, True, False):
+            now_s[0] += 3600
+            await backfill.step()
+    assert await shop.stack.stores.pool.fetchval("SELECT count(*) FROM stripe_own_fee") == 1
 
 
 async def test_a_balance_that_cannot_be_read_keeps_no_payment_from_its_grant(shop: Shop) -> None:
@@ -174,11 +182,7 @@ async def test_a_balance_that_cannot_be_read_keeps_no_payment_from_its_grant(sho
         def balance_movements(self, since_s: int, until_s: int) -> AsyncIterator[BalanceMovement]:
             raise StripeRefused("this key may not read balance transactions")
 
-    settings, stores = shop.stack.config.stripe, shop.stack.stores
-    stripe = Restricted(shop.stack.config.stripe_key, api_url=settings.api_url, timeout_s=60.0, retries_max=0)
-    payouts = Payouts(stores.pool, stores.ledger, now_ms=now_ms)
-    backfill = Backfill(shop.parts.inbox, stripe, shop.parts.payments, payouts, now_s=time.time, interval_s=3600)
-    await backfill.step()
-    await stripe.close()
-    await stores.crediter.step()
+    async with backfill_of(shop, Restricted) as backfill:
+        await backfill.step()
+    await shop.stack.stores.crediter.step()
     assert await shop.available() - before == 5_000 * UCR_PER_CREDIT

@@ -288,7 +288,7 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._transport.write_eof()
-        except (OSError, NotImplementedError):  # reset by now; or TLS, which cannot close one side only
+        except OSError:  # reset by now
             self._transport.close()
             return
         self._resume_reading()
